@@ -1,0 +1,362 @@
+//! The list of bindings: each verb becomes a native function, with help and policy from the same constant.
+
+pub mod values;
+pub mod world;
+
+pub mod clock;
+pub mod compose;
+pub mod db;
+pub mod docker;
+pub mod git;
+pub mod host;
+pub mod http;
+pub mod migrate;
+pub mod plan;
+pub mod secret;
+pub mod ssh;
+pub mod stack;
+
+use crate::error::{Error, Kind, Place, Result};
+use crate::gate::verb::{Class, Param, Signature, Verb};
+use crate::gate::{Did, Done, Effect, Pass, Target};
+use rhai::{Dynamic, Engine, EvalAltResult, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::any::TypeId;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::rc::Rc;
+use std::time::Duration;
+use values::{from_json, to_json};
+pub use world::World;
+
+/// A verb and what performs it. A changing verb can only return a receipt.
+pub enum Binding {
+    /// Returns a value.
+    Read(&'static Verb, fn(&Call<'_>) -> Result<Dynamic>),
+    /// Sets a state.
+    Change(&'static Verb, fn(&Call<'_>) -> Result<Receipt>),
+}
+
+impl Binding {
+    /// The verb.
+    pub fn verb(&self) -> &'static Verb {
+        match self {
+            Binding::Read(verb, _) | Binding::Change(verb, _) => verb,
+        }
+    }
+}
+
+/// Every binding there is, by system.
+pub fn all() -> impl Iterator<Item = &'static Binding> {
+    [
+        clock::BINDINGS,
+        compose::BINDINGS,
+        db::BINDINGS,
+        docker::BINDINGS,
+        git::BINDINGS,
+        host::BINDINGS,
+        http::BINDINGS,
+        migrate::BINDINGS,
+        plan::BINDINGS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The verb of that name.
+pub fn verb(name: &str) -> Option<&'static Verb> {
+    all().map(Binding::verb).find(|verb| verb.name == name)
+}
+
+/// What a changing verb returns: whether it changed something, the state before and after, how long it took.
+#[derive(Debug, Default)]
+pub struct Receipt {
+    /// The state is not what it was.
+    pub changed: bool,
+    /// Plan mode: nothing was done.
+    pub skipped: bool,
+    /// State before.
+    pub before: Value,
+    /// State after.
+    pub after: Value,
+    /// Milliseconds.
+    pub took_ms: u64,
+}
+
+impl Receipt {
+    fn to_dynamic(&self) -> Dynamic {
+        let took = self.took_ms;
+        from_json(&json!({
+            "changed": self.changed, "skipped": self.skipped, "before": self.before, "after": self.after, "took_ms": took,
+        }))
+    }
+}
+
+/// Registers every verb, and the types and constructors that scripts start from.
+pub fn register(engine: &mut Engine, world: &Rc<World>) {
+    let mut modules: BTreeMap<&'static str, Module> = BTreeMap::new();
+    for binding in all() {
+        register_one(engine, &mut modules, world, binding);
+    }
+    for (name, module) in modules {
+        engine.register_static_module(name, module.into());
+    }
+    host::register(engine, world);
+    stack::register(engine, world);
+}
+
+fn register_one(
+    engine: &mut Engine,
+    modules: &mut BTreeMap<&'static str, Module>,
+    world: &Rc<World>,
+    binding: &'static Binding,
+) {
+    let signature: &'static Signature = Box::leak(Box::new(binding.verb().signature()));
+    let required = signature.params.iter().filter(|param| !param.optional).count();
+    for given in required..=signature.params.len() {
+        let mut types: Vec<TypeId> = signature.receiver.and_then(values::type_id).into_iter().collect();
+        types.extend(std::iter::repeat_n(TypeId::of::<Dynamic>(), given));
+        let world = Rc::clone(world);
+        let perform = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| {
+            let call = Call { world: &world, verb: binding.verb(), signature, place: place(&context), args };
+            let result = match binding {
+                Binding::Read(_, perform) => perform(&call),
+                Binding::Change(_, perform) => perform(&call).map(|receipt| receipt.to_dynamic()),
+            };
+            result.map_err(|error| values::thrown(error, context.call_position()))
+        };
+        match signature.module {
+            Some(module) => {
+                let module = modules.entry(module).or_default();
+                let func = native(move |context, args| perform(context.expect("it was registered with one"), args));
+                let func = RhaiFunc::Pure { func, has_context: true, is_pure: false, is_volatile: true };
+                FuncRegistration::new(signature.name).set_into_module_raw(module, types, func);
+            }
+            None => {
+                engine.register_raw_fn(signature.name, types, perform);
+            }
+        }
+    }
+}
+
+type RhaiResult = std::result::Result<Dynamic, Box<EvalAltResult>>;
+/// What Rhai calls for a function of a module.
+type Native = dyn Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> RhaiResult;
+
+/// Names the closure's type, for inference.
+fn native(func: impl Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> RhaiResult + 'static) -> Shared<Native> {
+    Shared::new(func)
+}
+
+fn place(context: &NativeCallContext<'_>) -> Option<Place> {
+    let position = context.call_position();
+    let file = context.call_source()?.to_string();
+    Some(Place { file, line: position.line()?, column: position.position().unwrap_or(1) })
+}
+
+/// One call of a verb by a script: its arguments, and the way to the gate.
+pub struct Call<'a> {
+    /// Everything that outlives the call.
+    pub world: &'a Rc<World>,
+    /// The verb.
+    pub verb: &'static Verb,
+    signature: &'static Signature,
+    place: Option<Place>,
+    args: &'a [&'a mut Dynamic],
+}
+
+impl Call<'_> {
+    /// The object before the dot.
+    pub fn this<T: Clone + 'static>(&self) -> Result<T> {
+        let found = self.args.first().and_then(|value| value.read_lock::<T>().map(|value| value.clone()));
+        found.ok_or_else(|| self.bad("it was not called on an object of its type"))
+    }
+
+    fn given(&self, at: usize) -> Option<&Dynamic> {
+        let offset = usize::from(self.signature.receiver.is_some());
+        self.args.get(at + offset).map(|value| &**value).filter(|value| !value.is_unit())
+    }
+
+    fn param(&self, at: usize) -> &'static Param {
+        &self.signature.params[at]
+    }
+
+    fn required(&self, at: usize) -> Result<&Dynamic> {
+        self.given(at).ok_or_else(|| self.bad(&format!("{} is missing", self.param(at).name)))
+    }
+
+    /// An error about the arguments; nothing was done.
+    pub fn bad(&self, why: &str) -> Error {
+        Error::new(Kind::Usage, format!("{} was called wrongly", self.verb.name), why)
+            .next(format!("{}     {}", self.verb.sig, "how it is called"))
+            .next(format!("{}     an example", self.verb.example))
+    }
+
+    fn wrong_type(&self, at: usize, value: &Dynamic) -> Error {
+        let Param { name, kind, .. } = self.param(at);
+        self.bad(&format!("{name} must be of type {kind}, not {}", values::type_name(value)))
+    }
+
+    /// Argument `at` as text.
+    pub fn text(&self, at: usize) -> Result<String> {
+        let value = self.required(at)?;
+        value.clone().into_string().map_err(|_| self.wrong_type(at, value))
+    }
+
+    /// Argument `at` as a whole number within `range`.
+    pub fn int(&self, at: usize, range: RangeInclusive<i64>) -> Result<i64> {
+        let value = self.required(at)?;
+        let number = value.as_int().map_err(|_| self.wrong_type(at, value))?;
+        if range.contains(&number) {
+            return Ok(number);
+        }
+        let name = self.param(at).name;
+        Err(self.bad(&format!("{name} must be {} to {}, not {number}", range.start(), range.end())))
+    }
+
+    /// Argument `at` as a list of words; numbers count as words.
+    pub fn words(&self, at: usize) -> Result<Vec<String>> {
+        let value = self.required(at)?;
+        let list = value.clone().into_array().map_err(|_| self.wrong_type(at, value))?;
+        list.into_iter()
+            .map(|item| match item.as_int() {
+                Ok(number) => Ok(number.to_string()),
+                Err(_) => item.into_string().map_err(|kind| {
+                    self.bad(&format!("{} must hold strings and numbers, not {kind}", self.param(at).name))
+                }),
+            })
+            .collect()
+    }
+
+    /// Argument `at` as JSON.
+    pub fn json(&self, at: usize) -> Result<Value> {
+        Ok(to_json(self.required(at)?))
+    }
+
+    /// Argument `at` as options; absent means the defaults, an unknown key is an error that lists the known ones.
+    pub fn options<T: DeserializeOwned + Default>(&self, at: usize) -> Result<T> {
+        let Some(value) = self.given(at) else { return Ok(T::default()) };
+        if !value.is_map() {
+            return Err(self.wrong_type(at, value));
+        }
+        serde_json::from_value(to_json(value)).map_err(|error| self.bad(&error.to_string()))
+    }
+
+    /// Performs a read.
+    pub fn read<F>(&self, look: Look, work: impl FnOnce(Pass) -> F) -> Result<Value>
+    where
+        F: Future<Output = Result<Value>> + Send + 'static,
+    {
+        let effect = Effect {
+            verb: self.verb,
+            class: Class::Read,
+            target: look.target,
+            args: look.args,
+            says: look.says,
+            inverse: None,
+            lost: None,
+            place: self.place.clone(),
+            deadline: look.deadline,
+        };
+        let done = self.world.gate.perform(&effect, |pass| {
+            let work = work(pass);
+            async move { work.await.map(Did::value) }
+        })?;
+        Ok(match done {
+            Done::Did(did, _) => did.value,
+            Done::Skipped => json!({ "skipped": true }),
+        })
+    }
+
+    /// Performs a change.
+    pub fn change<F>(&self, change: Change, work: impl FnOnce(Pass) -> F) -> Result<Receipt>
+    where
+        F: Future<Output = Result<Did>> + Send + 'static,
+    {
+        let effect = Effect {
+            verb: self.verb,
+            class: change.class.unwrap_or(self.verb.class),
+            target: change.look.target,
+            args: change.look.args,
+            says: change.look.says,
+            inverse: change.inverse,
+            lost: change.lost,
+            place: self.place.clone(),
+            deadline: change.look.deadline,
+        };
+        Ok(match self.world.gate.perform(&effect, work)? {
+            Done::Did(did, took) => Receipt {
+                changed: did.changed,
+                skipped: false,
+                before: did.before,
+                after: did.after,
+                took_ms: took.as_millis() as u64,
+            },
+            Done::Skipped => Receipt { skipped: true, ..Receipt::default() },
+        })
+    }
+}
+
+/// What a read names: where, with what, how long.
+pub struct Look {
+    /// Where.
+    pub target: Target,
+    /// For the record.
+    pub args: Value,
+    /// For a person.
+    pub says: String,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+impl Look {
+    /// A look at `target` with a deadline of 60 s.
+    pub fn at(target: Target, says: impl Into<String>, args: Value) -> Look {
+        Look { target, args, says: says.into(), deadline: Duration::from_secs(60) }
+    }
+
+    /// With another deadline, in seconds.
+    pub fn within(mut self, seconds: u64) -> Look {
+        self.deadline = Duration::from_secs(seconds);
+        self
+    }
+}
+
+/// What a change names besides.
+pub struct Change {
+    /// Where, with what, how long.
+    pub look: Look,
+    /// Only when it differs from the verb's: never lower than `change`.
+    pub class: Option<Class>,
+    /// The line of Rhai that takes it back.
+    pub inverse: Option<String>,
+    /// What is lost.
+    pub lost: Option<String>,
+}
+
+impl Change {
+    /// A change without an inverse.
+    pub fn of(look: Look) -> Change {
+        Change { look, class: None, inverse: None, lost: None }
+    }
+
+    /// With its inverse.
+    pub fn undone_by(mut self, line: impl Into<String>) -> Change {
+        self.inverse = Some(line.into());
+        self
+    }
+
+    /// As a destroy that loses `what`.
+    pub fn loses(mut self, what: impl Into<String>) -> Change {
+        self.class = Some(Class::Destroy);
+        self.lost = Some(what.into());
+        self
+    }
+}
+
+/// A Rhai map from JSON, for verbs that return one.
+pub fn map(value: Value) -> Dynamic {
+    from_json(&value)
+}

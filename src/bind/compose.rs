@@ -1,0 +1,403 @@
+//! Compose: the CLI of either generation on the host, for building, configuring and recreating only.
+//!
+//! Compose 1 answers an option it does not know with its usage and exit code 0, and `up` reuses any image that already
+//! has the right name: success is what the Engine says afterwards, never what compose printed.
+
+use super::docker::{self, REVISION, engine::Engine, short_id};
+use super::ssh::{Command, Reach};
+use super::{Binding, Call, Change, Look, Receipt, World, host};
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result, suggestion};
+use crate::gate::verb::{Class, Verb};
+use crate::gate::{Did, Pass};
+use rhai::Dynamic;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+const CONFIG: Verb = Verb {
+    name: "compose.config",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.config() -> map",
+    doc: "What compose makes of the stack's files and env file as they are on the host now. `compose` is the version \
+          used; `services` maps each service to `image` (the reference that a recreate uses), `builds` (bool) and \
+          `env` (key names, never values). Fails with `not_found` for a missing file, `failed` with compose's own \
+          words for a file that is not valid or a variable that is not set.",
+    example: r#"stack("prod").config().services.backend.image"#,
+};
+
+const BUILD: Verb = Verb {
+    name: "compose.build",
+    class: Class::Change,
+    waits: false,
+    sig: "stack.build(service: string, commit: string) -> receipt",
+    doc: "Builds a service's image from a commit (40 hex), in a clean work tree beside the checkout, while the old \
+          one serves; nothing that runs and no tag in use is touched. The image is labelled with the commit and kept \
+          as `PROJECT_SERVICE:opsh-COMMIT`; `after` is its id. Runs detached on the host. Deadline 1800 s.",
+    example: r#"stack("prod").build("backend", "0123456789012345678901234567890123456789")"#,
+};
+
+const RECREATE: Verb = Verb {
+    name: "compose.recreate",
+    class: Class::Change,
+    waits: false,
+    sig: "stack.recreate(service: string) -> receipt",
+    doc: "Replaces a service's container by one from the image that its reference names now and the environment of \
+          the env file, without touching other services and without building. `before` and `after` are image ids, \
+          read from the Engine. For a service that holds data it is of class destroy. Runs detached on the host. \
+          Fails with `failed` when the container is not running afterwards, or not from that image. Deadline 300 s.",
+    example: r#"stack("prod").recreate("backend")"#,
+};
+
+/// The bindings of this file.
+pub const BINDINGS: &[Binding] =
+    &[Binding::Read(&CONFIG, config), Binding::Change(&BUILD, build), Binding::Change(&RECREATE, recreate)];
+
+/// Compose as it is called on one host for one stack.
+#[derive(Clone)]
+struct Compose {
+    reach: Reach,
+    engine: Engine,
+    stack: Arc<Stack>,
+}
+
+/// Which compose: its first words, version, and what it needs in its environment.
+struct Generation {
+    words: Vec<String>,
+    version: String,
+}
+
+impl Generation {
+    fn is_first(&self) -> bool {
+        self.version.starts_with("1.")
+    }
+}
+
+fn open(call: &Call<'_>) -> Result<Compose> {
+    let stack = call.stack()?;
+    of_stack(call.world, stack)
+}
+
+fn of_stack(world: &World, stack: Arc<Stack>) -> Result<Compose> {
+    let engine = docker::engine(world, &stack.host)?;
+    let reach = host::reach(world, &stack.host)?;
+    Ok(Compose { reach, engine, stack })
+}
+
+impl Compose {
+    /// The generation that made the stack's containers, else the one that is there: mixing them recreates everything,
+    /// the database too.
+    async fn generation(&self, pass: &Pass) -> Result<Generation> {
+        let containers = self.engine.containers(&self.stack.compose.project).await?;
+        let label = "com.docker.compose.version";
+        let made_by = containers.iter().find_map(|container| container.labels.get(label)).cloned();
+        let first = made_by.as_deref().is_some_and(|version| version.starts_with("1."));
+        let mut candidates = [vec!["docker", "compose"], vec!["docker-compose"]];
+        if first {
+            candidates.reverse();
+        }
+        for words in candidates {
+            if let Some(generation) = self.probe(pass, &words).await?
+                && (made_by.is_none() || generation.is_first() == first)
+            {
+                return Ok(generation);
+            }
+        }
+        let host = &self.stack.host;
+        let why = match made_by {
+            Some(version) => {
+                format!("its containers were made by compose {version}, and {host} has none of that generation")
+            }
+            None => format!("neither \"docker compose\" nor \"docker-compose\" works on {host}"),
+        };
+        Err(Error::new(Kind::NotFound, format!("no compose for {}", self.stack.name), why))
+    }
+
+    async fn probe(&self, pass: &Pass, words: &[&str]) -> Result<Option<Generation>> {
+        let all: Vec<String> = words.iter().chain(&["version", "--short"]).map(|word| word.to_string()).collect();
+        let ran = host::finished(&self.stack.host, &all, self.reach.run(pass, &host::words_of(all.clone())).await)?;
+        let version = ran.out.trim().trim_start_matches('v').to_string();
+        let works = ran.code == 0 && version.starts_with(|c: char| c.is_ascii_digit());
+        Ok(works.then(|| Generation { words: words.iter().map(|word| word.to_string()).collect(), version }))
+    }
+
+    /// The words up to the subcommand, with absolute paths below `dir`. The env file always is the stack's own.
+    fn words(&self, generation: &Generation, dir: &str, project: &str) -> Vec<String> {
+        let compose = &self.stack.compose;
+        let mut words = generation.words.clone();
+        words.extend(["--project-directory".into(), dir.into(), "-p".into(), project.into()]);
+        for file in &compose.files {
+            words.extend(["-f".into(), format!("{dir}/{file}")]);
+        }
+        if let Some(env_file) = &compose.env_file {
+            words.extend(["--env-file".into(), format!("{}/{env_file}", self.stack.dir)]);
+        }
+        words
+    }
+
+    /// A clean environment: compose prefers the caller's variables to the env file. Compose 1 dies half way through a
+    /// recreate with an Engine that speaks API 1.45 or newer, unless it is told to speak an older one.
+    async fn in_clean_environment(&self, generation: &Generation, script: &str, words: Vec<String>) -> Result<Command> {
+        let api = self.engine.version().await?.api;
+        let newer = api.strip_prefix("1.").and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor > 44);
+        let pinned = if generation.is_first() && newer { " COMPOSE_API_VERSION=1.41" } else { "" };
+        let clean = format!(
+            "clean() {{ env -i PATH=\"$PATH\" HOME=\"$HOME\" LC_ALL=C DOCKER_BUILDKIT=0{pinned} \"$@\"; }}\n{script}"
+        );
+        let mut all = vec!["sh".to_string(), "-c".into(), clean, "opsh".into()];
+        all.extend(words);
+        Ok(host::words_of(all))
+    }
+
+    async fn missing_files(&self, pass: &Pass, dir: &str) -> Result<()> {
+        let compose = &self.stack.compose;
+        let files = compose.files.iter().map(|file| format!("{dir}/{file}"));
+        let env_file = compose.env_file.iter().map(|file| format!("{}/{file}", self.stack.dir));
+        for file in files.chain(env_file) {
+            let words: Vec<String> = ["test", "-r", &file].iter().map(|word| word.to_string()).collect();
+            let ran =
+                host::finished(&self.stack.host, &words, self.reach.run(pass, &host::words_of(words.clone())).await)?;
+            if ran.code != 0 {
+                let host = &self.stack.host;
+                let why = format!("{file} is not on {host}, or cannot be read there");
+                return Err(Error::new(Kind::NotFound, format!("no compose for {}", self.stack.name), why)
+                    .next(format!("host(\"{host}\").read([\"ls\", \"-la\", \"{dir}\"]).out     what is there"))
+                    .next(format!(
+                        "[stack.{}] compose = {{ files = […], env_file = … }}     in opsh.toml",
+                        self.stack.name
+                    )));
+            }
+        }
+        Ok(())
+    }
+
+    async fn config(&self, pass: &Pass) -> Result<Value> {
+        self.missing_files(pass, &self.stack.dir).await?;
+        let generation = self.generation(pass).await?;
+        let mut words = self.words(&generation, &self.stack.dir, &self.stack.compose.project);
+        words.push("config".into());
+        let shown = words.clone();
+        let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
+        let ran = host::finished(&self.stack.host, &shown, self.reach.run(pass, &command).await)?
+            .checked(&self.stack.host, &shown)?;
+        let parsed: Value = serde_yaml_ng::from_str(&ran.out).map_err(|error| {
+            Error::new(Kind::Failed, format!("compose config of {} is not YAML", self.stack.name), error.to_string())
+        })?;
+        let joint = if generation.is_first() { "_" } else { "-" };
+        Ok(json!({ "compose": generation.version, "services": services(&parsed, &self.stack.compose.project, joint) }))
+    }
+}
+
+/// The parts of compose's configuration that are safe to keep: no values of environment variables.
+fn services(config: &Value, project: &str, joint: &str) -> Value {
+    let Some(services) = config.get("services").and_then(Value::as_object) else { return json!({}) };
+    let short = |(name, service): (&String, &Value)| {
+        let image = service.get("image").and_then(Value::as_str).map(String::from);
+        let builds = service.get("build").is_some();
+        let env: Vec<String> = match service.get("environment") {
+            Some(Value::Object(map)) => map.keys().cloned().collect(),
+            Some(Value::Array(list)) => list
+                .iter()
+                .filter_map(Value::as_str)
+                .filter_map(|line| line.split('=').next())
+                .map(String::from)
+                .collect(),
+            _ => Vec::new(),
+        };
+        let image = with_tag(&image.unwrap_or_else(|| format!("{project}{joint}{name}")));
+        (name.clone(), json!({ "image": image, "builds": builds, "env": env }))
+    };
+    Value::Object(services.iter().map(short).collect())
+}
+
+/// `name` means `name:latest`.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || last.contains('@') { image.into() } else { format!("{image}:latest") }
+}
+
+fn config(call: &Call<'_>) -> Result<Dynamic> {
+    let compose = open(call)?;
+    let target = call.world.stack_target(&compose.stack);
+    let value = call.read(Look::at(target, "", json!({})), |pass| async move { compose.config(&pass).await })?;
+    Ok(super::map(value))
+}
+
+/// $1 checkout, $2 work tree, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 $8 names that
+/// compose may have given the image, then the compose words.
+const BUILD_SCRIPT: &str = r#"set -eu
+dir=$1 tree=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 other=$8
+shift 8
+leave() { git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :; docker image rm "$built" "$other" >/dev/null 2>&1 || :; }
+git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :
+git -C "$dir" worktree prune
+mkdir -p "$(dirname "$tree")"
+trap leave EXIT
+git -c core.hooksPath=/dev/null -C "$dir" worktree add --quiet --force --detach "$tree" "$commit"
+clean "$@" build "$service" >&2
+docker image inspect "$built" >/dev/null 2>&1 || built=$other
+printf 'FROM %s\n' "$built" | clean docker build --quiet \
+  --label "org.opencontainers.image.revision=$commit" --label "opsh.stack=$project" --label "opsh.service=$service" \
+  --tag "$keep" -
+"#;
+
+fn build(call: &Call<'_>) -> Result<Receipt> {
+    let (service, commit) = (call.text(0)?, call.text(1)?);
+    if commit.len() != 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(call.bad(&format!("commit must be 40 hexadecimal digits, not \"{commit}\"")));
+    }
+    let compose = open(call)?;
+    let short = commit[..12].to_string();
+    let target = call.world.stack_target(&compose.stack);
+    let args = json!({ "service": service, "commit": commit });
+    let look = Look::at(target, format!("{service} from {short}"), args).within(1800);
+    // A kept image takes nothing from anybody: there is nothing to take back.
+    call.change(Change::of(look), |pass| async move { compose.build(&pass, &service, &commit).await })
+}
+
+impl Compose {
+    async fn build(&self, pass: &Pass, service: &str, commit: &str) -> Result<Did> {
+        let (stack, short) = (&self.stack, &commit[..12]);
+        let generation = self.generation(pass).await?;
+        let tree = format!("{}/.git/opsh/{short}", stack.dir);
+        // Under a project of its own, so that no name in use is given to the new image.
+        let project = format!("opsh-{short}");
+        let keep = format!("{}_{service}:opsh-{short}", stack.compose.project);
+        let (built, other) = (format!("{project}_{service}:latest"), format!("{project}-{service}:latest"));
+        let mut words: Vec<String> =
+            [&stack.dir, &tree, commit, service, &keep, &stack.compose.project, &built, &other]
+                .iter()
+                .map(|word| word.to_string())
+                .collect();
+        words.extend(self.words(&generation, &tree, &project));
+        let command = self.in_clean_environment(&generation, BUILD_SCRIPT, words).await?;
+        let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
+        let what = || format!("{service} was not built from {short} on {}", stack.host);
+        if ran.code != 0 {
+            let why = format!("exit code {}: {}", ran.code, host::last_lines(&ran.err, 8));
+            return Err(Error::new(Kind::Failed, what(), why).exit(ran.code.into()));
+        }
+        let image = self.engine.image(&keep).await?;
+        match image {
+            Some(image) if image.labels.get(REVISION).map(String::as_str) == Some(commit) => {
+                Ok(Did { changed: true, after: image.id.into(), ..Did::default() })
+            }
+            _ => {
+                let why = format!(
+                    "compose said it was done, and there is no image {keep} of that commit: {}",
+                    host::last_lines(&ran.err, 4)
+                );
+                Err(Error::new(Kind::Failed, what(), why))
+            }
+        }
+    }
+}
+
+fn recreate(call: &Call<'_>) -> Result<Receipt> {
+    let service = call.text(0)?;
+    let compose = open(call)?;
+    let stack = Arc::clone(&compose.stack);
+    let target = call.world.stack_target(&stack);
+    let look = Look::at(target.clone(), service.clone(), json!({ "service": service }));
+    let before = call.read(look, {
+        let (compose, service) = (compose.clone(), service.clone());
+        |pass| async move {
+            let config = compose.config(&pass).await?;
+            let known = config["services"].as_object().into_iter().flat_map(|map| map.keys());
+            let names: Vec<&str> = known.map(String::as_str).collect();
+            let Some(reference) = config["services"][&service]["image"].as_str() else {
+                let why = suggestion(&service, names.iter().copied());
+                return Err(Error::new(Kind::NotFound, format!("no service \"{service}\""), why));
+            };
+            let running = docker::find(&compose.engine, &compose.stack, &service).await.ok();
+            Ok(json!({ "reference": reference, "image_id": running.map(|container| container.image_id) }))
+        }
+    })?;
+    let reference = before["reference"].as_str().unwrap_or_default().to_string();
+    let look =
+        Look::at(target, format!("{service} from {reference}"), json!({ "service": service, "reference": reference }))
+            .within(300);
+    let mut change = Change::of(look);
+    if stack.is_stateful(&service) {
+        change = change.loses(service.clone());
+    }
+    if let Some(old) = before["image_id"].as_str() {
+        let name = &stack.name;
+        change = change.undone_by(format!(
+            "stack(\"{name}\").tag_image(\"{old}\", \"{reference}\"); stack(\"{name}\").recreate(\"{service}\")"
+        ));
+    }
+    let old = before["image_id"].clone();
+    call.change(change, |pass| async move { compose.recreate(&pass, &service, &reference, old).await })
+}
+
+impl Compose {
+    async fn recreate(&self, pass: &Pass, service: &str, reference: &str, before: Value) -> Result<Did> {
+        let stack = &self.stack;
+        let what = || format!("{service} was not recreated on {}", stack.host);
+        let wanted = self.engine.image(reference).await?.map(|image| image.id).ok_or_else(|| {
+            let why = format!("there is no image {reference} on {}", stack.host);
+            Error::new(Kind::NotFound, what(), why)
+                .next(format!("stack(\"{}\").build(\"{service}\", COMMIT)     makes one", stack.name))
+        })?;
+        let old = docker::find(&self.engine, stack, service).await.ok().map(|container| container.id);
+        let generation = self.generation(pass).await?;
+        let mut words = self.words(&generation, &stack.dir, &stack.compose.project);
+        words.extend(["up", "-d", "--no-deps", "--no-build"].map(String::from));
+        words.push(service.into());
+        let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
+        let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
+        let found = docker::find(&self.engine, stack, service).await.ok();
+        let said = host::last_lines(&ran.err, 6);
+        let Some(now) = found else {
+            return Err(Error::new(Kind::Failed, what(), format!("it has no container now. compose said: {said}")));
+        };
+        if ran.code != 0 || now.image_id != wanted {
+            let why = format!(
+                "compose ended with {}; {} runs {}, not {}. compose said: {said}",
+                ran.code,
+                now.name,
+                short_id(&now.image_id),
+                short_id(&wanted)
+            );
+            return Err(Error::new(Kind::Failed, what(), why).exit(ran.code.into()));
+        }
+        let changed = old.as_ref() != Some(&now.id);
+        Ok(Did { changed, before, after: now.image_id.into(), ..Did::default() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::docker::{SERVICE_LABEL, STACK_LABEL};
+    use super::*;
+
+    #[test]
+    fn the_script_sets_the_labels_that_are_looked_for() {
+        for label in [REVISION, STACK_LABEL, SERVICE_LABEL] {
+            assert!(BUILD_SCRIPT.contains(&format!("\"{label}=")), "{label}");
+        }
+    }
+
+    #[test]
+    fn a_service_without_an_image_is_named_after_project_and_generation() {
+        let config = json!({"services": {
+            "backend": {"build": {"context": "./backend"}, "environment": {"JWT_SECRET": "x"}},
+            "db": {"image": "postgres:16", "environment": ["A=b"]},
+        }});
+        let first = services(&config, "vrcshift", "_");
+        assert_eq!(
+            first["backend"],
+            json!({"image": "vrcshift_backend:latest", "builds": true, "env": ["JWT_SECRET"]})
+        );
+        assert_eq!(first["db"], json!({"image": "postgres:16", "builds": false, "env": ["A"]}));
+        assert_eq!(services(&config, "vrcshift", "-")["backend"]["image"], "vrcshift-backend:latest");
+        assert!(!first.to_string().contains("\"x\""), "values of variables are not kept");
+    }
+
+    #[test]
+    fn an_image_without_a_tag_means_latest() {
+        assert_eq!(with_tag("localhost:5000/app"), "localhost:5000/app:latest");
+        assert_eq!(with_tag("app:1"), "app:1");
+    }
+}

@@ -1,0 +1,452 @@
+//! Docker as scripts see it: containers, logs and images of a stack, over the Engine API. `engine` is the home of
+//! `bollard`.
+
+mod container;
+pub mod engine;
+pub mod exec;
+mod fault;
+pub mod image;
+pub mod logs;
+pub mod model;
+pub mod once;
+#[cfg(test)]
+mod testing;
+pub mod transport;
+mod wait;
+
+use super::ssh::{Complaints, Reach};
+use super::{Binding, Call, Change, Look, Receipt, World, host};
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result, suggestion};
+use crate::gate::verb::{Class, Verb};
+use crate::gate::{Did, Effect, Pass, clock};
+use crate::redact;
+use engine::Engine;
+use logs::LogQuery;
+use model::{Container, Detail, Image};
+use rhai::Dynamic;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// The label that says which commit an image was built from.
+pub const REVISION: &str = "org.opencontainers.image.revision";
+
+/// Labels of images that opsh built or kept.
+pub const STACK_LABEL: &str = "opsh.stack";
+/// The service that such an image belongs to.
+pub const SERVICE_LABEL: &str = "opsh.service";
+
+const CONNECT: Verb = Verb {
+    name: "docker.connect",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.docker() -> map",
+    doc: "Reaches the Docker Engine of the stack's host over the open login and returns its `engine` and `api` \
+          version. Fails with `denied` when the account may not use the socket, `unreachable` when no Engine runs.",
+    example: r#"stack("prod").docker().engine"#,
+};
+
+const PS: Verb = Verb {
+    name: "docker.ps",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.ps() -> array",
+    doc: "The stack's containers, stopped ones too: `service`, `container`, `image`, `state`, `health`, `restarts`, \
+          `since` (seconds since it started or stopped, as Docker words it).",
+    example: r#"stack("prod").ps()"#,
+};
+
+const CONTAINER: Verb = Verb {
+    name: "docker.container",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.container(service: string) -> map",
+    doc: "What runs for a service: `id`, `name`, `image_id`, `image` (the reference it was made from), `revision` (the \
+          commit its image is labelled with, or `()`), `state`, `health` (`()` without a health check), `restarts`, \
+          `oom`, `exit`, `env` (key names, never values), `compose` (the compose version that made it). Fails with \
+          `not_found` when the service has no container.",
+    example: r#"stack("prod").container("backend").image_id"#,
+};
+
+const LOGS: Verb = Verb {
+    name: "docker.logs",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.logs(service: string, options?: map) -> array",
+    doc: "The service's newest log lines, `#{ at, stream, text }`, oldest first. Options: `tail` (1 to 100000 lines, \
+          default 100), `since_s` (only the last so many seconds).",
+    example: r#"stack("prod").logs("backend", #{ tail: 50 })"#,
+};
+
+const IMAGE: Verb = Verb {
+    name: "docker.image",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.image(reference: string) -> map",
+    doc: "An image on the stack's host: `id`, `tags`, `revision`, `created`, `size_bytes`; `()` when it is not there.",
+    example: r#"stack("prod").image("postgres:16-alpine")"#,
+};
+
+const KEPT: Verb = Verb {
+    name: "docker.kept_image",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.kept_image(service: string, commit: string) -> map",
+    doc: "The newest image on the host that opsh built for this service from this commit (40 hex), as `stack.image`; \
+          `()` when there is none.",
+    example: r#"stack("prod").kept_image("backend", "0123456789012345678901234567890123456789")"#,
+};
+
+const MISSING: Verb = Verb {
+    name: "docker.missing_files",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.missing_files(image_id: string, paths: array) -> array",
+    doc: "Those of `paths` (absolute) that are not executable files in an image. Nothing is run: a container is made \
+          from the image, never started, and removed.",
+    example: r#"stack("prod").missing_files("sha256:0000", ["/app/server"])"#,
+};
+
+const TAG: Verb = Verb {
+    name: "docker.tag",
+    class: Class::Change,
+    waits: false,
+    sig: "stack.tag_image(image_id: string, reference: string) -> receipt",
+    doc: "Makes `reference` (`repository:tag`) name an image, so that the next recreate uses it. `before` and `after` \
+          are image ids. Fails with `not_found` when the image is not there.",
+    example: r#"stack("prod").tag_image("sha256:0000", "vrcshift_backend:latest")"#,
+};
+
+const RESTART: Verb = Verb {
+    name: "docker.restart",
+    class: Class::Change,
+    waits: false,
+    sig: "stack.restart(service: string, grace_s: int) -> receipt",
+    doc: "Stops a service's container, waiting up to `grace_s` seconds (0 to 600) before killing it, then starts it \
+          again: the same image and the same environment, so a changed env file is not applied (`stack.recreate` \
+          does). For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout` after \
+          grace_s + 60 s.",
+    example: r#"stack("prod").restart("backend", 10)"#,
+};
+
+/// The bindings of this file.
+pub const BINDINGS: &[Binding] = &[
+    Binding::Read(&CONNECT, connect),
+    Binding::Read(&PS, ps),
+    Binding::Read(&CONTAINER, container),
+    Binding::Read(&LOGS, logs),
+    Binding::Read(&IMAGE, image),
+    Binding::Read(&KEPT, kept_image),
+    Binding::Read(&MISSING, missing_files),
+    Binding::Change(&TAG, tag_image),
+    Binding::Change(&RESTART, restart),
+];
+
+/// The Engine of a host; the first call of a session connects, as an effect of its own.
+pub fn engine(world: &World, name: &str) -> Result<Engine> {
+    if let Some(open) = world.engines.borrow().get(name) {
+        return Ok(open.clone());
+    }
+    let reach = host::reach(world, name)?;
+    let opened = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&opened);
+    let effect = Effect {
+        verb: &CONNECT,
+        class: Class::Read,
+        target: world.host_target(name),
+        args: json!({}),
+        says: name.into(),
+        inverse: None,
+        lost: None,
+        place: None,
+        deadline: Duration::from_secs(30),
+    };
+    let host = name.to_string();
+    world.gate.perform(&effect, |pass| async move {
+        let engine = dialled(pass, &host, reach).await?;
+        let version = engine.version().await?;
+        if let Ok(mut slot) = slot.lock() {
+            *slot = Some(engine);
+        }
+        Ok(Did::value(json!({ "engine": version.engine, "api": version.api })))
+    })?;
+    let open = opened.lock().ok().and_then(|mut slot| slot.take());
+    let open =
+        open.ok_or_else(|| Error::new(Kind::Unknown, format!("no Docker on {name}"), "it left no connection"))?;
+    world.engines.borrow_mut().insert(name.into(), open.clone());
+    Ok(open)
+}
+
+/// Over the local socket, or over `docker system dial-stdio` in a channel of the open login.
+async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
+    let pass = Arc::new(pass);
+    if matches!(reach, Reach::Local) {
+        return Engine::connect(&pass, host, transport::unix_dial("/var/run/docker.sock"), Arc::new(String::new)).await;
+    }
+    // What the newest channel complains about is the only text that says why a socket cannot be used.
+    let newest: Arc<Mutex<Complaints>> = Arc::default();
+    let told = Arc::clone(&newest);
+    let reason = Arc::new(move || told.lock().map(|complaints| complaints.text()).unwrap_or_default());
+    // The connection is used for as long as it lives under the pass it was opened with.
+    let kept = Arc::clone(&pass);
+    let dial: transport::Dial = Arc::new(move || {
+        let (pass, reach, newest) = (Arc::clone(&kept), reach.clone(), Arc::clone(&newest));
+        Box::pin(async move {
+            let words = ["docker", "system", "dial-stdio"].map(String::from);
+            let stream = reach.stream(&pass, &words).await.map_err(std::io::Error::other)?;
+            if let Ok(mut newest) = newest.lock() {
+                *newest = stream.complaints();
+            }
+            Ok(Box::new(stream) as Box<dyn transport::Io>)
+        })
+    });
+    Engine::connect(&pass, host, dial, reason).await
+}
+
+fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Engine)> {
+    let stack = call.stack()?;
+    let engine = engine(call.world, &stack.host)?;
+    Ok((stack, engine))
+}
+
+/// The one container of a service that is not a one-off, running ones first.
+pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Container> {
+    let mut all = engine.containers(&stack.compose.project).await?;
+    all.sort_by_key(|container| container.state != "running");
+    let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
+    all.into_iter().find(|container| container.service == service).ok_or_else(|| {
+        let known = names.iter().map(String::as_str);
+        let why = format!(
+            "project {} on {} has no container of it; {}",
+            stack.compose.project,
+            stack.host,
+            suggestion(service, known)
+        );
+        Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
+            .next(format!("stack(\"{}\").ps()     what runs", stack.name))
+    })
+}
+
+/// The service's container in detail; values of its environment that are secret are hidden from now on.
+pub async fn detail(engine: &Engine, stack: &Stack, service: &str) -> Result<Detail> {
+    let container = find(engine, stack, service).await?;
+    let detail = engine.inspect(&container.id).await?;
+    for (key, value) in detail.env.pairs() {
+        if redact::is_secret_name(key) {
+            redact::learn(value);
+        } else if let Some(password) = password_in_url(value) {
+            redact::learn(password);
+        }
+    }
+    Ok(detail)
+}
+
+/// `pass` in `scheme://user:pass@host`.
+fn password_in_url(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("://")?;
+    let (login, _) = rest.rsplit_once('@')?;
+    login.split_once(':').map(|(_, password)| password)
+}
+
+fn connect(call: &Call<'_>) -> Result<Dynamic> {
+    let (stack, engine) = open(call)?;
+    let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), |_| async move {
+        let version = engine.version().await?;
+        Ok(json!({ "engine": version.engine, "api": version.api }))
+    })?;
+    Ok(super::map(value))
+}
+
+fn ps(call: &Call<'_>) -> Result<Dynamic> {
+    let (stack, engine) = open(call)?;
+    let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), |_| async move {
+        let mut rows = Vec::new();
+        for container in engine.containers(&stack.compose.project).await? {
+            let detail = engine.inspect(&container.id).await?;
+            let health = detail.health.map(|health| health.status);
+            rows.push(json!({
+                "service": container.service, "container": container.name, "image": container.image_ref,
+                "state": container.state, "health": health, "restarts": detail.restart_count, "since": container.status,
+            }));
+        }
+        rows.sort_by_key(|row| row["service"].as_str().map(String::from));
+        Ok(rows.into())
+    })?;
+    Ok(super::map(value))
+}
+
+fn container(call: &Call<'_>) -> Result<Dynamic> {
+    let service = call.text(0)?;
+    let (stack, engine) = open(call)?;
+    let look = Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service }));
+    let value = call.read(look, |_| async move {
+        let detail = detail(&engine, &stack, &service).await?;
+        let image = engine.image(&detail.image_id).await?;
+        let revision = image.and_then(|image| image.labels.get(REVISION).cloned());
+        let keys: Vec<&str> = detail.env.keys().collect();
+        let health = detail.health.as_ref().map(|health| health.status.clone());
+        Ok(json!({
+            "id": detail.id, "name": detail.name, "image_id": detail.image_id, "image": detail.image_ref,
+            "revision": revision, "state": detail.state, "health": health, "restarts": detail.restart_count,
+            "oom": detail.oom_killed, "exit": detail.exit_code, "env": keys, "compose": detail.compose_version,
+        }))
+    })?;
+    Ok(super::map(value))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LogOptions {
+    tail: u32,
+    since_s: Option<u32>,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions { tail: 100, since_s: None }
+    }
+}
+
+fn logs(call: &Call<'_>) -> Result<Dynamic> {
+    let service = call.text(0)?;
+    let options: LogOptions = call.options(1)?;
+    if !(1..=100_000).contains(&options.tail) {
+        return Err(call.bad(&format!("tail must be 1 to 100000, not {}", options.tail)));
+    }
+    let (stack, engine) = open(call)?;
+    let args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
+    let value = call.read(Look::at(call.world.stack_target(&stack), service.clone(), args), |_| async move {
+        let id = detail(&engine, &stack, &service).await?.id;
+        let since_s = options.since_s.map(|ago| clock::wall_us() / 1_000_000 - i64::from(ago));
+        let found =
+            engine.logs(&id, &LogQuery { tail: Some(options.tail), since_s, until_s: None, keep: host::KEEP }).await?;
+        let line = |line: logs::LogLine| json!({ "at": line.at.to_string(), "stream": line.stream, "text": line.text });
+        Ok(found.lines.into_iter().map(line).collect())
+    })?;
+    Ok(super::map(value))
+}
+
+fn image_json(image: Image) -> Value {
+    let revision = image.labels.get(REVISION);
+    json!({
+        "id": image.id, "tags": image.tags, "revision": revision, "size_bytes": image.size_bytes,
+        "created": image.created.map(|at| at.to_string()),
+    })
+}
+
+fn image(call: &Call<'_>) -> Result<Dynamic> {
+    let reference = call.text(0)?;
+    let (stack, engine) = open(call)?;
+    let look = Look::at(call.world.stack_target(&stack), reference.clone(), json!({ "reference": reference }));
+    let value =
+        call.read(look, |_| async move { Ok(engine.image(&reference).await?.map_or(Value::Null, image_json)) })?;
+    Ok(super::map(value))
+}
+
+fn kept_image(call: &Call<'_>) -> Result<Dynamic> {
+    let (service, commit) = (call.text(0)?, call.text(1)?);
+    let (stack, engine) = open(call)?;
+    let look =
+        Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service, "commit": commit }));
+    let value = call.read(look, |_| async move {
+        let own = |image: &Image| {
+            let label = |name: &str| image.labels.get(name).map(String::as_str);
+            label(STACK_LABEL) == Some(&stack.compose.project) && label(SERVICE_LABEL) == Some(&service)
+        };
+        let mut images = engine.images_labelled(REVISION, &commit).await?;
+        images.retain(own);
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        Ok(images.into_iter().next().map_or(Value::Null, image_json))
+    })?;
+    Ok(super::map(value))
+}
+
+fn missing_files(call: &Call<'_>) -> Result<Dynamic> {
+    let (image_id, paths) = (call.text(0)?, call.words(1)?);
+    let (stack, engine) = open(call)?;
+    let look =
+        Look::at(call.world.stack_target(&stack), paths.join(" "), json!({ "image_id": image_id, "paths": paths }));
+    let value = call.read(look, |_| async move {
+        let found = engine.has_files(&image_id, &paths).await?;
+        Ok(found.into_iter().filter(|file| !file.executable).map(|file| file.path).collect())
+    })?;
+    Ok(super::map(value))
+}
+
+fn tag_image(call: &Call<'_>) -> Result<Receipt> {
+    let (image_id, reference) = (call.text(0)?, call.text(1)?);
+    let (stack, engine) = open(call)?;
+    let Some((repository, tag)) = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) else {
+        return Err(call.bad(&format!("reference must be repository:tag, not \"{reference}\"")));
+    };
+    let (repository, tag) = (repository.to_string(), tag.to_string());
+    let target = call.world.stack_target(&stack);
+    let look = Look::at(target.clone(), reference.clone(), json!({ "reference": reference }));
+    let before = call.read(look, {
+        let (engine, reference) = (engine.clone(), reference.clone());
+        |_| async move { Ok(engine.image(&reference).await?.map_or(Value::Null, |image| image.id.into())) }
+    })?;
+    let args = json!({ "image_id": image_id, "reference": reference });
+    let says = format!("{reference} → {}", short_id(&image_id));
+    let mut change = Change::of(Look::at(target, says, args));
+    if let Some(old) = before.as_str() {
+        change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name));
+    }
+    call.change(change, |_| async move {
+        let missing = || {
+            let why = format!("image {} is not on {}", short_id(&image_id), stack.host);
+            Error::new(Kind::NotFound, format!("{reference} was not tagged"), why)
+        };
+        let wanted = engine.image(&image_id).await?.ok_or_else(missing)?.id;
+        if before.as_str() != Some(&wanted) {
+            engine.tag(&wanted, &repository, &tag).await?;
+        }
+        let after = engine.image(&reference).await?.map(|image| image.id);
+        if after.as_deref() != Some(&wanted) {
+            let why = format!("{reference} names {}", after.as_deref().map_or("nothing", short_id));
+            return Err(Error::new(Kind::Failed, format!("{reference} was not tagged"), why));
+        }
+        Ok(Did { changed: before.as_str() != Some(&wanted), before, after: wanted.into(), ..Did::default() })
+    })
+}
+
+/// `7c41d2…` for `sha256:7c41d2…`.
+pub fn short_id(id: &str) -> &str {
+    id.strip_prefix("sha256:").map_or(id, |hex| hex.get(..12).unwrap_or(hex))
+}
+
+fn restart(call: &Call<'_>) -> Result<Receipt> {
+    let (service, grace) = (call.text(0)?, call.int(1, 0..=600)?);
+    let (stack, engine) = open(call)?;
+    let args = json!({ "service": service, "grace_s": grace });
+    let look = Look::at(call.world.stack_target(&stack), service.clone(), args).within(grace.unsigned_abs() + 60);
+    let mut change = Change::of(look);
+    if stack.is_stateful(&service) {
+        change = change.loses(service.clone());
+    }
+    call.change(change, |_| async move {
+        let before = find(&engine, &stack, &service).await?;
+        let began = engine.inspect(&before.id).await?.started_at;
+        engine.restart(&before.id, grace.unsigned_abs() as u32).await?;
+        let after = engine.inspect(&before.id).await?;
+        if after.state != "running" || after.started_at == began {
+            let why = format!("it is {} and has not started again", after.state);
+            return Err(Error::new(Kind::Failed, format!("{service} did not restart on {}", stack.host), why)
+                .next(format!("stack(\"{}\").logs(\"{service}\", #{{ tail: 50 }})     its last lines", stack.name)));
+        }
+        Ok(Did { changed: true, before: json!(before.state), after: json!(after.state), ..Did::default() })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_a_database_url_is_found() {
+        assert_eq!(password_in_url("postgres://u:p@ss@db:5432/n"), Some("p@ss"));
+        assert_eq!(password_in_url("http://x/y"), None);
+    }
+}

@@ -1,0 +1,408 @@
+//! Images: identity, tags, and what files they hold, without running anything of theirs.
+
+use super::engine::Engine;
+use super::fault::if_there;
+use super::model::{Env, Image, labels, list, number, text, when, words};
+use super::transport::{encode, next_chunk};
+use crate::error::{Kind, Result};
+use bollard::container::PathStatResponse;
+use bollard::errors::Error as Wire;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptions, TagImageOptionsBuilder,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+/// On containers that are made only to look into an image.
+pub const PREFLIGHT: &str = "opsh.preflight";
+
+/// What an image holds at a path, symlinks followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct InImage {
+    /// The path as it was asked for.
+    pub path: String,
+    /// Something is there.
+    pub present: bool,
+    /// It is a file with an execute bit.
+    pub executable: bool,
+}
+
+/// Bounds for reading a directory.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// At most so many files.
+    pub files: usize,
+    /// At most so many bytes in all of them.
+    pub bytes: usize,
+}
+
+/// Go's bits in a file mode.
+const GO_DIR: u32 = 1 << 31;
+const GO_SYMLINK: u32 = 1 << 27;
+/// Pipes, sockets and devices.
+const GO_SPECIAL: u32 = 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21;
+
+impl Engine {
+    /// An image by id or reference; None when it is not there.
+    pub async fn image(&self, reference: &str) -> Result<Option<Image>> {
+        let what = format!("cannot inspect image {reference}");
+        let name = self.known_image(&what, reference)?;
+        let answer = self.http().get_json(&format!("/images/{name}/json")).await;
+        let found = self.read(&what, async { if_there(answer) }).await?;
+        Ok(found.as_ref().map(image))
+    }
+
+    /// Images with this label, newest first.
+    pub async fn images_labelled(&self, label: &str, value: &str) -> Result<Vec<Image>> {
+        let what = format!("cannot list images labelled {label}={value}");
+        let filters = encode(&json!({ "label": [format!("{label}={value}")] }).to_string());
+        let found = self.get(&what, &format!("/images/json?filters={filters}")).await?;
+        let mut images = Vec::new();
+        for id in list(&found, "").iter().map(|image| text(image, "/Id")) {
+            images.extend(self.image(&id).await?);
+        }
+        images.sort_by_key(|image| std::cmp::Reverse(image.created));
+        Ok(images)
+    }
+
+    /// Gives an image the name `repo:tag`, taking it from the image that had it.
+    pub async fn tag(&self, image_id: &str, repo: &str, tag: &str) -> Result<()> {
+        let what = format!("cannot tag image {image_id} as {repo}:{tag}");
+        let (name, repo) = (self.known_image(&what, image_id)?, self.known_image(&what, repo)?);
+        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
+        self.change(&what, self.docker().tag_image(name, Some(options))).await
+    }
+
+    /// Takes the name `repo:tag` away. The last name of an image is refused (`unmet`) unless `even_last`, for then the
+    /// Engine deletes the image. Errors: `usage` for an id, `not_found`.
+    pub async fn untag(&self, reference: &str, even_last: bool) -> Result<()> {
+        let what = format!("cannot untag {reference}");
+        let name = self.known_image(&what, reference)?;
+        let last = name.rsplit('/').next().unwrap_or(name);
+        if !last.contains(':') || name.contains('@') || name.starts_with("sha256:") {
+            return Err(self.error(Kind::Usage, &what, "the name has the form repo:tag"));
+        }
+        let Some(image) = self.image(name).await? else {
+            return Err(self.error(Kind::NotFound, &what, "there is no image with this name"));
+        };
+        if image.tags.len() < 2 && !even_last {
+            return Err(self.error(Kind::Unmet, &what, format!("it is the last name of image {}", image.id)));
+        }
+        self.change(&what, self.docker().remove_image(name, None::<RemoveImageOptions>, None)).await.map(drop)
+    }
+
+    /// Which of these absolute paths an image holds, in the order given. Nothing of the image runs.
+    ///
+    /// Makes a container that never starts, labelled [`PREFLIGHT`], and removes it; when the future is dropped the
+    /// runtime removes it as soon as it is driven again.
+    pub async fn has_files(&self, image_id: &str, paths: &[String]) -> Result<Vec<InImage>> {
+        let what = format!("cannot look into image {image_id}");
+        let scratch = self.scratch(&what, image_id).await?;
+        let found = self.stat_all(&what, &scratch.name, paths).await;
+        scratch.remove(&what).await?;
+        found
+    }
+
+    /// The files of a directory in an image and below it, by path relative to it; None when it is not there.
+    ///
+    /// Symlinks among the files are left out. Errors: `failed` when it is not a directory or exceeds the limits.
+    pub async fn read_dir(&self, image_id: &str, path: &str, limits: Limits) -> Result<Option<Vec<(String, Vec<u8>)>>> {
+        let what = format!("cannot read {path} in image {image_id}");
+        let scratch = self.scratch(&what, image_id).await?;
+        let found = self.read_tree(&what, &scratch.name, path, limits).await;
+        scratch.remove(&what).await?;
+        found
+    }
+
+    async fn stat_all(&self, what: &str, container: &str, paths: &[String]) -> Result<Vec<InImage>> {
+        let mut found = Vec::new();
+        for path in paths {
+            let stat = self.stat(what, container, path).await?.map(|(_, stat)| stat);
+            let executable =
+                |s: &PathStatResponse| s.file_mode & (GO_DIR | GO_SPECIAL) == 0 && s.file_mode & 0o111 != 0;
+            let (present, executable) = (stat.is_some(), stat.as_ref().is_some_and(executable));
+            found.push(InImage { path: path.clone(), present, executable });
+        }
+        Ok(found)
+    }
+
+    /// Where a path leads and what is there. A broken link or a circle of links leads nowhere.
+    async fn stat(&self, what: &str, container: &str, path: &str) -> Result<Option<(String, PathStatResponse)>> {
+        let mut path = path.to_owned();
+        for _ in 0..8 {
+            let options = ContainerArchiveInfoOptionsBuilder::default().path(&path).build();
+            let mut answer = self.docker().get_container_archive_info(container, Some(options)).await;
+            if let Err(Wire::DockerResponseServerError { status_code: 500.., message }) = &mut answer {
+                *message = self.refusal(container, &path).await;
+                if leads_nowhere(message) {
+                    return Ok(None);
+                }
+            }
+            let Some(stat) = self.read(what, async { if_there(answer) }).await? else { return Ok(None) };
+            if stat.file_mode & GO_SYMLINK == 0 {
+                return Ok(Some((path, stat)));
+            }
+            let parent = Path::new(&path).parent().unwrap_or(Path::new("/"));
+            path = parent.join(&stat.link_target).to_string_lossy().into_owned();
+        }
+        Ok(None)
+    }
+
+    /// Why a path cannot be looked at: an answer to HEAD has no body, so the question is put again as a GET.
+    async fn refusal(&self, container: &str, path: &str) -> String {
+        match self.http().get(&archive_url(container, path)).await {
+            Err(Wire::DockerResponseServerError { message, .. }) => message,
+            _ => String::new(),
+        }
+    }
+
+    async fn read_tree(
+        &self,
+        what: &str,
+        container: &str,
+        path: &str,
+        limits: Limits,
+    ) -> Result<Option<Vec<(String, Vec<u8>)>>> {
+        let Some((path, stat)) = self.stat(what, container, path).await? else { return Ok(None) };
+        if stat.file_mode & GO_DIR == 0 {
+            return Err(self.error(Kind::Failed, what, format!("{path} is not a directory")));
+        }
+        let mut body = self.read(what, self.http().get(&archive_url(container, &path))).await?.into_body();
+        let mut tar = Vec::new();
+        // Headers and padding come to 1 KiB a file, a little more for long names.
+        let most = limits.bytes + limits.files.saturating_mul(4096) + (1 << 16);
+        while let Some(chunk) = self.read(what, next_chunk(&mut body)).await? {
+            tar.extend_from_slice(&chunk);
+            if tar.len() > most {
+                return Err(self.too_much(what, limits));
+            }
+        }
+        let files =
+            files_in(&tar).map_err(|e| self.error(Kind::Failed, what, format!("the archive is broken: {e}")))?;
+        if files.len() > limits.files || files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > limits.bytes {
+            return Err(self.too_much(what, limits));
+        }
+        Ok(Some(files))
+    }
+
+    fn too_much(&self, what: &str, limits: Limits) -> crate::error::Error {
+        let why = format!("it holds more than {} files or {} bytes", limits.files, limits.bytes);
+        self.error(Kind::Failed, what, why)
+    }
+
+    /// A container that shows an image's files and never starts.
+    async fn scratch(&self, what: &str, image: &str) -> Result<Scratch> {
+        let image = self.known_image(what, image)?.to_owned();
+        // Named by us, so that it can be removed even when the answer to the creation never came.
+        let name = format!("opsh-preflight-{:016x}", RandomState::new().build_hasher().finish());
+        let options = CreateContainerOptionsBuilder::default().name(&name).build();
+        let body = ContainerCreateBody {
+            image: Some(image),
+            entrypoint: Some(vec!["/opsh/never-runs".into()]),
+            labels: Some(HashMap::from([(PREFLIGHT.to_owned(), "1".to_owned())])),
+            host_config: Some(HostConfig { network_mode: Some("none".into()), ..Default::default() }),
+            ..Default::default()
+        };
+        let scratch = Scratch { engine: self.clone(), name, armed: true };
+        match self.read(what, self.docker().create_container(Some(options), body)).await {
+            Ok(_) => Ok(scratch),
+            Err(e) => {
+                // A refusal made nothing; only an unseen answer leaves something to remove.
+                scratch.disarm_when(matches!(e.kind, Kind::NotFound | Kind::Failed));
+                Err(e)
+            }
+        }
+    }
+
+    /// True when it was there.
+    async fn remove_scratch(&self, what: &str, name: &str) -> Result<bool> {
+        let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+        let answer = self.docker().remove_container(name, Some(options)).await;
+        Ok(self.read(what, async { if_there(answer) }).await?.is_some())
+    }
+}
+
+/// Removes its container when dropped before [`Scratch::remove`] was done.
+struct Scratch {
+    engine: Engine,
+    name: String,
+    armed: bool,
+}
+
+impl Scratch {
+    async fn remove(mut self, what: &str) -> Result<()> {
+        self.engine.remove_scratch(what, &self.name).await?;
+        self.armed = false;
+        Ok(())
+    }
+
+    fn disarm_when(mut self, nothing_made: bool) {
+        self.armed = !nothing_made;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let (true, Ok(runtime)) = (self.armed, tokio::runtime::Handle::try_current()) else { return };
+        let (engine, name) = (self.engine.clone(), std::mem::take(&mut self.name));
+        runtime.spawn(async move {
+            // A creation whose answer nobody waited for may only come to pass after the first try.
+            for pause_ms in [0, 200, 1000, 3000] {
+                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                if let Ok(true) = engine.remove_scratch("cannot clean up", &name).await {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+fn archive_url(container: &str, path: &str) -> String {
+    format!("/containers/{container}/archive?path={}", encode(path))
+}
+
+/// A circle of links, or a file where a directory should be, is a 500 to the Engine. To us it is "not there".
+fn leads_nowhere(message: &str) -> bool {
+    message.contains("too many links") || message.contains("not a directory")
+}
+
+/// Regular files of an archive by path below its first component. A second name of a file comes as a hard link.
+fn files_in(tar: &[u8]) -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let below = |path: &Path| path.components().skip(1).collect::<std::path::PathBuf>().to_string_lossy().into_owned();
+    for entry in tar::Archive::new(tar).entries()? {
+        let mut entry = entry?;
+        let name = below(&entry.path()?);
+        if entry.header().entry_type().is_hard_link() {
+            let target = entry.link_name()?.map(|path| below(&path)).unwrap_or_default();
+            let first = files.iter().find(|(name, _)| *name == target).map(|(_, bytes)| bytes.clone());
+            files.extend(first.map(|bytes| (name, bytes)));
+        } else if entry.header().entry_type().is_file() {
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes)?;
+            files.push((name, bytes));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn image(value: &Value) -> Image {
+    Image {
+        id: text(value, "/Id"),
+        tags: words(value, "/RepoTags"),
+        labels: labels(value, "/Config/Labels"),
+        created: when(value, "/Created"),
+        size_bytes: number(value, "/Size"),
+        env: Env::read(value, "/Config/Env"),
+        entrypoint: words(value, "/Config/Entrypoint"),
+        cmd: words(value, "/Config/Cmd"),
+        user: text(value, "/Config/User"),
+        working_dir: text(value, "/Config/WorkingDir"),
+        architecture: text(value, "/Architecture"),
+        os: text(value, "/Os"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Lab;
+    use super::*;
+
+    const LIMITS: Limits = Limits { files: 10, bytes: 10_000 };
+
+    #[tokio::test]
+    async fn an_image_is_found_by_tag_and_id_and_label() {
+        let Some(lab) = Lab::open().await else { return };
+        let id = lab.import("v2");
+        let image = lab.engine.image(&lab.image("v2")).await.unwrap().unwrap();
+        assert_eq!((&image.id, image.env.get("APP_VERSION")), (&id, Some("v2")));
+        assert!(image.size_bytes > 100_000 && image.created.is_some() && image.os == "linux");
+        assert_eq!(lab.engine.image(&id).await.unwrap().unwrap().tags, [lab.image("v2")]);
+        assert!(lab.engine.image("opsh-none:v1").await.unwrap().is_none());
+        let found = lab.engine.images_labelled("opsh.test", &lab.name).await.unwrap();
+        assert_eq!((found.len(), &found[0].id), (2, &id));
+    }
+
+    #[tokio::test]
+    async fn a_tag_moves_and_the_last_one_stays() {
+        let Some(lab) = Lab::open().await else { return };
+        let (engine, id) = (&lab.engine, lab.import("v2"));
+        engine.tag(&id, &lab.name, "v1").await.unwrap();
+        assert_eq!(engine.image(&lab.image("v1")).await.unwrap().unwrap().id, id);
+        engine.untag(&lab.image("v1"), false).await.unwrap();
+        assert_eq!(engine.untag(&lab.image("v2"), false).await.unwrap_err().kind, Kind::Unmet);
+        assert_eq!(engine.untag(&lab.image("v1"), false).await.unwrap_err().kind, Kind::NotFound);
+        assert_eq!(engine.untag(&id, true).await.unwrap_err().kind, Kind::Usage);
+        engine.untag(&lab.image("v2"), true).await.unwrap();
+        assert!(engine.image(&id).await.unwrap().is_none());
+        assert_eq!(engine.tag(&id, &lab.name, "v3").await.unwrap_err().kind, Kind::NotFound);
+    }
+
+    #[tokio::test]
+    async fn files_are_found_through_links_and_nothing_is_left_behind() {
+        let Some(lab) = Lab::open().await else { return };
+        let asked = [
+            ("/app/tool", true, true),
+            ("/app/link", true, true),
+            ("/current/link", true, true),
+            ("/app/plain", true, false),
+            ("/app", true, false),
+            ("/app/nope", false, false),
+            ("/app/broken", false, false),
+            ("/app/loop", false, false),
+            ("/app/plain/x", false, false),
+        ];
+        let paths = asked.map(|(path, ..)| path.to_owned());
+        let found = lab.engine.has_files(&lab.image("v1"), &paths).await.unwrap();
+        for ((path, present, executable), found) in asked.into_iter().zip(&found) {
+            assert_eq!((path, present, executable), (found.path.as_str(), found.present, found.executable));
+        }
+        let error = lab.engine.has_files("opsh-none:v1", &paths).await.unwrap_err();
+        assert_eq!(error.kind, Kind::NotFound);
+        let mine = [format!("opsh.test={}", lab.name)];
+        assert!(lab.engine.containers_labelled(&[&mine[0], PREFLIGHT]).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_look_into_an_image_cleans_up() {
+        let Some(lab) = Lab::open().await else { return };
+        let image = lab.image("v1");
+        let paths = vec!["/app/tool".to_owned(); 500];
+        for wait_ms in [1, 5, 10, 40] {
+            let look = lab.engine.has_files(&image, &paths);
+            let cut = tokio::time::timeout(Duration::from_millis(wait_ms), look).await;
+            assert!(cut.is_err());
+        }
+        let mine = format!("opsh.test={}", lab.name);
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            if lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty() {
+                return;
+            }
+        }
+        panic!("containers are left");
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_read_with_its_hard_links_and_within_limits() {
+        let Some(lab) = Lab::open().await else { return };
+        let image = lab.image("v1");
+        let read = async |path: &str, limits| lab.engine.read_dir(&image, path, limits).await;
+        let files = read("/to_migrations", LIMITS).await.unwrap().unwrap();
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["000001_a.down.sql", "000001_a.up.sql", "000002_b.up.sql", "old/x.sql"]);
+        assert_eq!((&files[1].1[..], &files[2].1[..]), (&b"CREATE TABLE a();\n"[..], &b"CREATE TABLE a();\n"[..]));
+        assert!(read("/app/nope", LIMITS).await.unwrap().is_none());
+        assert_eq!(read("/app/plain", LIMITS).await.unwrap_err().kind, Kind::Failed);
+        assert_eq!(read("/app/migrations", Limits { files: 3, ..LIMITS }).await.unwrap_err().kind, Kind::Failed);
+        assert_eq!(read("/bin", LIMITS).await.unwrap_err().kind, Kind::Failed);
+    }
+}

@@ -1,0 +1,378 @@
+//! Hosts: words on this machine or over ssh, logins, host keys.
+
+mod reads;
+
+use super::ssh::{self, Command, Finished, HostKey, Login, Outcome, Reach};
+use super::{Binding, Call, Change, Look, Receipt, World, secret};
+use crate::config::{Host, LOCAL};
+use crate::error::{Error, Kind, Result};
+use crate::gate::verb::{Class, Verb};
+use crate::gate::{Did, Effect, Pass};
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of each output stream that a script gets: half from the beginning, half from the end.
+pub const KEEP: usize = 1 << 20;
+
+const CONNECT: Verb = Verb {
+    name: "host.connect",
+    class: Class::Read,
+    waits: false,
+    sig: "host.connect() -> map",
+    doc: "Logs in, if that was not done yet: one login per host serves everything else. Returns the host's name. \
+          Fails with `unreachable`, or `denied` when the key, the password or the host key is not accepted; a wrong \
+          password is tried once. Deadline 60 s.",
+    example: r#"host("prod-1").connect()"#,
+};
+
+const READ: Verb = Verb {
+    name: "host.read",
+    class: Class::Read,
+    waits: false,
+    sig: "host.read(words: array, options?: map) -> map",
+    doc: "Runs a program that only looks, from a fixed list of argument shapes (`df`, `cat`, `git status`, …); others \
+          are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` (default \
+          true: an exit code other than 0 fails with `failed`), `dir`. Returns `code`, `out`, `err`, of which 1 MiB \
+          each is kept.",
+    example: r#"host("prod-1").read(["df", "-P", "/"]).out"#,
+};
+
+const RUN: Verb = Verb {
+    name: "host.run",
+    class: Class::Change,
+    waits: false,
+    sig: "host.run(words: array, options?: map) -> receipt",
+    doc: "Runs a program detached on the host, so that it goes on when the link is lost, and waits for its end. \
+          Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line that takes it back). Returns a \
+          receipt whose `after` holds `code` and the end of `out` and `err`. Fails with `failed` for an exit code \
+          other than 0, `unknown` when the outcome cannot be learned.",
+    example: r#"host("prod-1").run(["systemctl", "reload", "nginx"], #{ within_s: 60 })"#,
+};
+
+const SH: Verb = Verb {
+    name: "host.sh",
+    class: Class::Change,
+    waits: false,
+    sig: "host.sh(script: string, words: array, options?: map) -> receipt",
+    doc: "Runs a POSIX sh script; `words` are its `$1`, `$2`, … and are never parsed by the shell. Options and result \
+          as `host.run`.",
+    example: r#"host("prod-1").sh("cd \"$1\" && tar xf \"$2\"", ["/srv", "site.tar"])"#,
+};
+
+/// The bindings of this file.
+pub const BINDINGS: &[Binding] = &[
+    Binding::Read(&CONNECT, connect),
+    Binding::Read(&READ, read),
+    Binding::Change(&RUN, run),
+    Binding::Change(&SH, sh),
+];
+
+/// `host("prod-1")`.
+#[derive(Clone)]
+pub struct HostHandle(Option<Arc<Host>>);
+
+impl HostHandle {
+    /// The host's name.
+    pub fn name(&self) -> String {
+        self.0.as_ref().map_or(LOCAL.into(), |host| host.name.clone())
+    }
+}
+
+/// Registers the constructor `host(NAME)`.
+pub fn register(engine: &mut Engine, world: &Rc<World>) {
+    engine.register_type_with_name::<HostHandle>("host");
+    let world = Rc::clone(world);
+    engine.register_fn(
+        "host",
+        move |context: NativeCallContext<'_>, name: &str| -> std::result::Result<HostHandle, Box<EvalAltResult>> {
+            named(&world, name).map_err(|error| super::values::thrown(error, context.call_position()))
+        },
+    );
+    engine.register_get("name", |host: &mut HostHandle| host.name());
+    engine.register_fn("to_string", |host: &mut HostHandle| host.name());
+    engine.register_fn("to_debug", |host: &mut HostHandle| format!("host(\"{}\")", host.name()));
+}
+
+fn named(world: &World, name: &str) -> Result<HostHandle> {
+    if name == LOCAL { Ok(HostHandle(None)) } else { world.config.host(name).map(|host| HostHandle(Some(host))) }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ReadOptions {
+    within_s: u64,
+    check: bool,
+    dir: Option<String>,
+}
+
+impl Default for ReadOptions {
+    fn default() -> ReadOptions {
+        ReadOptions { within_s: 60, check: true, dir: None }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RunOptions {
+    within_s: u64,
+    dir: Option<String>,
+    undo: Option<String>,
+}
+
+impl Default for RunOptions {
+    fn default() -> RunOptions {
+        RunOptions { within_s: 600, dir: None, undo: None }
+    }
+}
+
+fn connect(call: &Call<'_>) -> Result<Dynamic> {
+    let host: HostHandle = call.this()?;
+    reach(call.world, &host.name())?;
+    Ok(super::map(json!({ "host": host.name() })))
+}
+
+fn read(call: &Call<'_>) -> Result<Dynamic> {
+    let name = call.this::<HostHandle>()?.name();
+    let words = call.words(0)?;
+    reads::check(&words).map_err(|why| call.bad(&why))?;
+    let options: ReadOptions = call.options(1)?;
+    if !(1..=3600).contains(&options.within_s) {
+        return Err(call.bad(&format!("within_s must be 1 to 3600, not {}", options.within_s)));
+    }
+    let reach = reach(call.world, &name)?;
+    let look = Look::at(call.world.host_target(&name), words.join(" "), json!({ "words": words, "dir": options.dir }));
+    let command = Command { cwd: options.dir, ..words_of(words) };
+    let value = call.read(look.within(options.within_s), |pass| async move {
+        let ran = finished(&name, &command.words, reach.run(&pass, &command).await)?;
+        if options.check { ran.checked(&name, &command.words).map(Ran::into_json) } else { Ok(ran.into_json()) }
+    })?;
+    Ok(super::map(value))
+}
+
+fn run(call: &Call<'_>) -> Result<Receipt> {
+    let words = call.words(0)?;
+    if words.is_empty() {
+        return Err(call.bad("words is empty"));
+    }
+    let says = words.join(" ");
+    durable(call, call.options(1)?, says, Command { ..words_of(words) })
+}
+
+fn sh(call: &Call<'_>) -> Result<Receipt> {
+    let script = call.text(0)?;
+    let mut words = vec!["sh".to_string(), "-c".into(), script.clone(), "opsh".into()];
+    words.extend(call.words(1)?);
+    durable(call, call.options(2)?, script, words_of(words))
+}
+
+fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command) -> Result<Receipt> {
+    let name = call.this::<HostHandle>()?.name();
+    if !(1..=86400).contains(&options.within_s) {
+        return Err(call.bad(&format!("within_s must be 1 to 86400, not {}", options.within_s)));
+    }
+    let command = Command { cwd: options.dir.clone(), ..command };
+    let reach = reach(call.world, &name)?;
+    let args = json!({ "words": command.words, "dir": options.dir });
+    let look = Look::at(call.world.host_target(&name), says, args).within(options.within_s);
+    let change = Change { inverse: options.undo, ..Change::of(look) };
+    call.change(change, |pass| async move {
+        let ran = run_durable(&reach, &pass, &name, &command).await?.checked(&name, &command.words)?;
+        Ok(Did { changed: true, after: ran.into_json(), ..Did::default() })
+    })
+}
+
+/// What a program left when it exited.
+#[derive(Debug)]
+pub struct Ran {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Ran {
+    fn into_json(self) -> Value {
+        json!({ "code": self.code, "out": self.out, "err": self.err })
+    }
+
+    /// An error when the exit code is not 0, with the end of what was said.
+    pub fn checked(self, host: &str, words: &[String]) -> Result<Ran> {
+        if self.code == 0 {
+            return Ok(self);
+        }
+        let said = last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
+        let program = words.first().map_or("", String::as_str);
+        let why = match self.code {
+            127 => format!("there is no program \"{program}\" on {host}"),
+            code if said.is_empty() => format!("exit code {code}, and it said nothing"),
+            code => format!("exit code {code}: {said}"),
+        };
+        let kind = if self.code == 127 { Kind::NotFound } else { Kind::Failed };
+        let shown: Vec<&str> = words.iter().take(6).map(String::as_str).collect();
+        Err(Error::new(kind, format!("{} failed on {host}", shown.join(" ")), why).host(host).exit(self.code.into()))
+    }
+}
+
+/// The last `count` lines that are not empty.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// A command of these words, with nothing on its standard input.
+pub fn words_of(words: Vec<String>) -> Command {
+    Command { words, cwd: None, env: Vec::new(), stdin: Vec::new(), keep: KEEP }
+}
+
+/// How a command ended as a result: only an exit is a value.
+pub fn finished(host: &str, words: &[String], finished: Finished) -> Result<Ran> {
+    let shown: Vec<&str> = words.iter().take(6).map(String::as_str).collect();
+    let what = format!("{} failed on {host}", shown.join(" "));
+    match finished.outcome {
+        Outcome::Exited(code) => Ok(Ran { code, out: finished.stdout.text(), err: finished.stderr.text() }),
+        Outcome::Signaled(signal) => {
+            Err(Error::new(Kind::Failed, what, format!("ended by signal {signal}")).host(host))
+        }
+        Outcome::NotStarted(why) => Err(Error::new(Kind::Unreachable, what, why).host(host)),
+        Outcome::Unknown(why) => Err(Error::new(Kind::Unknown, what, why).host(host)),
+    }
+}
+
+/// Runs words that only look and must exit 0.
+pub async fn look(reach: &Reach, pass: &Pass, host: &str, words: &[&str]) -> Result<String> {
+    let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
+    let ran = finished(host, &words, reach.run(pass, &words_of(words.clone())).await)?;
+    ran.checked(host, &words).map(|ran| ran.out)
+}
+
+/// Runs a command that survives the link, under the effect's id, and waits for its end.
+pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Command) -> Result<Ran> {
+    let id = pass.effect();
+    reach.durable_begin(pass, id, command).await?;
+    let ended = reach.durable_wait(pass, id, command.keep).await;
+    let ran = finished(host, &command.words, ended).map_err(|error| match error.kind {
+        Kind::Unreachable => Error { kind: Kind::Unknown, ..error },
+        _ => error,
+    })?;
+    // Forgetting is tidiness: the result is known.
+    let _ = reach.durable_forget(pass, id).await;
+    Ok(ran)
+}
+
+/// The open login of a host; the first call of a session logs in, as an effect of its own.
+pub fn reach(world: &World, name: &str) -> Result<Reach> {
+    if name == LOCAL {
+        return Ok(Reach::Local);
+    }
+    if let Some(open) = world.logins.borrow().get(name)
+        && !matches!(open, Reach::Ssh(link) if link.gone().is_some())
+    {
+        return Ok(open.clone());
+    }
+    // What rode on the lost link is gone with it.
+    world.engines.borrow_mut().remove(name);
+    let host = world.config.host(name)?;
+    let login = login(world, &host)?;
+    let opened = Arc::new(std::sync::Mutex::new(None));
+    let slot = Arc::clone(&opened);
+    perform(world, name, &CONNECT, json!({ "ssh": host.ssh }), move |pass| async move {
+        let link = ssh::connect(&pass, &login).await?;
+        if let Ok(mut slot) = slot.lock() {
+            *slot = Some(Reach::Ssh(link));
+        }
+        Ok(Did::value(json!({ "host": login.name })))
+    })?;
+    let open = opened.lock().ok().and_then(|mut slot| slot.take());
+    let open = open.ok_or_else(|| Error::new(Kind::Unknown, format!("login to {name} failed"), "it left no link"))?;
+    world.logins.borrow_mut().insert(name.into(), open.clone());
+    Ok(open)
+}
+
+/// An effect that no script called by name.
+fn perform<F>(world: &World, host: &str, verb: &'static Verb, args: Value, work: impl FnOnce(Pass) -> F) -> Result<()>
+where
+    F: Future<Output = Result<Did>> + Send + 'static,
+{
+    let effect = Effect {
+        verb,
+        class: verb.class,
+        target: world.host_target(host),
+        says: host.into(),
+        args,
+        inverse: None,
+        lost: None,
+        place: None,
+        deadline: Duration::from_secs(60),
+    };
+    world.gate.perform(&effect, work).map(|_| ())
+}
+
+fn login(world: &World, host: &Host) -> Result<Login> {
+    let password = match &host.password {
+        Some(from) => Some(secret::resolve(world, from, &format!("password of {}", host.name))?),
+        None => None,
+    };
+    Ok(Login {
+        port: host.port,
+        identity: host.identity.clone(),
+        jump: host.jump.clone(),
+        host_key: host.host_key.clone(),
+        password,
+        ..Login::new(&host.name, &host.ssh, world.state_dir.join("known_hosts"), control_dir())
+    })
+}
+
+/// A short private folder for sockets: their paths may have 90 bytes.
+#[expect(clippy::disallowed_methods, reason = "where the user's sockets live")]
+fn control_dir() -> std::path::PathBuf {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let own = || std::path::PathBuf::from(format!("/tmp/opsh-{}", unsafe { libc::geteuid() }));
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() && dir.len() < 40 => std::path::PathBuf::from(dir).join("opsh"),
+        _ => own(),
+    }
+}
+
+/// The keys that a host offers, without logging in.
+pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
+    let host = world.config.host(name)?;
+    let login = Login { password: None, ..login(world, &Host { password: None, ..(*host).clone() })? };
+    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let slot = Arc::clone(&found);
+    perform(world, name, &OFFERED, json!({ "ssh": host.ssh }), move |pass| async move {
+        let keys = ssh::offered_keys(&pass, &login).await?;
+        let value = keys.iter().map(|key| json!({ "kind": key.kind, "fingerprint": key.fingerprint })).collect();
+        if let Ok(mut slot) = slot.lock() {
+            *slot = keys;
+        }
+        Ok(Did::value(value))
+    })?;
+    Ok(found.lock().map(|mut keys| std::mem::take(&mut *keys)).unwrap_or_default())
+}
+
+/// Trusts a key from now on.
+pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<()> {
+    let host = world.config.host(name)?;
+    let login = login(world, &Host { password: None, ..(*host).clone() })?;
+    let (key, fingerprint) = (key.clone(), key.fingerprint.clone());
+    world.gate.note("hostkey.adopt", json!({ "host": name, "fingerprint": fingerprint, "replace": replace }));
+    perform(world, name, &OFFERED, json!({ "adopt": fingerprint }), move |pass| async move {
+        ssh::remember_key(&pass, &login, &key, replace)?;
+        Ok(Did::value(json!({ "adopted": key.fingerprint })))
+    })
+}
+
+const OFFERED: Verb = Verb {
+    name: "host.key",
+    class: Class::Read,
+    waits: false,
+    sig: "host.key() -> array",
+    doc: "The keys that a host offers before anybody logs in.",
+    example: "",
+};

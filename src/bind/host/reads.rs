@@ -1,0 +1,160 @@
+//! What counts as looking: the argument shapes that `host.read` accepts, each with a test.
+
+/// Programs that only look, whatever their arguments are, except the words listed with them.
+const LOOKERS: &[(&str, &[&str])] = &[
+    ("cat", &[]),
+    ("cmp", &[]),
+    ("df", &[]),
+    ("du", &[]),
+    ("echo", &[]),
+    ("file", &["-C", "--compile"]),
+    ("free", &[]),
+    ("getent", &[]),
+    ("grep", &[]),
+    ("head", &[]),
+    ("id", &[]),
+    ("last", &[]),
+    ("ls", &[]),
+    ("lsblk", &[]),
+    ("nproc", &[]),
+    ("pgrep", &[]),
+    ("ps", &[]),
+    ("readlink", &[]),
+    ("sha256sum", &[]),
+    ("ss", &["-K", "--kill"]),
+    ("stat", &[]),
+    ("tail", &[]),
+    ("test", &[]),
+    ("true", &[]),
+    ("uname", &[]),
+    ("uptime", &[]),
+    ("wc", &[]),
+    ("who", &[]),
+];
+
+/// Programs whose first word says what they do.
+const BY_FIRST_WORD: &[(&str, &[&str])] = &[
+    ("docker", &["ps", "logs", "inspect", "images", "version", "info", "top", "port", "history"]),
+    (
+        "git",
+        &[
+            "log",
+            "show",
+            "status",
+            "rev-parse",
+            "ls-files",
+            "ls-tree",
+            "cat-file",
+            "merge-base",
+            "rev-list",
+            "describe",
+        ],
+    ),
+    ("systemctl", &["status", "is-active", "is-enabled", "is-failed", "show", "list-units", "list-timers", "cat"]),
+    ("crontab", &["-l"]),
+];
+
+/// Words of `find` that do something to what was found.
+const FIND_ACTS: &[&str] =
+    &["-delete", "-exec", "-execdir", "-ok", "-okdir", "-fprint", "-fprint0", "-fprintf", "-fls"];
+
+/// Ok when these words only look; else why they are not taken for that.
+pub fn check(words: &[String]) -> Result<(), String> {
+    let Some((program, rest)) = words.split_first() else { return Err("words is empty".into()) };
+    let has = |bad: &str| rest.iter().find(|word| *word == bad || word.starts_with(&format!("{bad}=")));
+    if let Some((_, bad)) = LOOKERS.iter().find(|(name, _)| name == program) {
+        return match bad.iter().find_map(|bad| has(bad)) {
+            Some(word) => Err(format!("{program} {word} changes something: use host.run")),
+            None => Ok(()),
+        };
+    }
+    if let Some((_, verbs)) = BY_FIRST_WORD.iter().find(|(name, _)| name == program) {
+        let first = rest.first().map_or("", String::as_str);
+        let output = has("--output").or_else(|| has("-o")).filter(|_| program == "git");
+        return match (verbs.contains(&first), output) {
+            (true, None) => Ok(()),
+            (true, Some(word)) => Err(format!("git {word} writes a file: use host.run")),
+            (false, _) => {
+                Err(format!("{program} {first} is not known to only look: use host.run ({})", verbs.join(", ")))
+            }
+        };
+    }
+    match program.as_str() {
+        "date" if rest.iter().all(|word| word.starts_with('+') || word == "-u") => Ok(()),
+        "hostname" | "mount" | "env" | "printenv" if rest.is_empty() => Ok(()),
+        "find" => match FIND_ACTS.iter().find_map(|act| has(act)) {
+            Some(word) => Err(format!("find {word} changes something: use host.run")),
+            None => Ok(()),
+        },
+        "journalctl" if !rest.iter().any(|word| is_journal_act(word)) => Ok(()),
+        _ => Err(format!("{program} is not known to only look: use host.run")),
+    }
+}
+
+fn is_journal_act(word: &str) -> bool {
+    ["--vacuum", "--rotate", "--flush", "--sync", "--relinquish", "--update", "--setup"]
+        .iter()
+        .any(|act| word.starts_with(act))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn allowed(line: &str) -> bool {
+        check(&line.split(' ').map(String::from).collect::<Vec<_>>()).is_ok()
+    }
+
+    #[test]
+    fn every_looker_is_accepted_and_its_acts_are_not() {
+        for (program, acts) in LOOKERS {
+            assert!(allowed(&format!("{program} x")), "{program}");
+            for act in *acts {
+                assert!(!allowed(&format!("{program} {act} x")), "{program} {act}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_word_decides() {
+        for (program, verbs) in BY_FIRST_WORD {
+            for verb in *verbs {
+                assert!(allowed(&format!("{program} {verb}")), "{program} {verb}");
+            }
+            assert!(!allowed(program));
+        }
+        for line in
+            ["docker rm x", "git push", "git -C /x status", "systemctl stop x", "crontab -r", "git log --output=x"]
+        {
+            assert!(!allowed(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn disguised_changes_are_refused() {
+        for line in [
+            "find / -delete",
+            "find . -exec rm {} +",
+            "date -s now",
+            "hostname evil",
+            "mount /x",
+            "journalctl --vacuum-size=1",
+        ] {
+            assert!(!allowed(line), "{line}");
+        }
+        for line in ["find / -name x", "date +%s", "hostname", "journalctl -u docker -n 50"] {
+            assert!(allowed(line), "{line}");
+        }
+        for line in [
+            "rm -rf /",
+            "sh -c ls",
+            "curl -X POST http://x",
+            "tee /etc/passwd",
+            "sort -o x y",
+            "sed -i s/a/b/ x",
+            "env rm x",
+        ] {
+            assert!(!allowed(line), "{line}");
+        }
+    }
+}

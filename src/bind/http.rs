@@ -1,0 +1,274 @@
+//! HTTP probes: from here with the time of each phase, and from a stack's host, where the service listens.
+
+mod client;
+
+use super::ssh::{Command, Reach};
+use super::{Binding, Call, Look, host, stack};
+use crate::bind::host::HostHandle;
+use crate::config::{From, Probe, Stack};
+use crate::error::{Error, Kind, Result};
+use crate::gate::verb::{Class, Verb};
+use crate::gate::{Pass, Target};
+use rhai::Dynamic;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const GET: Verb = Verb {
+    name: "http.get",
+    class: Class::Read,
+    waits: false,
+    sig: "http::get(url: string, options?: map) -> map",
+    doc: "GETs a URL from this machine: `status`, `body` (64 KiB at most), and milliseconds per phase: `dns_ms`, \
+          `connect_ms`, `tls_ms`, `first_byte_ms`, `total_ms`. Option: `timeout_ms` (100 to 60000, default 10000). \
+          Redirects are not followed. Fails with `unreachable` naming the phase, or `timeout`; a status such as 500 \
+          is a result, not a failure.",
+    example: r#"http::get("http://127.0.0.1:1/", #{ timeout_ms: 500 }).status"#,
+};
+
+const HOST_GET: Verb = Verb {
+    name: "http.host_get",
+    class: Class::Read,
+    waits: false,
+    sig: "host.http(url: string, options?: map) -> map",
+    doc: "As `http::get`, asked on the host with its curl, so that it reaches what listens only there.",
+    example: r#"host("prod-1").http("http://127.0.0.1:8080/api/v1/shifts").status"#,
+};
+
+const PROBE: Verb = Verb {
+    name: "http.probe",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.probe() -> array",
+    doc: "Asks every probe of the stack once: `url`, `status` (0 when there was no answer), `expect`, `ok`, `ms`, and \
+          `said`, the beginning of the body or the error.",
+    example: r#"stack("prod").probe()"#,
+};
+
+const WAIT: Verb = Verb {
+    name: "http.wait_healthy",
+    class: Class::Read,
+    waits: true,
+    sig: "stack.wait_healthy(options?: map) -> array",
+    doc: "Asks every probe of the stack until all answer as expected `times` times in a row (1 to 100, default 3), \
+          half a second apart, within `within_s` (1 to 3600, default 60). Returns the last answers as `stack.probe`. \
+          Fails with `unmet` and the last answers.",
+    example: r#"stack("prod").wait_healthy(#{ within_s: 30 })"#,
+};
+
+/// The bindings of this file.
+pub const BINDINGS: &[Binding] = &[
+    Binding::Read(&GET, get),
+    Binding::Read(&HOST_GET, host_get),
+    Binding::Read(&PROBE, probe),
+    Binding::Read(&WAIT, wait_healthy),
+];
+
+/// Bytes of a body that are kept.
+const BODY: usize = 64 << 10;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct GetOptions {
+    timeout_ms: u64,
+}
+
+impl Default for GetOptions {
+    fn default() -> GetOptions {
+        GetOptions { timeout_ms: 10_000 }
+    }
+}
+
+fn get_options(call: &Call<'_>) -> Result<Duration> {
+    let options: GetOptions = call.options(1)?;
+    if !(100..=60_000).contains(&options.timeout_ms) {
+        return Err(call.bad(&format!("timeout_ms must be 100 to 60000, not {}", options.timeout_ms)));
+    }
+    Ok(Duration::from_millis(options.timeout_ms))
+}
+
+fn get(call: &Call<'_>) -> Result<Dynamic> {
+    let (url, timeout) = (call.text(0)?, get_options(call)?);
+    let look = Look::at(Target::here(), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
+    let value =
+        call.read(
+            look,
+            |pass| async move { client::get(&pass, &url, timeout, BODY).await.map(client::Answer::into_json) },
+        )?;
+    Ok(super::map(value))
+}
+
+fn host_get(call: &Call<'_>) -> Result<Dynamic> {
+    let name = call.this::<HostHandle>()?.name();
+    let (url, timeout) = (call.text(0)?, get_options(call)?);
+    let reach = host::reach(call.world, &name)?;
+    let look =
+        Look::at(call.world.host_target(&name), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
+    let value = call.read(look, |pass| async move {
+        curl(&reach, &pass, &name, &url, timeout).await.map(client::Answer::into_json)
+    })?;
+    Ok(super::map(value))
+}
+
+/// What curl writes after the body; the mark cannot stand in a body by chance.
+const WRITE_OUT: &str =
+    "\\n%{http_code} %{time_namelookup} %{time_connect} %{time_appconnect} %{time_starttransfer} %{time_total}";
+
+/// Asks with the host's curl. The URL travels on standard input: it may hold a token.
+async fn curl(reach: &Reach, pass: &Pass, name: &str, url: &str, timeout: Duration) -> Result<client::Answer> {
+    let what = || format!("GET {url} failed on {name}");
+    if url.chars().any(|c| c.is_control() || c == '"' || c == '\\' || c == ' ') {
+        return Err(Error::new(
+            Kind::Usage,
+            what(),
+            "a URL holds no spaces, quotes, backslashes or control characters",
+        ));
+    }
+    let words: Vec<String> =
+        ["curl", "-q", "-sS", "--globoff", "-K", "-"].iter().map(|word| word.to_string()).collect();
+    let seconds = timeout.as_secs_f64();
+    let config =
+        format!("url = \"{url}\"\nmax-time = {seconds}\nproto = \"=http,https\"\nwrite-out = \"{WRITE_OUT}\"\n");
+    let command = Command { stdin: config.into_bytes(), keep: BODY, ..host::words_of(words.clone()) };
+    let ran = host::finished(name, &words, reach.run(pass, &command).await)?;
+    let why = || host::last_lines(&ran.err, 1);
+    match ran.code {
+        0 => parse_curl(&ran.out).ok_or_else(|| Error::new(Kind::Failed, what(), "curl's answer was not understood")),
+        127 => {
+            Err(Error::new(Kind::NotFound, what(), "the host has no curl").next("apt-get install curl     on the host"))
+        }
+        28 => Err(Error::new(Kind::Timeout, what(), format!("no answer within {seconds} s")).host(name)),
+        _ => Err(Error::new(Kind::Unreachable, what(), why()).host(name).exit(ran.code.into())),
+    }
+}
+
+fn parse_curl(out: &str) -> Option<client::Answer> {
+    let (body, last) = out.rsplit_once('\n')?;
+    let mut fields = last.split(' ');
+    let status = fields.next()?.parse().ok()?;
+    let ms: Vec<f64> =
+        fields.map(|field| field.parse::<f64>().map(|seconds| seconds * 1000.0)).collect::<Result<_, _>>().ok()?;
+    let [dns, connect, tls, first, total] = ms.as_slice() else { return None };
+    Some(client::Answer {
+        status,
+        body: body.into(),
+        dns_ms: *dns,
+        connect_ms: connect - dns,
+        tls_ms: if *tls > 0.0 { tls - connect } else { 0.0 },
+        first_byte_ms: first - tls.max(*connect),
+        total_ms: *total,
+    })
+}
+
+fn probes(call: &Call<'_>) -> Result<(Arc<Stack>, Reach)> {
+    let stack = call.stack()?;
+    if stack.probe.is_empty() {
+        return Err(stack::lacks(&stack, "probe", "probe = [{ url = \"http://127.0.0.1:8080/…\", expect = 200 }]"));
+    }
+    let reach = host::reach(call.world, &stack.host)?;
+    Ok((stack, reach))
+}
+
+fn probe(call: &Call<'_>) -> Result<Dynamic> {
+    let (stack, reach) = probes(call)?;
+    let look = Look::at(call.world.stack_target(&stack), "", json!({}));
+    let value = call.read(look, |pass| async move { Ok(ask_all(&reach, &pass, &stack).await.into()) })?;
+    Ok(super::map(value))
+}
+
+async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for probe in &stack.probe {
+        answers.push(ask(reach, pass, stack, probe).await);
+    }
+    answers
+}
+
+async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Value {
+    let timeout = Duration::from_secs(5);
+    let answer = match probe.from {
+        From::Host => curl(reach, pass, &stack.host, &probe.url, timeout).await,
+        From::Here => client::get(pass, &probe.url, timeout, BODY).await,
+    };
+    let (status, ms, said) = match answer {
+        Ok(answer) => (answer.status, answer.total_ms, answer.body),
+        Err(error) => (0, 0.0, error.why),
+    };
+    let said: String = said.chars().take(200).collect();
+    let ms = (ms * 10.0).round() / 10.0;
+    json!({ "url": probe.url, "status": status, "expect": probe.expect, "ok": status == probe.expect, "ms": ms, "said": said })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WaitOptions {
+    within_s: u64,
+    times: u32,
+}
+
+impl Default for WaitOptions {
+    fn default() -> WaitOptions {
+        WaitOptions { within_s: 60, times: 3 }
+    }
+}
+
+fn wait_healthy(call: &Call<'_>) -> Result<Dynamic> {
+    let options: WaitOptions = call.options(0)?;
+    if !(1..=3600).contains(&options.within_s) || !(1..=100).contains(&options.times) {
+        return Err(call.bad("within_s must be 1 to 3600 and times 1 to 100"));
+    }
+    let (stack, reach) = probes(call)?;
+    let says = format!("{} probe(s), {} times", stack.probe.len(), options.times);
+    let args = json!({ "within_s": options.within_s, "times": options.times });
+    let look = Look::at(call.world.stack_target(&stack), says, args).within(options.within_s + 30);
+    let value = call.read(look, |pass| async move { settle(&reach, &pass, &stack, &options).await })?;
+    Ok(super::map(value))
+}
+
+async fn settle(reach: &Reach, pass: &Pass, stack: &Stack, options: &WaitOptions) -> Result<Value> {
+    let began = Instant::now();
+    let mut in_a_row = 0;
+    loop {
+        let answers = ask_all(reach, pass, stack).await;
+        let bad = answers.iter().find(|answer| answer["ok"] != json!(true)).cloned();
+        in_a_row = if bad.is_none() { in_a_row + 1 } else { 0 };
+        if in_a_row >= options.times {
+            return Ok(answers.into());
+        }
+        if began.elapsed() >= Duration::from_secs(options.within_s) {
+            let why = match bad {
+                Some(bad) => {
+                    let said = bad["said"].as_str().unwrap_or("");
+                    format!(
+                        "{} answers {} instead of {}: {said}",
+                        bad["url"].as_str().unwrap_or(""),
+                        bad["status"],
+                        bad["expect"]
+                    )
+                }
+                None => format!("it was not healthy {} times in a row", options.times),
+            };
+            let what = format!("{} is not healthy after {} s", stack.name, options.within_s);
+            return Err(
+                Error::new(Kind::Unmet, what, why).next(format!("stack(\"{}\").ps()     what runs", stack.name))
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn curls_times_become_phases() {
+        let answer =
+            parse_curl("line one\nline two\n500 0.001000 0.003000 0.000000 0.010000 0.011000").expect("parsed");
+        assert_eq!((answer.status, answer.body.as_str()), (500, "line one\nline two"));
+        assert_eq!((answer.dns_ms, answer.connect_ms, answer.tls_ms), (1.0, 2.0, 0.0));
+        assert_eq!((answer.first_byte_ms.round(), answer.total_ms), (7.0, 11.0));
+        assert!(parse_curl("garbage").is_none());
+    }
+}

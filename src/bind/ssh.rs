@@ -1,0 +1,158 @@
+//! Everything opsh knows about reaching a host, and about processes on this machine. Home of `openssh`.
+//!
+//! One login per host: opsh starts its own ssh as a supervised child, so that passwords and strict host keys work,
+//! and all commands, files and sockets share that connection. [`Reach`] runs words in both places the same way: under
+//! a few lines of `sh` that tell how the command ended and end it when opsh is gone.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is the home of ssh and of processes: everything in it that acts takes a &Pass"
+)]
+
+mod asks;
+mod channel;
+mod durable;
+mod failure;
+mod hostkey;
+mod keep;
+mod launch;
+mod link;
+mod quote;
+mod records;
+mod run;
+mod scripts;
+#[cfg(test)]
+mod test_durable;
+#[cfg(test)]
+mod test_login;
+#[cfg(test)]
+mod test_run;
+#[cfg(test)]
+mod tests;
+
+pub use asks::askpass;
+pub use channel::{Complaints, Stream};
+pub use durable::{Durable, Started};
+pub use hostkey::{HostKey, offered_keys, remember_key};
+pub use keep::Kept;
+pub use link::{Link, connect};
+pub use quote::{quote, quote_all};
+
+use crate::redact::Secret;
+use std::path::PathBuf;
+
+/// How to reach one host.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// The host's name in opsh.toml; host keys are kept under it.
+    pub name: String,
+    /// `user@host`, or a name in `~/.ssh/config`.
+    pub dest: String,
+    /// Port, if not the one of `~/.ssh/config` or 22.
+    pub port: Option<u16>,
+    /// The key to use; then keys of the agent that are not configured are not offered.
+    pub identity: Option<PathBuf>,
+    /// `user@host`, `user@host:port` or a name in `~/.ssh/config` to go through; several with commas between them.
+    pub jump: Option<String>,
+    /// `SHA256:…` of the host's key; decides when opsh's list has no key of the host.
+    pub host_key: Option<String>,
+    /// Password at the host; tried once.
+    pub password: Option<Secret>,
+    /// Password at the jump host; tried once.
+    pub jump_password: Option<Secret>,
+    /// Passphrase of the keys; never leaves this machine.
+    pub passphrase: Option<Secret>,
+    /// opsh's own list of host keys, an absolute path. No other list is read.
+    pub known_hosts: PathBuf,
+    /// Directory for control sockets: at most about 70 bytes long, made with mode 0700.
+    pub control_dir: PathBuf,
+}
+
+impl Login {
+    /// A login with keys, to a host without a jump host.
+    pub fn new(name: &str, dest: &str, known_hosts: PathBuf, control_dir: PathBuf) -> Login {
+        Login {
+            name: name.into(),
+            dest: dest.into(),
+            port: None,
+            identity: None,
+            jump: None,
+            host_key: None,
+            password: None,
+            jump_password: None,
+            passphrase: None,
+            known_hosts,
+            control_dir,
+        }
+    }
+
+    /// The name that host keys are kept under. ssh lowers the case of names in its lists, but not that of an alias.
+    fn alias(&self) -> String {
+        self.name.to_ascii_lowercase()
+    }
+}
+
+/// A place that runs words.
+#[derive(Clone)]
+pub enum Reach {
+    /// This machine.
+    Local,
+    /// A host that let us in.
+    Ssh(Link),
+}
+
+impl Reach {
+    /// The host's name in opsh.toml, or `local`.
+    pub fn name(&self) -> &str {
+        match self {
+            Reach::Local => "local",
+            Reach::Ssh(link) => link.name(),
+        }
+    }
+}
+
+/// A command as words; no shell reads them.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    /// Program and arguments. Together with `env` at most 120 KiB.
+    pub words: Vec<String>,
+    /// Directory to run in; the login's home otherwise.
+    pub cwd: Option<String>,
+    /// Variables to add to the login's environment. They are in no argv, here or there.
+    pub env: Vec<(String, Secret)>,
+    /// All of its stdin. It is in no argv, and in no file that has a name when the command runs.
+    pub stdin: Vec<u8>,
+    /// Bytes kept of each output, half from its beginning and half from its end; the rest is read and counted.
+    pub keep: usize,
+}
+
+/// A command that ended, or of which no more is known.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What it wrote to stdout.
+    pub stdout: Kept,
+    /// What it wrote to stderr.
+    pub stderr: Kept,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With this exit status, 0 to 255.
+    Exited(i32),
+    /// By this signal. An exit status of 129 to 192 reads as one, as in every shell.
+    Signaled(i32),
+    /// It certainly did not run, and why.
+    NotStarted(String),
+    /// It was sent, and then word of it was lost: it may have run, be running, or be dead.
+    Unknown(String),
+}
+
+impl Outcome {
+    /// From a status as a shell counts it: 128 + n for signal n.
+    fn of_status(status: i32) -> Outcome {
+        if (129..=192).contains(&status) { Outcome::Signaled(status - 128) } else { Outcome::Exited(status) }
+    }
+}

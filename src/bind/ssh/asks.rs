@@ -1,0 +1,227 @@
+//! Everything about the questions that ssh asks while it logs in. ssh runs this program as its `SSH_ASKPASS`; the
+//! helper passes the question over a unix socket to the opsh that started ssh, which decides the answer here.
+
+use super::Login;
+use super::failure::Trouble;
+use crate::redact::Secret;
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// The variable that tells the helper where to ask.
+pub const SOCKET: &str = "OPSH_ASKPASS_SOCK";
+
+/// When ssh runs this program as its `SSH_ASKPASS`, asks the opsh that started ssh, prints the answer for ssh and
+/// gives the exit code. `None` in every other run of this program. To be called first thing in `main`.
+pub fn askpass() -> Option<u8> {
+    let socket = std::env::var_os(SOCKET)?;
+    let prompt = std::env::args().nth(1).unwrap_or_default();
+    // ssh reads the answer from this stdout; it is not the terminal.
+    Some(if ask(socket.as_ref(), &prompt, &mut std::io::stdout().lock()).is_some() { 0 } else { 1 })
+}
+
+/// Passes one question on and writes the answer to `out`; `None` when there is none.
+pub(super) fn ask(socket: &std::path::Path, prompt: &str, out: &mut impl Write) -> Option<()> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(120))).ok()?;
+    let hint = std::env::var("SSH_ASKPASS_PROMPT").unwrap_or_default();
+    // Which ssh asks: the master for the target, or the one that it runs for a jump host.
+    let asker = std::os::unix::process::parent_id();
+    stream.write_all(format!("{asker}\0{hint}\0{prompt}").as_bytes()).ok()?;
+    stream.shutdown(std::net::Shutdown::Write).ok()?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply).ok()?;
+    let answer = reply.strip_prefix(b"+")?;
+    out.write_all(answer).and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush()).ok()
+}
+
+/// A question as the helper sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Process id of the ssh that asks.
+    pub asker: u32,
+    /// ssh only wants to show something, such as "touch your key", until it ends the helper.
+    pub only_shows: bool,
+    /// The text.
+    pub prompt: String,
+}
+
+impl Question {
+    /// Reads the helper's message.
+    pub fn parse(message: &[u8]) -> Option<Question> {
+        let text = String::from_utf8_lossy(message);
+        let (asker, rest) = text.split_once('\0')?;
+        let (hint, prompt) = rest.split_once('\0')?;
+        Some(Question { asker: asker.parse().ok()?, only_shows: hint == "none", prompt: prompt.into() })
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted<'a> {
+    Passphrase(&'a str),
+    HostKey,
+    /// `user@host`
+    Password(&'a str),
+    OtherFactor(&'a str),
+}
+
+fn wanted(prompt: &str) -> Wanted<'_> {
+    if let Some(rest) = prompt.strip_prefix("Enter passphrase for key '") {
+        return Wanted::Passphrase(rest.trim_end().trim_end_matches(':').trim_end_matches('\''));
+    }
+    if prompt.contains("(yes/no") || prompt.contains("'yes' or 'no'") || prompt.contains("or the fingerprint") {
+        return Wanted::HostKey;
+    }
+    if let Some(who) = prompt.trim_end().strip_suffix("'s password:") {
+        return Wanted::Password(who);
+    }
+    // From OpenSSH 8.4 on a question of the server carries `(user@host)`.
+    let (who, question) = prompt.strip_prefix('(').and_then(|rest| rest.split_once(") ")).unwrap_or(("", prompt));
+    let asks_password = ["password", "パスワード"].iter().any(|word| question.to_lowercase().contains(word));
+    if asks_password { Wanted::Password(who) } else { Wanted::OtherFactor(question.trim()) }
+}
+
+/// What to do about a question.
+#[derive(Debug)]
+pub enum Reply {
+    /// Answer with this.
+    Say(Secret),
+    /// Answer a question about a host key.
+    SayOfKey(String),
+    /// Say that there is no answer; ssh goes on with its next method.
+    Nothing,
+    /// Neither, until ssh ends the helper.
+    Hold,
+    /// End ssh now: an answer, even an empty one, would cost an attempt at the server.
+    Stop(Trouble),
+}
+
+/// The answers of one login, and what was seen while giving them.
+pub struct Answers<'a> {
+    login: &'a Login,
+    passwords_given: HashMap<bool, u32>,
+    passphrases_given: HashMap<String, u32>,
+    /// The question about an unknown host key, and whether it is the target's.
+    pub host_key: Option<(String, bool)>,
+    /// A key that stayed locked, and whether a passphrase was tried.
+    pub locked_key: Option<(String, bool)>,
+}
+
+impl<'a> Answers<'a> {
+    /// The answers that `login` knows.
+    pub fn new(login: &'a Login) -> Answers<'a> {
+        Answers {
+            login,
+            passwords_given: HashMap::new(),
+            passphrases_given: HashMap::new(),
+            host_key: None,
+            locked_key: None,
+        }
+    }
+
+    /// The fingerprint that the target must have, if one is pinned.
+    pub fn pin(&self) -> Option<&'a str> {
+        self.login.host_key.as_deref()
+    }
+
+    /// Decides about one question; `of_target` is false when the ssh of a jump host asks.
+    pub fn answer(&mut self, question: &Question, of_target: bool) -> Reply {
+        if question.only_shows {
+            return Reply::Hold;
+        }
+        match wanted(&question.prompt) {
+            Wanted::HostKey => self.host_key(&question.prompt, of_target),
+            Wanted::Passphrase(key) => self.passphrase(key),
+            Wanted::Password(who) => self.password(who, of_target),
+            Wanted::OtherFactor(prompt) => Reply::Stop(Trouble::OtherFactor { prompt: prompt.into() }),
+        }
+    }
+
+    /// ssh compares a fingerprint that it is answered with, and asks again when it differs.
+    fn host_key(&mut self, prompt: &str, of_target: bool) -> Reply {
+        let again = !prompt.contains("authenticity of host");
+        if !again {
+            self.host_key = Some((prompt.into(), of_target));
+        }
+        match &self.login.host_key {
+            Some(pin) if of_target && !again => Reply::SayOfKey(pin.clone()),
+            _ => Reply::SayOfKey("no".into()),
+        }
+    }
+
+    fn passphrase(&mut self, key: &str) -> Reply {
+        let given = self.passphrases_given.entry(key.into()).or_default();
+        *given += 1;
+        match &self.login.passphrase {
+            Some(passphrase) if *given == 1 => Reply::Say(passphrase.clone()),
+            known => {
+                self.locked_key = Some((key.into(), known.is_some()));
+                Reply::Nothing
+            }
+        }
+    }
+
+    /// One attempt for each host: with PAM a wrong password is asked for again, by another method.
+    fn password(&mut self, who: &str, of_target: bool) -> Reply {
+        let given = self.passwords_given.entry(of_target).or_default();
+        *given += 1;
+        let password = if of_target { &self.login.password } else { &self.login.jump_password };
+        match password {
+            Some(password) if *given == 1 => Reply::Say(password.clone()),
+            Some(_) => Reply::Stop(Trouble::WrongPassword { who: who.into(), jump: !of_target }),
+            None => Reply::Stop(match self.locked_key.take() {
+                Some((key, tried)) => Trouble::LockedKey { key, tried },
+                None => Trouble::NeedPassword { who: who.into(), jump: !of_target },
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prompt_of_openssh_is_understood() {
+        assert_eq!(wanted("alice@10.0.0.1's password: "), Wanted::Password("alice@10.0.0.1"));
+        assert_eq!(wanted("(alice@h) Password: "), Wanted::Password("alice@h"));
+        assert_eq!(wanted("Password: "), Wanted::Password(""));
+        assert_eq!(wanted("Enter passphrase for key '/k/id': "), Wanted::Passphrase("/k/id"));
+        assert_eq!(wanted("(alice@h) Verification code: "), Wanted::OtherFactor("Verification code:"));
+        assert_eq!(wanted("… (yes/no/[fingerprint])? "), Wanted::HostKey);
+        assert_eq!(wanted("Please type 'yes', 'no' or the fingerprint: "), Wanted::HostKey);
+    }
+
+    fn login() -> Login {
+        let mut login = Login::new("web", "root@web", "/k".into(), "/c".into());
+        login.password = Some(Secret::new("the right password".to_string()));
+        login
+    }
+
+    fn question(prompt: &str) -> Question {
+        Question { asker: 1, only_shows: false, prompt: prompt.into() }
+    }
+
+    #[test]
+    fn a_password_is_said_once_and_never_to_a_jump_host() {
+        let login = login();
+        let mut answers = Answers::new(&login);
+        let prompt = question("root@web's password: ");
+        assert!(matches!(answers.answer(&prompt, false), Reply::Stop(Trouble::NeedPassword { jump: true, .. })));
+        assert!(matches!(answers.answer(&prompt, true), Reply::Say(_)));
+        assert!(matches!(answers.answer(&prompt, true), Reply::Stop(Trouble::WrongPassword { jump: false, .. })));
+    }
+
+    #[test]
+    fn an_unknown_key_is_never_said_yes_to() {
+        let login = login();
+        let mut answers = Answers::new(&login);
+        let prompt =
+            question("The authenticity of host 'web (1.2.3.4)' can't be established. (yes/no/[fingerprint])? ");
+        for of_target in [true, false] {
+            assert!(matches!(answers.answer(&prompt, of_target), Reply::SayOfKey(s) if s == "no"));
+        }
+    }
+}

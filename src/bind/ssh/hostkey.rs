@@ -1,0 +1,220 @@
+//! Everything about host keys: what a host offers, and opsh's own list of what is known.
+
+use super::Login;
+use super::asks::Answers;
+use super::failure::Trouble;
+use super::launch::{self, ControlDir, Ssh};
+use crate::error::{Error, Kind, Result};
+use crate::gate::Pass;
+use sha2::{Digest, Sha256};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// A public key that a host offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostKey {
+    /// `ssh-ed25519`, `ecdsa-sha2-nistp256` or `ssh-rsa`.
+    pub kind: String,
+    /// `SHA256:…`, as `ssh-keygen -lf` prints it.
+    pub fingerprint: String,
+    /// The line for known_hosts: opsh's name and ssh's name of the host, kind, key.
+    pub line: String,
+}
+
+/// One connection for each: a server shows one key at a time.
+const KINDS: [&str; 3] = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512,rsa-sha2-256"];
+
+/// The keys that a host offers now, without logging in to it. Nothing is stored, and nothing proves that they are its.
+///
+/// A jump host on the way is logged in to as in [`super::connect`]. Fails as that does.
+pub async fn offered_keys(pass: &Pass, login: &Login) -> Result<Vec<HostKey>> {
+    launch::check(login)?;
+    let mut keys = Vec::new();
+    let mut failed = None;
+    for kind in KINDS {
+        match probe(pass, login, kind).await? {
+            Ok(key) => keys.extend(key),
+            Err(trouble) => failed = Some(trouble),
+        }
+    }
+    match failed {
+        Some(trouble) if keys.is_empty() => Err(with_known(trouble, login)),
+        _ if keys.is_empty() => {
+            let what = format!("{} offers no key that opsh knows how to keep", login.name);
+            Err(Error::new(Kind::Failed, what, "it has neither an ed25519 nor an ecdsa nor an rsa key")
+                .host(&login.name))
+        }
+        _ => Ok(keys),
+    }
+}
+
+/// Connects up to the point where the key is known; `none` is the method that never lets anybody in.
+async fn probe(pass: &Pass, login: &Login, kind: &str) -> Result<Result<Option<HostKey>, Trouble>> {
+    let dir = ControlDir::make(&login.control_dir)?;
+    let keys = dir.keys();
+    let options = [
+        format!("UserKnownHostsFile=\"{}\"", keys.display()),
+        // Into a file of our own that is read once and thrown away.
+        "StrictHostKeyChecking=accept-new".into(),
+        format!("HostKeyAlgorithms={kind}"),
+        "PreferredAuthentications=none".into(),
+        "ControlPath=none".into(),
+    ];
+    let extra: Vec<_> = options.into_iter().flat_map(|text| ["-o".into(), text.into()]).collect();
+    let mut ssh = Ssh::start(pass, login, &dir, &extra)?;
+    let mut answers = Answers::new(login);
+    let out = ssh.log_in(&mut answers, || false).await;
+    let line = std::fs::read_to_string(&keys).unwrap_or_default();
+    if let Some(key) = parse(&line, &login.alias()) {
+        return Ok(Ok(Some(key)));
+    }
+    match out {
+        Err(_) if ssh.stderr.text().contains("no matching host key type") => Ok(Ok(None)),
+        Err(out) => Ok(Err(launch::trouble(out, &ssh, &answers))),
+        Ok(()) => Ok(Ok(None)),
+    }
+}
+
+/// Reads the line that ssh wrote, and puts opsh's name for the host before ssh's, which jump hosts are looked up by.
+fn parse(line: &str, name: &str) -> Option<HostKey> {
+    let mut words = line.split_whitespace();
+    let (host, kind, key) = (words.next()?, words.next()?, words.next()?);
+    let hosts = if host == name { name.to_string() } else { format!("{name},{host}") };
+    Some(HostKey { kind: kind.into(), fingerprint: fingerprint(key)?, line: format!("{hosts} {kind} {key}") })
+}
+
+/// `SHA256:…` of a key in base64.
+fn fingerprint(key: &str) -> Option<String> {
+    Some(format!("SHA256:{}", to_base64(&Sha256::digest(from_base64(key)?))))
+}
+
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    let (mut bits, mut count, mut bytes) = (0u32, 0, Vec::new());
+    for letter in text.trim_end_matches('=').bytes() {
+        bits = bits << 6 | BASE64.iter().position(|b| *b == letter)? as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+/// Without padding, as fingerprints are written.
+fn to_base64(bytes: &[u8]) -> String {
+    let letter = |bits: u32| char::from(BASE64[(bits & 63) as usize]);
+    let group = |group: &[u8]| {
+        let bits = group.iter().enumerate().fold(0, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
+        (0..=group.len()).map(|i| letter(bits >> (18 - 6 * i))).collect::<String>()
+    };
+    bytes.chunks(3).map(group).collect()
+}
+
+/// The error for a trouble; for a changed key with the fingerprint that is known.
+pub fn with_known(trouble: Trouble, login: &Login) -> Error {
+    let known = match &trouble {
+        Trouble::KeyChanged { place: Some((file, line)), .. } => known_at(Path::new(file), *line),
+        _ => None,
+    };
+    trouble.error(login, known)
+}
+
+/// The fingerprint in this line (from 1) of a list.
+fn known_at(file: &Path, line: usize) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    fingerprint(text.lines().nth(line.checked_sub(1)?)?.split_whitespace().nth(2)?)
+}
+
+/// Writes a key into opsh's own list, whole or not at all.
+///
+/// A different key of the same kind is only replaced with `replace`, which forgets all old keys of the host. Fails with
+/// `Refused` when there is one and `replace` is false, with `Failed` when the list cannot be written.
+pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Result<()> {
+    launch::check(login)?;
+    let what = format!("the key of {} was not stored", login.name);
+    let failed = |e: io::Error| {
+        Error::new(Kind::Failed, what.clone(), format!("{}: {e}", login.known_hosts.display())).host(&login.name)
+    };
+    let _lock = lock(&login.known_hosts).map_err(failed)?;
+    let old = match std::fs::read_to_string(&login.known_hosts) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(failed)?,
+    };
+    match with_key(&old, &login.alias(), key, replace) {
+        Ok(new) => write(&login.known_hosts, &new).map_err(failed),
+        Err(known) => {
+            Err(Error::new(Kind::Refused, what, format!("{known} is known, and {} is another key", key.fingerprint))
+                .next(format!("opsh host adopt --replace {}", login.name))
+                .host(&login.name))
+        }
+    }
+}
+
+/// The list with the key in it, or the fingerprint of the key that is there instead.
+fn with_key(old: &str, name: &str, key: &HostKey, replace: bool) -> Result<String, String> {
+    let of_host = |line: &&str| {
+        let hosts = line.split_whitespace().next().unwrap_or_default();
+        !line.starts_with(['#', '@']) && hosts.split(',').any(|host| host == name)
+    };
+    let column = |line: &str, n| line.split_whitespace().nth(n).unwrap_or_default().to_string();
+    let other = |line: &&str| column(line, 1) == key.kind && column(line, 2) != column(&key.line, 2);
+    if !replace && let Some(line) = old.lines().filter(of_host).find(other) {
+        return Err(fingerprint(&column(line, 2)).unwrap_or_else(|| "another key".into()));
+    }
+    let same = |line: &&str| of_host(line) && (replace || column(line, 1) == key.kind);
+    let kept = old.lines().filter(|line| !same(line)).chain([key.line.as_str()]);
+    Ok(kept.flat_map(|line| [line, "\n"]).collect())
+}
+
+/// Held while the list is read and written, so that of two adoptions none is lost.
+fn lock(list: &Path) -> io::Result<File> {
+    if let Some(dir) = list.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(list.with_extension("lock"))?;
+    file.lock()?;
+    Ok(file)
+}
+
+fn write(list: &Path, text: &str) -> io::Result<()> {
+    let new = list.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&new, list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+
+    fn key(text: &str) -> HostKey {
+        parse(&format!("[10.0.0.1]:2222 ssh-ed25519 {text}"), "web").unwrap()
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_one_that_ssh_keygen_prints() {
+        // GitHub's published key and fingerprint.
+        assert_eq!(fingerprint(KEY).unwrap(), "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU");
+        assert_eq!(fingerprint("not base64!"), None);
+    }
+
+    #[test]
+    fn another_key_is_only_replaced_when_asked() {
+        let (old, new) = (key(KEY), key("AAAA"));
+        let list = with_key("# mine\nother ssh-ed25519 BBBB\n", "web", &old, false).unwrap();
+        assert_eq!(list, format!("# mine\nother ssh-ed25519 BBBB\nweb,[10.0.0.1]:2222 ssh-ed25519 {KEY}\n"));
+        assert_eq!(with_key(&list, "web", &old, false).unwrap(), list);
+        assert_eq!(with_key(&list, "web", &new, false).unwrap_err(), old.fingerprint);
+        let replaced = with_key(&list, "web", &new, true).unwrap();
+        assert_eq!(replaced, "# mine\nother ssh-ed25519 BBBB\nweb,[10.0.0.1]:2222 ssh-ed25519 AAAA\n");
+    }
+}

@@ -1,0 +1,194 @@
+//! Everything about one login that is held open: its ssh, its channels, and its end.
+
+use super::Login;
+use super::asks::Answers;
+use super::failure::{Trouble, last_line};
+use super::hostkey;
+use super::launch::{self, ControlDir, Ssh, end_group};
+use crate::error::{Error, Kind, Result};
+use crate::gate::Pass;
+use openssh::Session;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// sshd allows 10 sessions per connection by default; 8 leaves room for a person.
+const CHANNELS: usize = 8;
+/// A throttled login is tried again this often; nothing ran at the server before.
+const RETRIES: u32 = 5;
+
+/// A host that let us in, over one ssh that all commands share. Clones are the same link; when the last one is
+/// dropped, ssh ends.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    session: Arc<Session>,
+    control: PathBuf,
+    channels: Arc<Semaphore>,
+    /// Dropped or set: ssh is to end.
+    close: watch::Sender<bool>,
+    /// Why ssh ended, once it has.
+    ended: watch::Receiver<Option<String>>,
+}
+
+/// Logs in to a host.
+///
+/// Must be called on the runtime's own long-lived thread: ssh ends with the thread that started it. Keys, the agent,
+/// `~/.ssh/config` and jump hosts work as for `ssh`; a password is tried once. Fails with `Denied` (keys, passwords),
+/// `Unreachable`, `Timeout` (after 10 s without an answer, or 60 s in all), `Usage` or `NotFound` (no ssh here).
+pub async fn connect(pass: &Pass, login: &Login) -> Result<Link> {
+    launch::check(login)?;
+    let mut tried = 0;
+    loop {
+        let dir = ControlDir::make(&login.control_dir)?;
+        match attempt(pass, login, dir).await? {
+            Ok(link) => return Ok(link),
+            Err(Trouble::Throttled) if tried < RETRIES => {
+                tokio::time::sleep(backoff(tried)).await;
+                tried += 1;
+            }
+            Err(trouble) => return Err(hostkey::with_known(trouble, login)),
+        }
+    }
+}
+
+/// 0.2 s, doubled each time, times 0.5 to 1.5: many hosts behind one bastion must not try again in step.
+fn backoff(tried: u32) -> Duration {
+    let mut dice = [0; 1];
+    let _ = getrandom::fill(&mut dice);
+    Duration::from_millis(200 << tried).mul_f64(0.5 + f64::from(dice[0]) / 255.0)
+}
+
+async fn attempt(pass: &Pass, login: &Login, dir: ControlDir) -> Result<Result<Link, Trouble>> {
+    let control = dir.master();
+    // The key belongs to the name in opsh.toml, wherever its address points today.
+    let alias = format!("HostKeyAlias={}", login.alias());
+    let extra = ["-M".into(), "-S".into(), control.clone().into(), "-o".into(), alias.into()];
+    let mut ssh = Ssh::start(pass, login, &dir, &extra)?;
+    let mut answers = Answers::new(login);
+    // The socket's file is there a moment before it listens.
+    let ready = || control.exists() && std::os::unix::net::UnixStream::connect(&control).is_ok();
+    if let Err(out) = ssh.log_in(&mut answers, ready).await {
+        return Ok(Err(launch::trouble(out, &ssh, &answers)));
+    }
+    Ok(Ok(Link::hold(login.name.clone(), ssh, dir)))
+}
+
+impl Link {
+    fn hold(name: String, ssh: Ssh, dir: ControlDir) -> Link {
+        let control = dir.master();
+        let (close, closing) = watch::channel(false);
+        let (tell, ended) = watch::channel(None);
+        tokio::spawn(hold(ssh, dir, closing, tell));
+        Link(Arc::new(Inner {
+            name,
+            session: Arc::new(Session::resume_mux(control.clone().into_boxed_path(), None)),
+            control,
+            channels: Arc::new(Semaphore::new(CHANNELS)),
+            close,
+            ended,
+        }))
+    }
+
+    /// The host's name in opsh.toml.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Why the connection is gone, once it is. A host that went silent is noticed after 15 to 20 s.
+    pub fn gone(&self) -> Option<String> {
+        self.0.ended.borrow().clone()
+    }
+
+    /// Ends the connection and waits for it, at most a second. Commands that still run on it are ended.
+    pub async fn close(&self) {
+        let _ = self.0.close.send(true);
+        let _ = self.lost_within(Duration::from_secs(1)).await;
+    }
+
+    /// Why the connection was lost, if it is within this time.
+    pub(super) async fn lost_within(&self, time: Duration) -> Option<String> {
+        let mut ended = self.0.ended.clone();
+        let waited = tokio::time::timeout(time, ended.wait_for(Option::is_some)).await;
+        waited.ok()?.ok()?.clone()
+    }
+
+    pub(super) fn session(&self) -> Arc<Session> {
+        self.0.session.clone()
+    }
+
+    /// A place among the channels that the host allows.
+    pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, String> {
+        let permit = self.0.channels.clone().acquire_owned().await.map_err(|e| e.to_string())?;
+        match self.gone() {
+            Some(why) => Err(self.is_gone(&why)),
+            None => Ok(permit),
+        }
+    }
+
+    fn is_gone(&self, why: &str) -> String {
+        format!("connection to {} is gone ({why})", self.name())
+    }
+
+    /// Why a channel did not open, from the crate's word for it.
+    pub(super) async fn why_no_channel(&self, error: &str) -> String {
+        if let Some(why) = self.lost_within(Duration::from_millis(200)).await {
+            return self.is_gone(&why);
+        }
+        if std::os::unix::net::UnixStream::connect(&self.0.control).is_err() {
+            return self.is_gone("its control socket does not answer");
+        }
+        if error.contains("refused by peer") {
+            return format!("{} refused another session: its sshd allows too few (MaxSessions)", self.name());
+        }
+        format!("no channel to {}: {error}", self.name())
+    }
+
+    /// The error for a caller that needs the link to be up.
+    pub fn lost(&self) -> Option<Error> {
+        let why = self.gone()?;
+        Some(Error::new(Kind::Unreachable, format!("the connection to {} is gone", self.name()), why).host(self.name()))
+    }
+}
+
+/// Owns ssh for as long as the link lives, ends it, and tells why it ended.
+async fn hold(mut ssh: Ssh, dir: ControlDir, mut closing: watch::Receiver<bool>, tell: watch::Sender<Option<String>>) {
+    let why = tokio::select! {
+        _ = closing.changed() => {
+            end(&mut ssh, &dir.master()).await;
+            "it was closed".to_string()
+        }
+        status = ssh.child.wait() => {
+            let text = ssh.stderr.text();
+            let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
+            last_line(&text).map_or(format!("ssh ended: {status}"), str::to_string)
+        }
+    };
+    drop(dir);
+    tell.send_replace(Some(why));
+}
+
+/// Asks ssh to end, as `ssh -O exit` does, and kills it when it does not. A signal alone is noticed only with the next
+/// keepalive in a few of a hundred cases.
+async fn end(ssh: &mut Ssh, control: &Path) {
+    let _ = tokio::time::timeout(Duration::from_millis(300), terminate(control)).await;
+    if tokio::time::timeout(Duration::from_millis(300), ssh.child.wait()).await.is_err() {
+        end_group(&mut ssh.child).await;
+    }
+}
+
+async fn terminate(control: &Path) -> std::io::Result<()> {
+    const HELLO: u32 = 1;
+    const VERSION: u32 = 4;
+    const TERMINATE: u32 = 0x1000_0005;
+    const REQUEST: u32 = 0;
+    let mut socket = tokio::net::UnixStream::connect(control).await?;
+    for words in [[8, HELLO, VERSION], [8, TERMINATE, REQUEST]] {
+        socket.write_all(&words.map(u32::to_be_bytes).concat()).await?;
+    }
+    socket.read_to_end(&mut Vec::new()).await.map(drop)
+}

@@ -1,0 +1,257 @@
+//! Everything that the live tests share: a private sshd, accounts for it, and waiting without guessing.
+
+use super::{Command, Finished, Link, Login, Outcome, Reach, connect};
+use crate::gate::Pass;
+use crate::redact::Secret;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// Accounts that the tests make, with their login shells.
+const ACCOUNTS: [(&str, &str); 3] =
+    [("opsh-alice", "/bin/bash"), ("opsh-fish", "/usr/bin/fish"), ("opsh-tcsh", "/usr/bin/tcsh")];
+pub const PASSWORD: &str = "right horse 'battery";
+
+/// An sshd on 127.0.0.1 with its own keys, configuration and log. Ends when dropped.
+pub struct Lab {
+    pub dir: tempfile::TempDir,
+    pub port: u16,
+    sshd: Child,
+}
+
+impl Lab {
+    /// Starts one, with more lines for its configuration; `None` (and a word about it) where none can be.
+    pub fn start(more: &str) -> Option<Lab> {
+        if let Err(why) = possible() {
+            skip(&why);
+            return None;
+        }
+        let dir = tempfile::Builder::new().prefix("opsh").tempdir().unwrap();
+        open_to_all(dir.path());
+        for key in ["host", "id"] {
+            keygen(&dir.path().join(key), "");
+        }
+        std::fs::copy(dir.path().join("id.pub"), dir.path().join("authorized")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let sshd = sshd(dir.path(), port, more);
+        let lab = Lab { dir, port, sshd };
+        wait_for("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(lab)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// A login with the lab's key, to a host that is not known yet.
+    pub fn stranger(&self, user: &str) -> Login {
+        let mut login = Login::new("web", &format!("{user}@127.0.0.1"), self.path("known_hosts"), self.path("c"));
+        login.port = Some(self.port);
+        login.identity = Some(self.path("id"));
+        login
+    }
+
+    /// The same, with the key of the host in the list.
+    pub fn login(&self, user: &str) -> Login {
+        let key = std::fs::read_to_string(self.path("host.pub")).unwrap();
+        let line = format!("web,[127.0.0.1]:{} {key}", self.port);
+        std::fs::write(self.path("known_hosts"), line).unwrap();
+        self.stranger(user)
+    }
+
+    /// The same, with a password instead of a key.
+    pub fn password_login(&self, password: Option<&str>) -> Login {
+        let mut login = self.login("opsh-alice");
+        login.identity = Some("/nonexistent".into());
+        login.password = password.map(|text| Secret::new(text.to_string()));
+        login
+    }
+
+    pub async fn connect(&self) -> (Link, Reach) {
+        let link = connect(&pass(), &self.login("root")).await.unwrap();
+        (link.clone(), Reach::Ssh(link))
+    }
+
+    pub fn host_fingerprint(&self) -> String {
+        let key = self.path("host.pub");
+        let out = std::process::Command::new("ssh-keygen").arg("-lf").arg(key).output().unwrap().stdout;
+        String::from_utf8(out).unwrap().split(' ').nth(1).unwrap().to_string()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.sshd.kill();
+        let _ = self.sshd.wait();
+    }
+}
+
+/// Says that something is not tested for want of a program, or fails where everything must be.
+pub fn skip(why: &str) {
+    let required = std::env::var("OPSH_REQUIRE").is_ok_and(|what| what == "all") || std::env::var("CI").is_ok();
+    assert!(!required, "required, but {why}");
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}
+
+/// The accounts whose login shell is installed.
+pub fn accounts() -> Vec<&'static str> {
+    let there = |(_, shell): &&(&str, &str)| {
+        Path::new(shell).exists() || {
+            skip(&format!("no {shell}"));
+            false
+        }
+    };
+    ACCOUNTS.iter().filter(there).map(|(name, _)| *name).collect()
+}
+
+fn possible() -> Result<(), String> {
+    static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
+    let prepare = || {
+        // SAFETY: a system call without arguments.
+        if unsafe { libc::geteuid() } != 0 {
+            return Err("no sshd: it is started by root only".into());
+        }
+        if !Path::new("/usr/sbin/sshd").exists() {
+            return Err("no sshd".into());
+        }
+        let _ = std::fs::create_dir_all("/run/sshd");
+        ACCOUNTS.iter().try_for_each(|(name, shell)| account(name, shell))
+    };
+    POSSIBLE.get_or_init(prepare).clone()
+}
+
+fn account(name: &str, shell: &str) -> Result<(), String> {
+    let run = |program: &str, args: &[&str], input: &str| {
+        let mut command = std::process::Command::new(program);
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(|e| format!("{program}: {e}"))?;
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait().map(|status| status.success()).map_err(|e| e.to_string())
+    };
+    run("useradd", &["-m", "-s", shell, name], "")?;
+    match run("chpasswd", &[], &format!("{name}:{PASSWORD}\n"))? {
+        true => Ok(()),
+        false => Err(format!("the account {name} cannot be made")),
+    }
+}
+
+fn open_to_all(dir: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+pub fn keygen(path: &Path, passphrase: &str) {
+    let mut command = std::process::Command::new("ssh-keygen");
+    command.args(["-q", "-t", "ed25519", "-N", passphrase, "-f"]).arg(path);
+    assert!(command.status().unwrap().success());
+}
+
+fn sshd(dir: &Path, port: u16, more: &str) -> Child {
+    let at = dir.display();
+    let config = format!(
+        "{more}\nPort {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
+         PidFile none\nLogLevel VERBOSE\nPermitRootLogin yes\nPasswordAuthentication yes\n\
+         Subsystem sftp internal-sftp\nUsePAM no\nKbdInteractiveAuthentication no\n"
+    );
+    std::fs::write(dir.join("sshd_config"), config).unwrap();
+    let mut command = std::process::Command::new("/usr/sbin/sshd");
+    command.args(["-D", "-f"]).arg(dir.join("sshd_config")).arg("-E").arg(dir.join("log"));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// Runs a test on a runtime like opsh's.
+pub fn live<F: Future<Output = ()>>(test: F) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
+}
+
+pub fn pass() -> Pass {
+    Pass::for_tests()
+}
+
+pub fn words(words: &[&str]) -> Command {
+    Command { words: words.iter().map(|word| word.to_string()).collect(), keep: 1 << 20, ..Command::default() }
+}
+
+pub fn sh(script: &str) -> Command {
+    words(&["sh", "-c", script])
+}
+
+pub fn exited(finished: &Finished, status: i32) -> String {
+    assert_eq!(finished.outcome, Outcome::Exited(status), "stderr: {}", finished.stderr.text());
+    finished.stdout.text()
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Blocks until something holds.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Lets the runtime go on until something holds.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// The command lines of all processes that contain `mark`, without this one.
+pub fn command_lines(mark: &str) -> Vec<(i32, String)> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let lines = pids.filter_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+    });
+    lines.filter(|(pid, line)| line.contains(mark) && *pid != std::process::id() as i32).collect()
+}
+
+/// A word that no other process has in its command line.
+pub fn mark() -> String {
+    super::records::nonce().unwrap()
+}
+
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: a system call without pointers.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// The program for `SSH_ASKPASS` in tests: leads ssh to `askpass_helper` and its answer to ssh.
+///
+/// Written by another process: while this one holds it open for writing, a fork in another test could keep it busy.
+pub fn helper_script(dir: &Path) -> std::io::Result<PathBuf> {
+    let path = dir.join("helper");
+    let test = format!("{}::askpass_helper", module_path!().split_once("::").unwrap().1);
+    let script = format!(
+        "#!/bin/sh\nexec 9>&1 >/dev/null 2>&1\nOPSH_TEST_PROMPT=$1 exec {} --exact {test} --nocapture\n",
+        std::env::current_exe()?.display()
+    );
+    let mut command = std::process::Command::new("install");
+    command.args(["-m", "700", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().unwrap().write_all(script.as_bytes())?;
+    child.wait()?;
+    Ok(path)
+}
+
+#[test]
+fn askpass_helper() {
+    let Some(socket) = std::env::var_os(super::asks::SOCKET) else { return };
+    let prompt = std::env::var("OPSH_TEST_PROMPT").unwrap();
+    let mut answer = std::fs::OpenOptions::new().write(true).open("/proc/self/fd/9").unwrap();
+    if super::asks::ask(socket.as_ref(), &prompt, &mut answer).is_none() {
+        std::process::exit(1);
+    }
+}

@@ -1,0 +1,62 @@
+//! Stacks as objects in scripts: `stack("prod")`, `.repo`, `.db`, `.name`, `.host`.
+
+use super::db::DbHandle;
+use super::git::RepoHandle;
+use super::{Call, World};
+use crate::bind::values::thrown;
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result};
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// `stack("prod")`.
+#[derive(Clone)]
+pub struct StackHandle(pub Arc<Stack>);
+
+impl StackHandle {
+    /// The stack's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
+/// Registers the constructor `stack(NAME)` and the stack's properties.
+pub fn register(engine: &mut Engine, world: &Rc<World>) {
+    engine.register_type_with_name::<StackHandle>("stack");
+    let world = Rc::clone(world);
+    engine.register_fn(
+        "stack",
+        move |context: NativeCallContext<'_>, name: &str| -> std::result::Result<StackHandle, Box<EvalAltResult>> {
+            world.config.stack(name).map(StackHandle).map_err(|error| thrown(error, context.call_position()))
+        },
+    );
+    engine.register_get("name", |stack: &mut StackHandle| stack.name().to_string());
+    engine.register_get("host", |stack: &mut StackHandle| stack.0.host.clone());
+    engine.register_get("dir", |stack: &mut StackHandle| stack.0.dir.clone());
+    engine.register_get("repo", |stack: &mut StackHandle| RepoHandle::of_stack(&stack.0));
+    engine.register_get("db", |stack: &mut StackHandle| DbHandle(Arc::clone(&stack.0)));
+    engine.register_get("migrate", |stack: &mut StackHandle| match &stack.0.migrate {
+        Some(migrate) => super::map(serde_json::json!({ "service": migrate.service, "files": migrate.files })),
+        None => Dynamic::UNIT,
+    });
+    engine.register_get("compose_file", |stack: &mut StackHandle| stack.0.compose.files[0].clone());
+    engine.register_fn("expects", |stack: &mut StackHandle, service: &str| -> Dynamic {
+        stack.0.service(service).expects.into_iter().map(Dynamic::from).collect::<Vec<_>>().into()
+    });
+    engine.register_fn("to_string", |stack: &mut StackHandle| stack.name().to_string());
+    engine.register_fn("to_debug", |stack: &mut StackHandle| format!("stack(\"{}\")", stack.name()));
+}
+
+impl Call<'_> {
+    /// The stack before the dot.
+    pub fn stack(&self) -> Result<Arc<Stack>> {
+        self.this::<StackHandle>().map(|handle| handle.0)
+    }
+}
+
+/// An error for a stack whose configuration lacks something.
+pub fn lacks(stack: &Stack, what: &str, line: &str) -> Error {
+    Error::new(Kind::Usage, format!("stack {} has no {what}", stack.name), "opsh.toml does not say it")
+        .next(format!("[stack.{}] {line}", stack.name))
+}

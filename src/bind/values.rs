@@ -1,0 +1,145 @@
+//! Rhai values and JSON, and errors on their way through Rhai.
+
+use crate::bind::{db, git, host, stack};
+use crate::error::{Error, Kind};
+use rhai::{Dynamic, EvalAltResult, Map, Position};
+use serde_json::Value;
+use std::any::TypeId;
+
+/// The Rust type behind a receiver's word in a signature.
+pub fn type_id(word: &str) -> Option<TypeId> {
+    match word {
+        "host" => Some(TypeId::of::<host::HostHandle>()),
+        "stack" => Some(TypeId::of::<stack::StackHandle>()),
+        "repo" => Some(TypeId::of::<git::RepoHandle>()),
+        "db" => Some(TypeId::of::<db::DbHandle>()),
+        _ => None,
+    }
+}
+
+/// The type's name as scripts know it.
+pub fn type_name(value: &Dynamic) -> &'static str {
+    match value {
+        value if value.is_int() => "int",
+        value if value.is_string() => "string",
+        value if value.is_bool() => "bool",
+        value if value.is_array() => "array",
+        value if value.is_map() => "map",
+        value if value.is_float() => "float",
+        value if value.is_unit() => "()",
+        value if value.is_fnptr() => "closure",
+        value => handle_word(value).unwrap_or("another type"),
+    }
+}
+
+fn handle_word(value: &Dynamic) -> Option<&'static str> {
+    ["host", "stack", "repo", "db"].into_iter().find(|word| type_id(word) == Some(value.type_id()))
+}
+
+/// JSON as a Rhai value.
+pub fn from_json(value: &Value) -> Dynamic {
+    match value {
+        Value::Null => Dynamic::UNIT,
+        Value::Bool(value) => (*value).into(),
+        Value::Number(number) => match number.as_i64() {
+            Some(whole) => whole.into(),
+            None => number.as_f64().unwrap_or(f64::NAN).into(),
+        },
+        Value::String(text) => text.clone().into(),
+        Value::Array(items) => items.iter().map(from_json).collect::<Vec<_>>().into(),
+        Value::Object(map) => {
+            let map: Map = map.iter().map(|(key, value)| (key.as_str().into(), from_json(value))).collect();
+            map.into()
+        }
+    }
+}
+
+/// A Rhai value as JSON; a handle becomes its name, a closure a word.
+pub fn to_json(value: &Dynamic) -> Value {
+    if let Ok(number) = value.as_int() {
+        return number.into();
+    }
+    if let Ok(flag) = value.as_bool() {
+        return flag.into();
+    }
+    if let Ok(number) = value.as_float() {
+        return number.into();
+    }
+    if let Ok(text) = value.as_immutable_string_ref() {
+        return text.as_str().into();
+    }
+    if let Ok(items) = value.as_array_ref() {
+        return items.iter().map(to_json).collect();
+    }
+    if let Ok(map) = value.as_map_ref() {
+        return map
+            .iter()
+            .map(|(key, value)| (key.to_string(), to_json(value)))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+    }
+    if value.is_unit() {
+        return Value::Null;
+    }
+    handle_name(value).unwrap_or_else(|| value.to_string()).into()
+}
+
+fn handle_name(value: &Dynamic) -> Option<String> {
+    let host = value.read_lock::<host::HostHandle>().map(|host| host.name());
+    let stack = || value.read_lock::<stack::StackHandle>().map(|stack| stack.name().to_string());
+    let repo = || value.read_lock::<git::RepoHandle>().map(|repo| repo.name());
+    let db = || value.read_lock::<db::DbHandle>().map(|db| db.name());
+    host.or_else(stack).or_else(repo).or_else(db)
+}
+
+/// The error as `catch` sees it: a map with kind, what, why, next, host and exit.
+pub fn thrown(error: Error, position: Position) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorRuntime(from_json(&error.to_json()), position))
+}
+
+/// The error that a thrown value stands for; any other value is a script's own `throw`.
+pub fn caught(value: &Dynamic) -> Error {
+    let json = to_json(value);
+    let text = |key: &str| json.get(key).and_then(Value::as_str).map(String::from);
+    let Some(what) = text("what") else {
+        let said = match &json {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        return Error::new(Kind::Failed, "the script stopped", said);
+    };
+    let kind = text("kind").and_then(|word| Kind::from_word(&word)).unwrap_or(Kind::Failed);
+    let next = json.get("next").and_then(Value::as_array).cloned().unwrap_or_default();
+    Error {
+        next: next.iter().filter_map(|line| line.as_str().map(String::from)).collect(),
+        host: text("host"),
+        exit: json.get("exit").and_then(Value::as_i64),
+        ..Error::new(kind, what, text("why").unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_comes_back_the_same() {
+        let value = json!({"a": [1, 2.5, "x", null, true], "b": {"c": "日本"}});
+        assert_eq!(to_json(&from_json(&value)), value);
+    }
+
+    #[test]
+    fn an_error_survives_being_thrown_and_caught() {
+        let error = Error::new(Kind::Unreachable, "a failed", "no route").next("ping a").host("a").exit(255);
+        let EvalAltResult::ErrorRuntime(value, _) = *thrown(error.clone(), Position::NONE) else { panic!("a value") };
+        let back = caught(&value);
+        assert_eq!((back.kind, back.what, back.why, back.next), (error.kind, error.what, error.why, error.next));
+        assert_eq!((back.host, back.exit), (error.host, error.exit));
+    }
+
+    #[test]
+    fn a_thrown_string_is_the_reason() {
+        assert_eq!(caught(&"no disk".into()).why, "no disk");
+    }
+}

@@ -1,0 +1,213 @@
+//! The command line: flags, commands and exit codes. Home of `clap`.
+
+mod hosts;
+mod journal;
+
+use crate::bind;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result, suggestion};
+use crate::gate::Grants;
+use crate::gate::policy::Mode;
+use crate::screen::{Options as ScreenOptions, Screen};
+use crate::session::{Options, Session};
+use crate::shell;
+use crate::sources::Sources;
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// An ops shell: ssh, docker, git and migrations as short scripts that probe, plan, record and can go back.
+#[derive(Parser, Debug)]
+#[command(name = "opsh", version, disable_help_subcommand = true, subcommand_negates_reqs = true)]
+#[command(override_usage = "opsh [OPTIONS]                    the shell
+       opsh [OPTIONS] SCRIPT [ARGS…]     run a script (opsh SCRIPT --help shows its header)
+       opsh [OPTIONS] -e CODE            evaluate one line
+       opsh help [VERB]                  every verb, or one of them")]
+struct Cli {
+    /// Evaluate CODE and print its value
+    #[arg(short, value_name = "CODE")]
+    eval: Option<String>,
+    /// Print the changes instead of performing them; reads are real
+    #[arg(long, conflicts_with = "observe")]
+    plan: bool,
+    /// Refuse every change
+    #[arg(long)]
+    observe: bool,
+    /// Agree to changes beforehand (not to losing data or service)
+    #[arg(long)]
+    yes: bool,
+    /// Agree beforehand to this verb, which loses data or service; may be given several times
+    #[arg(long, value_name = "VERB")]
+    allow: Vec<String>,
+    /// Values as JSON lines on standard output, errors as one JSON object on standard error
+    #[arg(long)]
+    json: bool,
+    /// Configuration file instead of the nearest opsh.toml
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the journal and known hosts instead of $XDG_STATE_HOME/opsh
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Every verb, or what one of them does
+    Help {
+        /// `docker.restart`, or a system such as `docker`
+        name: Option<String>,
+    },
+    /// What was done: list, show RUN, verify, export RUN
+    #[command(subcommand)]
+    Journal(journal::Command),
+    /// Host keys: adopt NAME
+    #[command(subcommand)]
+    Host(hosts::Command),
+    /// A script and its arguments
+    #[command(external_subcommand)]
+    Script(Vec<String>),
+}
+
+/// Parses the command line, runs it, shows its error; returns the exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help to standard output and mistakes to standard error.
+            let _ = error.print();
+            return if error.use_stderr() { 2 } else { 0 };
+        }
+    };
+    let screen = Rc::new(Screen::new(ScreenOptions::detect(cli.json)));
+    silence_panics(&screen);
+    let mut sources = Sources::default();
+    match run(cli, &screen, &mut sources) {
+        Ok(()) => 0,
+        Err(error) => {
+            screen.error(&error, &sources);
+            error.kind.exit_code()
+        }
+    }
+}
+
+/// A panic is a bug; its text passes the same sink as everything else.
+fn silence_panics(screen: &Rc<Screen>) {
+    let options = screen.options();
+    std::panic::set_hook(Box::new(move |info| {
+        let error = Error::new(Kind::Failed, "opsh has a bug", info.to_string())
+            .next("opsh journal show last     what was done, and what may have happened");
+        Screen::new(options).error(&error, &Sources::default());
+    }));
+}
+
+fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
+    let state_dir = cli.state_dir.clone().map_or_else(default_state_dir, Ok)?;
+    match cli.command {
+        Some(Command::Help { name }) => return help(screen, name.as_deref()),
+        Some(Command::Journal(command)) => return journal::run(&command, &state_dir, screen),
+        _ => {}
+    }
+    for name in &cli.allow {
+        check_verb(name)?;
+    }
+    let mode = match (cli.plan, cli.observe) {
+        (true, _) => Mode::Plan,
+        (_, true) => Mode::Observe,
+        _ => Mode::Apply,
+    };
+    let config = Config::load(cli.config.as_deref(), &working_dir())?;
+    let grants = Grants { yes: cli.yes, allow: cli.allow };
+    let mut session = Session::new(Options { mode, grants, config, state_dir }, Rc::clone(screen))?;
+    *sources = session.sources().clone();
+    unsettled(&session, screen);
+    match (cli.command, cli.eval) {
+        (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
+        (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
+        (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
+        _ => shell::run(&mut session),
+    }
+}
+
+fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
+    let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
+    if !script.contains(['/', '.']) && !Path::new(script).exists() {
+        let commands = ["help", "journal", "host"];
+        let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
+        return Err(Error::new(Kind::Usage, format!("no command \"{script}\""), why)
+            .next("opsh --help     commands and options"));
+    }
+    let value = session.run_script(Path::new(script), argv)?;
+    if screen.options().json {
+        screen.value(&value);
+    }
+    Ok(())
+}
+
+/// What an earlier opsh began and did not end: it may have happened.
+fn unsettled(session: &Session, screen: &Screen) {
+    let Ok(open) = session.gate().journal().and_then(|journal| journal.unsettled()) else { return };
+    for entry in open.iter().take(3) {
+        let text = |key: &str| entry.body.get(key).and_then(|value| value.as_str()).unwrap_or("").to_string();
+        screen.warn(&format!(
+            "may have happened: {} on {}  {}  (opsh journal show {})",
+            text("verb"),
+            entry.target.as_deref().unwrap_or("?"),
+            text("says"),
+            entry.run
+        ));
+    }
+}
+
+fn check_verb(name: &str) -> Result<()> {
+    if bind::verb(name).is_some() {
+        return Ok(());
+    }
+    let names: Vec<&str> = bind::all().map(|binding| binding.verb().name).collect();
+    let why = suggestion(name, names.iter().copied());
+    Err(Error::new(Kind::Usage, format!("no verb \"{name}\""), why).next("opsh help     every verb"))
+}
+
+fn help(screen: &Screen, name: Option<&str>) -> Result<()> {
+    let verbs: Vec<_> = bind::all().map(bind::Binding::verb).collect();
+    let Some(name) = name else {
+        let rows: Vec<_> = verbs.iter().map(|verb| row(verb)).collect();
+        screen.print(&screen.show(&rows.into()));
+        return Ok(());
+    };
+    if let Some(verb) = verbs.iter().find(|verb| verb.name == name) {
+        screen.print(&format!("{}     {}\n\n{}\n\nexample: {}", verb.sig, verb.class.word(), verb.doc, verb.example));
+        return Ok(());
+    }
+    let rows: Vec<_> =
+        verbs.iter().filter(|verb| verb.name.split('.').next() == Some(name)).map(|verb| row(verb)).collect();
+    if rows.is_empty() {
+        return check_verb(name);
+    }
+    screen.print(&screen.show(&rows.into()));
+    Ok(())
+}
+
+fn row(verb: &crate::gate::verb::Verb) -> serde_json::Value {
+    let first = verb.doc.split_inclusive(['.', ';']).next().unwrap_or(verb.doc);
+    serde_json::json!({ "name": verb.name, "state": verb.class.word(), "what": first, "zcall": verb.sig })
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the program was started")]
+fn working_dir() -> PathBuf {
+    std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."))
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the user keeps state")]
+fn default_state_dir() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_STATE_HOME")
+        .filter(|path| path.is_absolute())
+        .or_else(|| set("HOME").map(|home| home.join(".local/state")))
+        .map(|base| base.join("opsh"))
+        .ok_or_else(|| {
+            Error::new(Kind::Usage, "no folder for the journal", "neither XDG_STATE_HOME nor HOME is set")
+                .next("opsh --state-dir DIR …     name one")
+        })
+}

@@ -1,0 +1,146 @@
+//! `opsh journal`: list, show, verify, export.
+
+use crate::error::Result;
+use crate::gate::clock;
+use crate::gate::journal::{Entry, Journal, RunLine};
+use crate::screen::Screen;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use std::path::Path;
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// The newest runs
+    List {
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// What one run did, in order
+    Show {
+        /// Run id, the beginning or end of one, or `last`
+        run: String,
+    },
+    /// Check every record against the chain
+    Verify,
+    /// Every record of one run as JSON lines
+    Export {
+        /// Run id, the beginning or end of one, or `last`
+        run: String,
+    },
+}
+
+pub fn run(command: &Command, state_dir: &Path, screen: &Screen) -> Result<()> {
+    let journal = Journal::open(state_dir)?;
+    match command {
+        Command::List { limit } => list(&journal.runs(*limit)?, screen),
+        Command::Show { run } => show(&journal.run(run)?, screen),
+        Command::Verify => verify(&journal, screen)?,
+        Command::Export { run } => {
+            for entry in journal.run(run)? {
+                screen.raw(&entry.to_json().to_string());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn list(runs: &[RunLine], screen: &Screen) {
+    if screen.options().json {
+        return runs.iter().for_each(|run| screen.value(&run_json(run)));
+    }
+    let rows: Vec<Value> = runs
+        .iter()
+        .map(|run| {
+            let outcome = if run.unknown > 0 {
+                format!("{}, {} may have happened", run.outcome, run.unknown)
+            } else {
+                run.outcome.clone()
+            };
+            json!({ "name": run.run, "date": clock::local(run.at_us), "state": outcome, "what": run.what,
+                    "changes": run.changes, "mode": run.mode, "by": run.actor })
+        })
+        .collect();
+    screen.print(&if rows.is_empty() { "no runs yet".into() } else { screen.show(&rows.into()) });
+}
+
+fn run_json(run: &RunLine) -> Value {
+    json!({ "run": run.run, "at": clock::rfc3339(run.at_us), "outcome": run.outcome, "what": run.what,
+            "mode": run.mode, "changes": run.changes, "unknown": run.unknown, "actor": run.actor })
+}
+
+fn show(entries: &[Entry], screen: &Screen) {
+    if screen.options().json {
+        return entries.iter().for_each(|entry| screen.value(&entry.to_json()));
+    }
+    for entry in entries {
+        for line in lines(entry) {
+            screen.print(&line);
+        }
+    }
+}
+
+/// One record as lines for a person.
+fn lines(entry: &Entry) -> Vec<String> {
+    let text = |key: &str| entry.body.get(key).and_then(Value::as_str).unwrap_or("").to_string();
+    let at = clock::local(entry.at_us);
+    let target = entry.target.as_deref().unwrap_or("");
+    let took = entry.body.get("took_ms").and_then(Value::as_u64).map_or(String::new(), |ms| format!("  {ms} ms"));
+    match entry.kind.as_str() {
+        "run.start" => {
+            vec![format!("{at}  run {}  {}  by {}  ({})", entry.run, text("what"), entry.actor, text("mode"))]
+        }
+        "run.end" => vec![format!("{at}  run ended: {}{}", text("outcome"), why(&entry.body))],
+        "effect.begin" => {
+            let mut lines = vec![format!("{at}  {:7}  {}  {target}  {}", class(entry), text("verb"), text("says"))];
+            if !text("inverse").is_empty() {
+                lines.push(format!("{:21}{:9}undo: {}", "", "", text("inverse")));
+            }
+            lines
+        }
+        "effect.end" => {
+            vec![format!("{at}  {:7}    → {}{took}{}", class(entry), outcome(&text("outcome")), why(&entry.body))]
+        }
+        "effect.read" => {
+            let outcome = text("outcome");
+            let bad = if outcome == "ok" { String::new() } else { format!("  → {outcome}{}", why(&entry.body)) };
+            let args = entry.body.get("args").map_or(String::new(), short);
+            vec![format!("{at}  {:7}  {}  {target}  {args}{took}{bad}", class(entry), text("verb"))]
+        }
+        "consent" => {
+            let given = entry.body.get("given").and_then(Value::as_bool).unwrap_or(false);
+            let by = if given { format!("given by {}", text("by")) } else { format!("not given: {}", text("why")) };
+            vec![format!("{at}  consent  {by}")]
+        }
+        other => vec![format!("{at}  {other}  {}", short(&entry.body))],
+    }
+}
+
+fn class(entry: &Entry) -> &str {
+    entry.class.as_deref().unwrap_or("")
+}
+
+fn outcome(word: &str) -> String {
+    match word {
+        "unknown" => "unknown: it may have happened".into(),
+        "timeout" | "interrupted" => format!("{word}: it may have happened"),
+        word => word.into(),
+    }
+}
+
+fn why(body: &Value) -> String {
+    let error = body.get("error").and_then(|error| error.get("why")).or_else(|| body.get("why"));
+    error.and_then(Value::as_str).map_or(String::new(), |why| format!("  ({})", why.lines().next().unwrap_or("")))
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 100 { text } else { text.chars().take(99).chain(['…']).collect() }
+}
+
+fn verify(journal: &Journal, screen: &Screen) -> Result<()> {
+    let found = journal.verify()?;
+    let open = if found.open > 0 { format!(", {} of them going on", found.open) } else { String::new() };
+    screen.print(&format!("{} records, {} changes{open}: the chain is whole", found.records, found.effects));
+    Ok(())
+}

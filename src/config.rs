@@ -1,0 +1,384 @@
+//! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
+
+use crate::error::{Error, Kind, Result, suggestion};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The name of this machine in scripts: `host("local")`.
+pub const LOCAL: &str = "local";
+
+/// Everything that `opsh.toml` says.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The file it came from; `None` when there is no `opsh.toml` above the working directory.
+    pub path: Option<PathBuf>,
+    hosts: BTreeMap<String, Arc<Host>>,
+    stacks: BTreeMap<String, Arc<Stack>>,
+}
+
+/// One `[host.NAME]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// Filled from the table's name.
+    #[serde(skip)]
+    pub name: String,
+    /// `user@host`, or an alias of `~/.ssh/config`.
+    pub ssh: String,
+    /// TCP port; 22 or what `~/.ssh/config` says when absent.
+    pub port: Option<u16>,
+    /// Private key file, relative to `opsh.toml`.
+    pub identity: Option<PathBuf>,
+    /// `user@bastion[:port]`, as ProxyJump.
+    pub jump: Option<String>,
+    /// Pinned key, `SHA256:…`; else opsh's own known_hosts decides.
+    pub host_key: Option<String>,
+    /// Where the login password comes from.
+    pub password: Option<SecretRef>,
+    /// True for a machine that may be broken: changes there are not asked for.
+    #[serde(default)]
+    pub sandbox: bool,
+}
+
+/// One `[stack.NAME]`: a deployed compose application.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stack {
+    /// Filled from the table's name.
+    #[serde(skip)]
+    pub name: String,
+    /// Name of its host, or `local`.
+    pub host: String,
+    /// Absolute path of the checkout on the host.
+    pub dir: String,
+    /// Compose files, env file and project.
+    pub compose: Compose,
+    /// Services that opsh knows more about than compose says.
+    #[serde(default)]
+    pub services: BTreeMap<String, Service>,
+    /// The database container.
+    pub db: Option<Db>,
+    /// The migration tool.
+    pub migrate: Option<Migrate>,
+    /// What must answer for the stack to be healthy.
+    #[serde(default)]
+    pub probe: Vec<Probe>,
+    /// True for a stack that may be broken.
+    #[serde(default)]
+    pub sandbox: bool,
+}
+
+/// How compose is called for a stack; scripts cannot pass others.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compose {
+    /// Compose files, relative to the stack's directory.
+    pub files: Vec<String>,
+    /// The env file, relative to the stack's directory.
+    pub env_file: Option<String>,
+    /// The compose project name.
+    pub project: String,
+}
+
+/// `services.NAME`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Programs that an image of this service must contain, absolute paths.
+    #[serde(default)]
+    pub expects: Vec<String>,
+    /// True for a service that holds data; restarting or recreating it is then of class destroy.
+    #[serde(default)]
+    pub stateful: bool,
+}
+
+/// The database: its service, and the role and database that psql is called with.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Db {
+    /// Compose service of the database.
+    pub service: String,
+    /// Role.
+    pub user: String,
+    /// Database.
+    pub name: String,
+}
+
+/// The migration tool.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Migrate {
+    /// `vrcshift`.
+    pub preset: String,
+    /// Service whose image holds the tool.
+    pub service: String,
+    /// Directory of the migration files in the repository.
+    #[serde(default = "repository_files")]
+    pub files: String,
+    /// Directory of the migration files in the image.
+    #[serde(default = "image_files")]
+    pub image_files: String,
+}
+
+fn repository_files() -> String {
+    "backend/migrations".into()
+}
+
+fn image_files() -> String {
+    "/app/migrations".into()
+}
+
+/// One HTTP probe.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// `http://` or `https://`.
+    pub url: String,
+    /// The status that means healthy, 200 unless said otherwise.
+    #[serde(default = "ok_status")]
+    pub expect: u16,
+    /// `host` (the default): asked on the stack's host; `here`: asked from this machine, as users come.
+    #[serde(default)]
+    pub from: From,
+}
+
+fn ok_status() -> u16 {
+    200
+}
+
+/// Where a probe is asked from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// The stack's host.
+    #[default]
+    Host,
+    /// This machine.
+    Here,
+}
+
+/// Where a secret comes from; the value itself never stands in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SecretRef {
+    /// `env:NAME`, an environment variable of opsh.
+    Env(String),
+    /// `file:PATH`, relative to `opsh.toml`, readable by its owner only.
+    File(PathBuf),
+    /// `cmd:WORDS`, the first line that a local command prints; words are split at spaces, no shell.
+    Cmd(Vec<String>),
+    /// `prompt:`, asked once on the terminal, without echo.
+    Prompt,
+}
+
+impl TryFrom<String> for SecretRef {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<SecretRef, String> {
+        let (scheme, rest) = text.split_once(':').unwrap_or(("", ""));
+        match scheme {
+            "env" if !rest.is_empty() => Ok(SecretRef::Env(rest.into())),
+            "file" if !rest.is_empty() => Ok(SecretRef::File(rest.into())),
+            "cmd" if !rest.trim().is_empty() => Ok(SecretRef::Cmd(rest.split_whitespace().map(String::from).collect())),
+            "prompt" => Ok(SecretRef::Prompt),
+            // The text may be the password itself: it is not repeated.
+            _ => {
+                Err("a secret is named, not written: use \"env:NAME\", \"file:PATH\", \"cmd:WORDS\" or \"prompt:\""
+                    .into())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    host: BTreeMap<String, Host>,
+    #[serde(default)]
+    stack: BTreeMap<String, Stack>,
+}
+
+impl Config {
+    /// Reads `path`, or the nearest `opsh.toml` at or above `from`. No file at all is an empty configuration.
+    #[expect(clippy::disallowed_methods, reason = "configuration is read once, before there is a gate")]
+    pub fn load(path: Option<&Path>, from: &Path) -> Result<Config> {
+        let found = match path {
+            Some(path) => Some(path.to_path_buf()),
+            None => from.ancestors().map(|dir| dir.join("opsh.toml")).find(|file| file.is_file()),
+        };
+        let Some(path) = found else { return Ok(Config::default()) };
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            Error::new(Kind::Usage, format!("configuration {} cannot be read", path.display()), error.to_string())
+                .next("opsh --config FILE …     another file")
+        })?;
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
+        Config::parse(&text, &path)
+    }
+
+    /// The configuration that `text` holds; paths in it are relative to the folder of `path`.
+    pub fn parse(text: &str, path: &Path) -> Result<Config> {
+        let bad = |why: String| {
+            let place = format!("configuration {} is not valid", path.display());
+            Error::new(Kind::Usage, place, why)
+        };
+        // toml's own text quotes the line, which may hold a password that somebody wrote there.
+        let file: File = toml::from_str(text).map_err(|error: toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
+            bad(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let hosts =
+            file.host.into_iter().map(|(name, host)| (name.clone(), Arc::new(host.named(name, base)))).collect();
+        let mut config = Config { path: Some(path.to_path_buf()), hosts, stacks: BTreeMap::new() };
+        for (name, stack) in file.stack {
+            config.check_stack(&name, &stack).map_err(bad)?;
+            config.stacks.insert(name.clone(), Arc::new(Stack { name, ..stack }));
+        }
+        Ok(config)
+    }
+
+    fn check_stack(&self, name: &str, stack: &Stack) -> Result<(), String> {
+        if stack.host != LOCAL && !self.hosts.contains_key(&stack.host) {
+            let hint = suggestion(&stack.host, self.host_names());
+            return Err(format!("stack.{name}: no host \"{}\"; {hint}", stack.host));
+        }
+        if !stack.dir.starts_with('/') {
+            return Err(format!("stack.{name}: dir = \"{}\" is not an absolute path", stack.dir));
+        }
+        if stack.compose.files.is_empty() {
+            return Err(format!("stack.{name}: compose.files is empty"));
+        }
+        if let Some(migrate) = &stack.migrate
+            && migrate.preset != "vrcshift"
+        {
+            return Err(format!("stack.{name}: no migration preset \"{}\"; known: vrcshift", migrate.preset));
+        }
+        match stack.probe.iter().find(|probe| !probe.url.starts_with("http://") && !probe.url.starts_with("https://")) {
+            Some(probe) => Err(format!("stack.{name}: probe url \"{}\" is neither http:// nor https://", probe.url)),
+            None => Ok(()),
+        }
+    }
+
+    /// The host of that name, or an error that names the nearest one.
+    pub fn host(&self, name: &str) -> Result<Arc<Host>> {
+        self.hosts.get(name).cloned().ok_or_else(|| self.no_such("host", name, self.host_names()))
+    }
+
+    /// The stack of that name, or an error that names the nearest one.
+    pub fn stack(&self, name: &str) -> Result<Arc<Stack>> {
+        self.stacks.get(name).cloned().ok_or_else(|| self.no_such("stack", name, self.stack_names()))
+    }
+
+    /// Host names in order.
+    pub fn host_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.hosts.keys().map(String::as_str)
+    }
+
+    /// Stack names in order.
+    pub fn stack_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.stacks.keys().map(String::as_str)
+    }
+
+    fn no_such<'a>(&self, what: &str, name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Error {
+        let why = match &self.path {
+            Some(path) => format!("{} (in {})", suggestion(name, names), path.display()),
+            None => "there is no opsh.toml in this folder or above it".into(),
+        };
+        let error = Error::new(Kind::Usage, format!("no {what} \"{name}\""), why);
+        if self.path.is_none() {
+            error.next("opsh --config FILE …     where hosts and stacks are named")
+        } else {
+            error
+        }
+    }
+}
+
+impl Host {
+    fn named(mut self, name: String, base: &Path) -> Host {
+        self.name = name;
+        self.identity = self.identity.map(|path| base.join(path));
+        self.password = self.password.map(|secret| match secret {
+            SecretRef::File(path) => SecretRef::File(base.join(path)),
+            other => other,
+        });
+        self
+    }
+}
+
+impl Stack {
+    /// What opsh knows about a service beyond compose.
+    pub fn service(&self, name: &str) -> Service {
+        self.services.get(name).cloned().unwrap_or_default()
+    }
+
+    /// True when the service holds data: said so, or the database's own service.
+    pub fn is_stateful(&self, service: &str) -> bool {
+        self.service(service).stateful || self.db.as_ref().is_some_and(|db| db.service == service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        [host.prod-1]
+        ssh = "root@203.0.113.10"
+        identity = "keys/id"
+        password = "file:pw"
+        [stack.prod]
+        host = "prod-1"
+        dir = "/opt/vrcshift"
+        compose = { files = ["docker-compose.prod.yml"], env_file = ".env.prod", project = "vrcshift" }
+        db = { service = "db", user = "u", name = "n" }
+        probe = [{ url = "http://127.0.0.1:8080/api" }]
+    "#;
+
+    fn parse(text: &str) -> Result<Config> {
+        Config::parse(text, Path::new("/etc/ops/opsh.toml"))
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file() {
+        let host = parse(GOOD).expect("valid").host("prod-1").expect("there");
+        assert_eq!(host.identity.as_deref(), Some(Path::new("/etc/ops/keys/id")));
+        assert_eq!(host.password, Some(SecretRef::File("/etc/ops/pw".into())));
+        assert!(!host.sandbox, "protected is the default");
+    }
+
+    #[test]
+    fn the_database_service_is_stateful() {
+        let stack = parse(GOOD).expect("valid").stack("prod").expect("there");
+        assert!(stack.is_stateful("db") && !stack.is_stateful("backend"));
+    }
+
+    #[test]
+    fn an_unknown_name_names_the_nearest_one() {
+        let error = parse(GOOD).expect("valid").stack("prdo").expect_err("no such stack");
+        assert!(error.why.contains("did you mean \"prod\"?"), "{error}");
+        assert_eq!(error.kind, Kind::Usage);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, word) in [
+            ("host = \"prod-1\"", "host = \"prod-2\"", "did you mean \"prod-1\"?"),
+            ("/opt/vrcshift", "opt/vrcshift", "not an absolute path"),
+            ("http://127", "ftp://127", "neither http:// nor https://"),
+            ("ssh = ", "shh = ", "shh"),
+        ] {
+            let error = parse(&GOOD.replace(from, to)).expect_err(word);
+            assert!(error.why.contains(word), "{}", error.why);
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_file_is_refused_and_not_repeated() {
+        let error = parse(&GOOD.replace("file:pw", "hunter2")).expect_err("refused");
+        assert!(error.why.contains("a secret is named"), "{}", error.why);
+        assert!(!error.why.contains("hunter2"));
+    }
+}

@@ -1,0 +1,91 @@
+//! Builds the Rhai engine: limits, imports, print to the screen, and errors with their places.
+
+pub mod errors;
+pub mod modules;
+
+use crate::bind::{self, World, values};
+use crate::error::{Error, Kind};
+use crate::interrupt;
+use modules::Modules;
+use rhai::{Dynamic, Engine, EvalAltResult, Module, NativeCallContext, OptimizationLevel};
+use std::rc::Rc;
+
+/// An engine with every verb registered.
+pub fn build(world: &Rc<World>) -> Engine {
+    let mut engine = Engine::new();
+    limit(&mut engine);
+    engine.set_module_resolver(Modules::new(world.sources.clone()));
+    let screen = world.gate.screen().clone();
+    engine.on_print(move |text| screen.print(text));
+    let screen = world.gate.screen().clone();
+    engine.on_debug(move |text, source, position| {
+        screen.say(&format!("debug {}:{position:?}: {text}", source.unwrap_or("")));
+    });
+    engine.on_progress(|_| interrupt::is_interrupted().then(|| "interrupted".into()));
+    register_text(&mut engine, world);
+    engine.register_static_module("args", args(world).into());
+    bind::register(&mut engine, world);
+    engine
+}
+
+fn limit(engine: &mut Engine) {
+    // The optimizer calls native functions while it compiles: `if false { restart() }` would restart.
+    engine.set_optimization_level(OptimizationLevel::None);
+    engine.set_max_strings_interned(0);
+    engine.set_strict_variables(true);
+    engine.set_fail_on_invalid_map_property(true);
+    engine.disable_symbol("eval");
+    // Size limits make `push` linear in the array's length, so only depth is limited; the engine runs on a thread
+    // whose stack holds these depths.
+    engine.set_max_call_levels(128).set_max_expr_depths(256, 128);
+    engine.set_max_modules(200);
+}
+
+/// `print(map)` and string interpolation show what the screen would.
+fn register_text(engine: &mut Engine, world: &Rc<World>) {
+    let screen = world.gate.screen().clone();
+    engine.register_fn("print", move |value: Dynamic| {
+        let text = match value.as_immutable_string_ref() {
+            Ok(text) => text.to_string(),
+            Err(_) => screen.show(&values::to_json(&value)),
+        };
+        screen.print(&text);
+    });
+    let screen = world.gate.screen().clone();
+    engine.register_fn("table", move |value: Dynamic| screen.show(&values::to_json(&value)));
+}
+
+/// `args::need(0, "TAG")`, `args::option("stack", "prod")`, `args::flag("data-loss-ok")`, `args::words()`.
+fn args(world: &Rc<World>) -> Module {
+    let mut module = Module::new();
+    let from = Rc::clone(world);
+    rhai::FuncRegistration::new("need").set_into_module(
+        &mut module,
+        move |context: NativeCallContext<'_>, at: i64, name: &str| -> Result<String, Box<EvalAltResult>> {
+            let at = usize::try_from(at).unwrap_or(usize::MAX);
+            from.need(at, name).map_err(|error| values::thrown(error, context.call_position()))
+        },
+    );
+    let from = Rc::clone(world);
+    rhai::FuncRegistration::new("option").set_into_module(&mut module, move |name: &str, default: &str| -> String {
+        from.args.borrow().options.get(name).cloned().unwrap_or_else(|| default.into())
+    });
+    let from = Rc::clone(world);
+    rhai::FuncRegistration::new("flag")
+        .set_into_module(&mut module, move |name: &str| -> bool { from.args.borrow().flags.contains(name) });
+    let from = Rc::clone(world);
+    rhai::FuncRegistration::new("words").set_into_module(&mut module, move || -> Dynamic {
+        from.args.borrow().words.iter().map(|word| Dynamic::from(word.clone())).collect::<Vec<_>>().into()
+    });
+    module
+}
+
+/// The error of a script that does not parse.
+pub fn unparsable(name: &str, error: &rhai::ParseError) -> Error {
+    let position = error.position();
+    let mut parsed = Error::new(Kind::Usage, format!("{name} does not parse"), error.err_type().to_string());
+    if let (Some(line), column) = (position.line(), position.position().unwrap_or(1)) {
+        parsed.trace.push(crate::error::Place { file: name.into(), line, column });
+    }
+    parsed
+}

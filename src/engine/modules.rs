@@ -1,0 +1,109 @@
+//! Imports: the importing file's own folder first, then the embedded `stdlib/` under `std/`.
+
+use crate::sources::Sources;
+use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+
+/// The embedded standard library.
+const EMBEDDED: &[(&str, &str)] = &[("std/rollout", include_str!("../../stdlib/rollout.rhai"))];
+
+/// Names of the embedded modules.
+pub fn embedded_names() -> impl Iterator<Item = &'static str> {
+    EMBEDDED.iter().map(|(name, _)| *name)
+}
+
+/// Text of an embedded module.
+pub fn embedded(name: &str) -> Option<&'static str> {
+    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+/// Finds, compiles and keeps modules. A module's name is its path, so that errors name the file they are in.
+pub struct Modules {
+    sources: Sources,
+    loaded: RefCell<HashMap<String, Shared<Module>>>,
+    loading: RefCell<Vec<String>>,
+}
+
+impl Modules {
+    /// A resolver that remembers texts in `sources`.
+    pub fn new(sources: Sources) -> Modules {
+        Modules { sources, loaded: RefCell::default(), loading: RefCell::default() }
+    }
+
+    /// Name and text of a module, without running anything.
+    #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
+    fn locate(importer: Option<&str>, path: &str) -> Option<(String, String)> {
+        let built_in = importer.is_some_and(|name| name.starts_with("std/"));
+        if path.starts_with("std/") || built_in {
+            let own = path.trim_start_matches("./");
+            let name = if path.starts_with("std/") { path.to_string() } else { format!("std/{own}") };
+            return embedded(&name).map(|text| (format!("{name}.rhai"), text.to_string()));
+        }
+        let folder = importer.and_then(|name| Path::new(name).parent()).unwrap_or(Path::new("."));
+        let file = tidy(&folder.join(path).with_extension("rhai"));
+        std::fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text))
+    }
+
+    fn load(&self, engine: &Engine, name: &str, text: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
+        self.sources.put(name, text);
+        let inside = |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(name.into(), error, position));
+        let mut ast = engine.compile(text).map_err(|error| inside(error.into()))?;
+        ast.set_source(name);
+        Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(inside)
+    }
+}
+
+/// A path without `.` and `..`, so that one file has one name.
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(tidy.components().next_back(), Some(Component::Normal(_))) => {
+                tidy.pop();
+            }
+            other => tidy.push(other),
+        }
+    }
+    tidy
+}
+
+impl ModuleResolver for Modules {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        importer: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let (name, text) = Modules::locate(importer, path)
+            .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))?;
+        if let Some(module) = self.loaded.borrow().get(&name) {
+            return Ok(module.clone());
+        }
+        if self.loading.borrow().contains(&name) {
+            // Rhai's own resolver overflows the stack here.
+            let cycle = format!("import cycle: {} -> {name}", self.loading.borrow().join(" -> "));
+            return Err(Box::new(EvalAltResult::ErrorRuntime(cycle.into(), position)));
+        }
+        self.loading.borrow_mut().push(name.clone());
+        let module = self.load(engine, &name, &text, position);
+        self.loading.borrow_mut().pop();
+        let module: Shared<Module> = module?.into();
+        self.loaded.borrow_mut().insert(name, module.clone());
+        Ok(module)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_tidied_and_leading_dots_kept() {
+        assert_eq!(tidy(Path::new("a/./b/../c.rhai")), Path::new("a/c.rhai"));
+        assert_eq!(tidy(Path::new("../x.rhai")), Path::new("../x.rhai"));
+    }
+}

@@ -1,0 +1,569 @@
+//! The one door: every effect is one call of [`Gate::perform`]: decide, ask, record, act, record, return.
+//!
+//! The gate knows neither Rhai nor any system; it is handed a future that does the work and a token that the work
+//! cannot be done without.
+
+pub mod clock;
+#[cfg(debug_assertions)]
+mod fault;
+pub mod journal;
+pub mod policy;
+pub mod verb;
+mod wait;
+
+use crate::error::{Error, Kind, Place, Result};
+use crate::screen::{Mark, Screen};
+use journal::{Journal, Record};
+use policy::{Decision, Facts, Mode, Reason};
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use verb::{Class, Verb};
+use wait::{Ended, Io};
+
+/// Proof that the gate decided and recorded: whatever opens a connection, starts a process, writes a file or reads a
+/// clock takes one by reference. Only the gate makes it.
+#[derive(Debug)]
+pub struct Pass {
+    effect: String,
+}
+
+impl Pass {
+    /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
+    pub fn effect(&self) -> &str {
+        &self.effect
+    }
+
+    /// A token for tests of what lies behind the door.
+    #[cfg(test)]
+    pub fn for_tests() -> Pass {
+        Pass { effect: format!("test-{}.1", clock::run_id()) }
+    }
+}
+
+/// Where an effect happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name of the host or stack: `prod-1`, `prod`, `here`.
+    pub name: String,
+    /// Changes need consent.
+    pub protected: bool,
+}
+
+/// One intended performance of a verb.
+#[derive(Clone, Debug)]
+pub struct Effect {
+    /// The verb.
+    pub verb: &'static Verb,
+    /// Its class here: at most the verb's, or `destroy` when the arguments make it so.
+    pub class: Class,
+    /// Where.
+    pub target: Target,
+    /// Arguments, for the record.
+    pub args: Value,
+    /// The arguments as a person reads them: `backend → 79bf821`.
+    pub says: String,
+    /// The line of Rhai that takes it back.
+    pub inverse: Option<String>,
+    /// What is lost, typed by the person who agrees to a destroy.
+    pub lost: Option<String>,
+    /// Where in the script.
+    pub place: Option<Place>,
+    /// How long it may take.
+    pub deadline: Duration,
+}
+
+/// What the work reports.
+#[derive(Debug, Default)]
+pub struct Did {
+    /// The value for the script.
+    pub value: Value,
+    /// For a change: the state is not what it was.
+    pub changed: bool,
+    /// State before, as far as undo needs it.
+    pub before: Value,
+    /// State after, as a second look at the source of truth says.
+    pub after: Value,
+}
+
+impl Did {
+    /// A read's value.
+    pub fn value(value: Value) -> Did {
+        Did { value, ..Did::default() }
+    }
+}
+
+/// What became of an effect that did not fail.
+#[derive(Debug)]
+pub enum Done {
+    /// Performed.
+    Did(Did, Duration),
+    /// Not performed: plan mode.
+    Skipped,
+}
+
+/// An effect that a plan names before anything is done.
+#[derive(Clone, Debug)]
+pub struct Intended {
+    /// The verb.
+    pub verb: &'static Verb,
+    /// Its class with these arguments.
+    pub class: Class,
+    /// Where.
+    pub target: Target,
+    /// As a person reads it.
+    pub says: String,
+    /// What is lost.
+    pub lost: Option<String>,
+}
+
+/// The target of verbs that touch no host: clocks, expectations, probes from this machine.
+pub const HERE: &str = "here";
+
+impl Target {
+    /// [`HERE`].
+    pub fn here() -> Target {
+        Target { name: HERE.into(), protected: false }
+    }
+}
+
+/// What the command line agreed to.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// `--yes`: changes.
+    pub yes: bool,
+    /// `--allow VERB`: these destroys.
+    pub allow: Vec<String>,
+}
+
+/// The door.
+pub struct Gate {
+    mode: Mode,
+    grants: Grants,
+    journal: Result<Journal>,
+    screen: Rc<Screen>,
+    io: Io,
+    run: RefCell<Run>,
+    warned: Cell<bool>,
+}
+
+/// The run that goes on.
+#[derive(Default)]
+struct Run {
+    id: String,
+    effects: u32,
+    consent: BTreeSet<(String, String)>,
+    /// Targets on which a change was skipped: the plan is exact up to there.
+    skipped: BTreeSet<String>,
+}
+
+impl Gate {
+    /// A door in this mode. A journal that could not be opened makes reads go unrecorded and refuses every change.
+    pub fn new(mode: Mode, grants: Grants, journal: Result<Journal>, screen: Rc<Screen>) -> Result<Gate> {
+        let io = Io::start().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
+        Ok(Gate { mode, grants, journal, screen, io, run: RefCell::default(), warned: Cell::new(false) })
+    }
+
+    /// Mode of the run.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The journal, or why there is none.
+    pub fn journal(&self) -> Result<&Journal> {
+        self.journal.as_ref().map_err(Error::clone)
+    }
+
+    /// The screen.
+    pub fn screen(&self) -> &Rc<Screen> {
+        &self.screen
+    }
+
+    /// Id of the run that goes on.
+    pub fn run_id(&self) -> String {
+        self.run.borrow().id.clone()
+    }
+
+    /// Begins a run: consent, counters and skipped targets start anew. `what` and `facts` say what is run.
+    pub fn begin_run(&self, what: &str, facts: Value) {
+        crate::interrupt::clear();
+        *self.run.borrow_mut() = Run { id: clock::run_id(), ..Run::default() };
+        let body = json!({
+            "what": what, "mode": self.mode.word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
+            "yes": self.grants.yes, "allow": self.grants.allow,
+        });
+        self.note("run.start", body);
+    }
+
+    /// Ends the run.
+    pub fn end_run(&self, error: Option<&Error>) {
+        let outcome = match error.map(|error| error.kind) {
+            None => "ok",
+            Some(Kind::Interrupted) => "interrupted",
+            Some(_) => "failed",
+        };
+        self.note("run.end", json!({ "outcome": outcome, "error": error.map(Error::to_json) }));
+    }
+
+    /// Consent covers one typed line at the prompt, never a sitting.
+    pub fn forget_consent(&self) {
+        let mut run = self.run.borrow_mut();
+        run.consent.clear();
+        run.skipped.clear();
+    }
+
+    /// Writes a record that is not an effect. Without a journal it is lost, which [`Gate::perform`] makes plain.
+    pub fn note(&self, kind: &'static str, body: Value) {
+        let run = self.run_id();
+        if let Ok(journal) = &self.journal
+            && let Err(error) =
+                journal.append(&Record { kind, run: &run, effect: None, target: None, class: None, body })
+        {
+            self.warn_unrecorded(&error);
+        }
+    }
+
+    fn warn_unrecorded(&self, error: &Error) {
+        if !self.warned.replace(true) {
+            self.screen.warn(&format!("NOT RECORDED: {error}. Reads go on, changes are refused."));
+        }
+    }
+
+    /// True when a change was skipped on this target in plan mode: what is read there from now on is not what it
+    /// would be.
+    pub fn is_beyond_plan(&self, target: &str) -> bool {
+        let skipped = &self.run.borrow().skipped;
+        // What is judged or waited for here follows from changes anywhere.
+        skipped.contains(target) || (target == HERE && !skipped.is_empty())
+    }
+
+    /// Performs one effect: `work` is called only when policy, a person and the journal allow it.
+    pub fn perform<F>(&self, effect: &Effect, work: impl FnOnce(Pass) -> F) -> Result<Done>
+    where
+        F: Future<Output = Result<Did>> + Send + 'static,
+    {
+        if effect.verb.waits && self.is_beyond_plan(&effect.target.name) {
+            self.screen.effect(
+                Mark::Would,
+                effect.verb.name,
+                &effect.target.name,
+                &format!("would look: {}", effect.says),
+            );
+            return Ok(Done::Skipped);
+        }
+        match self.decide(effect.verb, effect.class, &effect.target) {
+            Decision::Run => {}
+            Decision::Skip => return Ok(self.skip(effect)),
+            Decision::Refuse(reason) => {
+                let refused = refusal(&[(effect.intended(), reason)], self.mode);
+                return Err(self.refused(effect, refused));
+            }
+            Decision::AskYes | Decision::AskLost => {
+                self.ask(&[effect.intended()]).map_err(|error| self.refused(effect, error))?;
+            }
+        }
+        let id = self.next_id();
+        self.begin(effect, &id)?;
+        fault(effect, "begun");
+        self.announce(effect);
+        let started = Instant::now();
+        let future = work(Pass { effect: id.clone() });
+        let label = format!("{}  {}  {}", effect.verb.name, effect.target.name, effect.says);
+        let ended = self.io.wait(future, Some(effect.deadline), |elapsed| self.screen.busy(&label, elapsed));
+        self.screen.idle();
+        let took = started.elapsed();
+        let result = settle(effect, ended);
+        fault(effect, "performed");
+        self.end(effect, &id, &result, took)?;
+        result.map(|did| Done::Did(did, took))
+    }
+
+    fn decide(&self, verb: &Verb, class: Class, target: &Target) -> Decision {
+        let key = (verb.name.to_string(), target.name.clone());
+        policy::decide(Facts {
+            mode: self.mode,
+            class,
+            protected: target.protected,
+            consented: self.run.borrow().consent.contains(&key),
+            terminal: self.screen.options().terminal,
+            yes: self.grants.yes,
+            allowed: self.grants.allow.iter().any(|allowed| allowed == verb.name),
+        })
+    }
+
+    fn skip(&self, effect: &Effect) -> Done {
+        let target = &effect.target.name;
+        if self.run.borrow_mut().skipped.insert(target.clone()) {
+            self.screen.say(&format!("· exact to here on {target}; what follows is what the script would do next"));
+        }
+        let inverse = effect.inverse.as_ref().map_or(String::new(), |line| format!("   undo: {line}"));
+        let says = format!("would: {}{inverse}", effect.says);
+        self.screen.effect(Mark::Would, effect.verb.name, target, &says);
+        Done::Skipped
+    }
+
+    /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question.
+    pub fn authorize(&self, plan: &[Intended]) -> Result<()> {
+        let decided: Vec<(Intended, Decision)> = plan
+            .iter()
+            .map(|intended| (intended.clone(), self.decide(intended.verb, intended.class, &intended.target)))
+            .collect();
+        let refused: Vec<(Intended, Reason)> = decided
+            .iter()
+            .filter_map(|(intended, decision)| match decision {
+                Decision::Refuse(reason) => Some((intended.clone(), *reason)),
+                _ => None,
+            })
+            .collect();
+        if !refused.is_empty() {
+            let error = refusal(&refused, self.mode);
+            self.note("consent", json!({ "given": false, "why": error.why, "plan": in_words(plan) }));
+            return Err(error);
+        }
+        if decided.iter().any(|(_, decision)| matches!(decision, Decision::AskYes | Decision::AskLost)) {
+            return self.ask(plan);
+        }
+        if self.mode == Mode::Apply {
+            self.consent(plan, "command line or sandbox");
+        }
+        Ok(())
+    }
+
+    fn consent(&self, plan: &[Intended], by: &str) {
+        let keys = plan.iter().map(|intended| (intended.verb.name.to_string(), intended.target.name.clone()));
+        self.run.borrow_mut().consent.extend(keys);
+        self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan) }));
+    }
+
+    /// One question for the whole plan. The default is no.
+    fn ask(&self, plan: &[Intended]) -> Result<()> {
+        for intended in plan {
+            self.screen.effect(Mark::Would, intended.verb.name, &intended.target.name, &intended.says);
+        }
+        let asked = |intended: &&Intended| {
+            intended.class == Class::Destroy
+                && self.decide(intended.verb, intended.class, &intended.target) == Decision::AskLost
+        };
+        let lost: Vec<&str> = plan.iter().filter(asked).filter_map(|intended| intended.lost.as_deref()).collect();
+        let typed = lost.first().copied().unwrap_or("y");
+        let question = match lost.as_slice() {
+            [] => "Do this? y or nothing:".to_string(),
+            lost => format!("This loses {}. Type {typed} to do it, or nothing:", lost.join(", ")),
+        };
+        let answer = self.screen.ask(&question);
+        let agreed = answer.as_deref().map(str::trim) == Some(typed);
+        if agreed {
+            self.consent(plan, "person at the terminal");
+            return Ok(());
+        }
+        self.note("consent", json!({ "given": false, "why": "answered no", "plan": in_words(plan) }));
+        Err(Error::new(
+            Kind::Refused,
+            "not done",
+            "the question was not answered with what it asked for; nothing changed",
+        ))
+    }
+
+    fn next_id(&self) -> String {
+        let mut run = self.run.borrow_mut();
+        run.effects += 1;
+        format!("{}.{}", run.id, run.effects)
+    }
+
+    /// Writes what is about to be done; without that record no change is done.
+    fn begin(&self, effect: &Effect, id: &str) -> Result<()> {
+        if effect.class == Class::Read {
+            return Ok(());
+        }
+        let run = self.run_id();
+        let body = json!({
+            "verb": effect.verb.name, "args": effect.args, "says": effect.says, "inverse": effect.inverse,
+            "at": effect.place.as_ref().map(Place::to_string),
+        });
+        let record = Record {
+            kind: "effect.begin",
+            run: &run,
+            effect: Some(id),
+            target: Some(&effect.target.name),
+            class: Some(effect.class),
+            body,
+        };
+        self.journal()?.append(&record).map(|_| ()).map_err(|error| Error {
+            what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
+            ..error
+        })
+    }
+
+    fn announce(&self, effect: &Effect) {
+        if effect.class != Class::Read {
+            self.screen.effect(Mark::Begin, effect.verb.name, &effect.target.name, &effect.says);
+        }
+    }
+
+    /// Writes the one end of an effect. A read writes only this; its loss is said aloud, a change's is an error.
+    fn end(&self, effect: &Effect, id: &str, result: &Result<Did>, took: Duration) -> Result<()> {
+        let mut body = json!({
+            "outcome": outcome(result), "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
+        });
+        match result {
+            Ok(did) => {
+                body["value"] = did.value.clone();
+                if effect.class != Class::Read {
+                    body["changed"] = json!(did.changed);
+                    body["before"] = did.before.clone();
+                    body["after"] = did.after.clone();
+                }
+            }
+            Err(error) => body["error"] = error.to_json(),
+        }
+        if effect.class == Class::Read {
+            body["args"] = effect.args.clone();
+            body["at"] = json!(effect.place.as_ref().map(Place::to_string));
+        } else {
+            let (mark, says) = match result {
+                Ok(did) if did.changed => (Mark::Ok, human(took)),
+                Ok(_) => (Mark::Ok, "nothing to change".to_string()),
+                Err(error) => (Mark::Bad, outcome_words(error)),
+            };
+            self.screen.effect(mark, effect.verb.name, &effect.target.name, &says);
+        }
+        let run = self.run_id();
+        let kind = if effect.class == Class::Read { "effect.read" } else { "effect.end" };
+        let record = Record {
+            kind,
+            run: &run,
+            effect: Some(id),
+            target: Some(&effect.target.name),
+            class: Some(effect.class),
+            body,
+        };
+        let written = self.journal().and_then(|journal| journal.append(&record));
+        match written {
+            Ok(_) => Ok(()),
+            Err(error) if effect.class == Class::Read => {
+                self.warn_unrecorded(&error);
+                Ok(())
+            }
+            Err(error) => Err(Error {
+                what: format!("{} was done on {}, and its end is not recorded", effect.verb.name, effect.target.name),
+                kind: Kind::Journal,
+                ..error
+            }),
+        }
+    }
+
+    fn refused(&self, effect: &Effect, mut error: Error) -> Error {
+        error.host = Some(effect.target.name.clone());
+        if let Some(place) = &effect.place {
+            error.trace = vec![place.clone()];
+        }
+        error
+    }
+}
+
+impl Effect {
+    fn intended(&self) -> Intended {
+        Intended {
+            verb: self.verb,
+            class: self.class,
+            target: self.target.clone(),
+            says: self.says.clone(),
+            lost: self.lost.clone(),
+        }
+    }
+}
+
+fn in_words(plan: &[Intended]) -> Vec<String> {
+    plan.iter().map(|one| format!("{} {} {}", one.verb.name, one.target.name, one.says)).collect()
+}
+
+fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
+    let names: Vec<String> =
+        refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
+    let what = format!("refused: {}", names.join(", "));
+    if mode == Mode::Observe {
+        return Error::new(Kind::Refused, what, "this run only observes; nothing changed")
+            .next("the same line without --observe");
+    }
+    let mut flags: Vec<String> = Vec::new();
+    for (one, reason) in refused {
+        let flag = match reason {
+            Reason::NeedsAllow => format!("--allow {}", one.verb.name),
+            _ => "--yes".to_string(),
+        };
+        if !flags.contains(&flag) {
+            flags.push(flag);
+        }
+    }
+    let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
+    let loses = if lost.is_empty() { String::new() } else { format!("; it loses {}", lost.join(", ")) };
+    let why =
+        format!("there is no terminal to ask at, and {} was not given{loses}; nothing changed", flags.join(" and "));
+    Error::new(Kind::Refused, what, why).next(format!("opsh {} …     agree to it beforehand", flags.join(" ")))
+}
+
+/// The outcome of the work as a result, with what a lost or stopped change means.
+fn settle(effect: &Effect, ended: Ended<Result<Did>>) -> Result<Did> {
+    let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
+    let maybe = if effect.class == Class::Read { "" } else { "; it may have happened, or still be going on" };
+    let error = match ended {
+        Ended::Done(Ok(did)) => return Ok(did),
+        Ended::Done(Err(error)) => error,
+        Ended::Timeout => {
+            let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
+            Error::new(Kind::Timeout, what, why)
+        }
+        Ended::Interrupted => Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}")),
+        Ended::Panicked => Error::new(Kind::Unknown, what, format!("a bug in opsh ended the work{maybe}")),
+    };
+    Err(Error {
+        host: error.host.or_else(|| Some(effect.target.name.clone())),
+        trace: effect.place.iter().cloned().collect(),
+        ..error
+    })
+}
+
+fn outcome(result: &Result<Did>) -> &'static str {
+    match result {
+        Ok(_) => "ok",
+        Err(error) => match error.kind {
+            Kind::Timeout => "timeout",
+            Kind::Interrupted => "interrupted",
+            Kind::Unknown => "unknown",
+            _ => "failed",
+        },
+    }
+}
+
+fn outcome_words(error: &Error) -> String {
+    match error.kind {
+        Kind::Unknown => "outcome unknown: it may have happened".into(),
+        Kind::Timeout | Kind::Interrupted => "stopped waiting: it may have happened".into(),
+        _ => error.why.lines().next().unwrap_or("failed").to_string(),
+    }
+}
+
+/// `0.4 s`, `12 s`, `3 min 5 s`.
+pub fn human(took: Duration) -> String {
+    match took.as_secs() {
+        0..10 => format!("{:.1} s", took.as_secs_f64()),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}
+
+#[cfg(debug_assertions)]
+fn fault(effect: &Effect, point: &str) {
+    if effect.class != Class::Read {
+        fault::strike(point);
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn fault(_: &Effect, _: &str) {}
+
+#[cfg(test)]
+mod tests;

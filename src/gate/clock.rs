@@ -1,0 +1,105 @@
+//! Clocks, boot id, process identity and random names: what a record needs to be placed in time. Home of `jiff`.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::sync::LazyLock;
+
+/// Wall clock, microseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the home of the clock")]
+pub fn wall_us() -> i64 {
+    Timestamp::now().as_microsecond()
+}
+
+/// Clock that never goes back, microseconds since boot, counting sleep.
+pub fn monotonic_us() -> i64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the whole call.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    time.tv_sec * 1_000_000 + time.tv_nsec / 1000
+}
+
+/// `2026-11-24T06:17:43.120000Z`.
+pub fn rfc3339(at_us: i64) -> String {
+    Timestamp::from_microsecond(at_us).map(|at| format!("{at:.6}")).unwrap_or_else(|_| at_us.to_string())
+}
+
+/// `2026-11-24 15:17:43` in this machine's zone.
+pub fn local(at_us: i64) -> String {
+    match Timestamp::from_microsecond(at_us) {
+        Ok(at) => at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => at_us.to_string(),
+    }
+}
+
+/// A new run id, sortable by time: `20261124-061743-k3f9`.
+#[expect(clippy::disallowed_methods, reason = "the home of the clock")]
+pub fn run_id() -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghjkmnpqrstuvwxyz023456789";
+    let mut random = [0u8; 4];
+    // Without randomness the time still tells runs apart.
+    let _ = getrandom::fill(&mut random);
+    let tail: String = random.iter().map(|byte| LETTERS[usize::from(byte % 32)] as char).collect();
+    format!("{}-{tail}", Timestamp::now().strftime("%Y%m%d-%H%M%S"))
+}
+
+/// Id of this boot of the machine.
+pub fn boot() -> &'static str {
+    static BOOT: LazyLock<String> = LazyLock::new(|| {
+        let text = read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        text.trim().to_string()
+    });
+    &BOOT
+}
+
+/// A process, told apart from a later one with the same pid.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id.
+    pub pid: i64,
+    /// Start time in clock ticks since boot.
+    pub start: i64,
+    /// The boot it ran in.
+    pub boot: String,
+}
+
+impl Process {
+    /// opsh itself.
+    pub fn this() -> Process {
+        let pid = i64::from(std::process::id());
+        Process { pid, start: start_of(pid).unwrap_or(0), boot: boot().into() }
+    }
+
+    /// True while it runs.
+    pub fn is_alive(&self) -> bool {
+        self.boot == boot() && start_of(self.pid) == Some(self.start)
+    }
+}
+
+/// Field 22 of `/proc/PID/stat`; the name in field 2 may hold spaces and brackets.
+fn start_of(pid: i64) -> Option<i64> {
+    let text = read(&format!("/proc/{pid}/stat"))?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[expect(clippy::disallowed_methods, reason = "the kernel's own files about this process and boot")]
+fn read(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_a_reused_pid_is_not_it() {
+        let this = Process::this();
+        assert!(this.start > 0 && this.is_alive());
+        assert!(!Process { start: this.start - 1, ..this }.is_alive());
+    }
+
+    #[test]
+    fn times_have_their_documented_form() {
+        assert_eq!(rfc3339(1_795_500_000_123_456), "2026-11-24T06:00:00.123456Z");
+        assert_eq!(run_id().len(), "20261124-061743-k3f9".len());
+    }
+}

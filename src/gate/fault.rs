@@ -1,0 +1,17 @@
+//! Death at a chosen moment, for the tests of the journal's promise. Not compiled into a release.
+//!
+//! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
+//! before it is performed; `performed:3` after it was performed and before its `effect.end`.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+#[expect(clippy::disallowed_methods, reason = "a test decides when this process dies")]
+pub fn strike(point: &str) {
+    static BEGUN: AtomicU32 = AtomicU32::new(0);
+    static PERFORMED: AtomicU32 = AtomicU32::new(0);
+    let count = if point == "begun" { &BEGUN } else { &PERFORMED }.fetch_add(1, Ordering::Relaxed) + 1;
+    if std::env::var("OPSH_TEST_KILL").is_ok_and(|wanted| wanted == format!("{point}:{count}")) {
+        // SAFETY: raising a signal on ourselves has no preconditions.
+        unsafe { libc::raise(libc::SIGKILL) };
+    }
+}

@@ -1,0 +1,137 @@
+//! The door's order: decide, ask, record, act, record.
+
+use super::*;
+use crate::screen::Options;
+
+const READ: Verb = verb("test.read", Class::Read, false);
+const CHANGE: Verb = verb("test.change", Class::Change, false);
+const DESTROY: Verb = verb("test.destroy", Class::Destroy, false);
+const WAIT: Verb = verb("test.wait", Class::Read, true);
+
+const fn verb(name: &'static str, class: Class, waits: bool) -> Verb {
+    Verb { name, class, waits, sig: "f() -> any", doc: "", example: "" }
+}
+
+fn gate(mode: Mode, yes: bool, allow: &[&str]) -> (tempfile::TempDir, Gate) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let screen = Rc::new(Screen::new(Options { json: false, color: false, terminal: false, width: 80 }));
+    let grants = Grants { yes, allow: allow.iter().map(|name| name.to_string()).collect() };
+    let gate = Gate::new(mode, grants, Journal::open(dir.path()), screen).expect("a gate");
+    gate.begin_run("test", Value::Null);
+    (dir, gate)
+}
+
+fn effect(verb: &'static Verb) -> Effect {
+    Effect {
+        verb,
+        class: verb.class,
+        target: Target { name: "prod".into(), protected: true },
+        args: json!({"service": "backend"}),
+        says: "backend".into(),
+        inverse: Some("undo()".into()),
+        lost: (verb.class == Class::Destroy).then(|| "47".to_string()),
+        place: None,
+        deadline: Duration::from_secs(5),
+    }
+}
+
+async fn ok() -> Result<Did> {
+    Ok(Did { changed: true, after: json!("new"), ..Did::default() })
+}
+
+fn kinds(gate: &Gate) -> Vec<String> {
+    gate.journal().expect("open").run("last").expect("read").iter().map(|entry| entry.kind.clone()).collect()
+}
+
+#[test]
+fn a_change_is_recorded_before_it_is_performed() {
+    let (dir, gate) = gate(Mode::Apply, true, &[]);
+    let path = dir.path().to_path_buf();
+    let seen = move |_: Pass| async move {
+        let other = Journal::open(&path).expect("a second look");
+        let entries = other.run("last").expect("read");
+        assert_eq!(entries.last().map(|entry| entry.kind.as_str()), Some("effect.begin"));
+        ok().await
+    };
+    gate.perform(&effect(&CHANGE), seen).expect("performed");
+    assert_eq!(kinds(&gate), ["run.start", "effect.begin", "effect.end"]);
+}
+
+#[test]
+fn a_refused_effect_is_never_performed() {
+    for (verb, mode, yes) in [
+        (&CHANGE, Mode::Apply, false),
+        (&DESTROY, Mode::Apply, true),
+        (&CHANGE, Mode::Observe, true),
+        (&DESTROY, Mode::Observe, true),
+    ] {
+        let (_dir, gate) = gate(mode, yes, &[]);
+        let error = gate.perform(&effect(verb), |_| async { unreachable!("it was refused") }).expect_err("refused");
+        assert_eq!(error.kind, Kind::Refused);
+        assert_eq!(kinds(&gate), ["run.start"]);
+    }
+}
+
+#[test]
+fn a_refusal_names_the_flag_it_lacks() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let error = gate.authorize(&[effect(&CHANGE).intended(), effect(&DESTROY).intended()]).expect_err("refused");
+    assert!(error.why.contains("--allow test.destroy") && !error.why.contains("--yes"), "{}", error.why);
+    assert!(error.why.contains("it loses 47"), "{}", error.why);
+}
+
+#[test]
+fn an_authorized_plan_covers_its_effects_and_nothing_else() {
+    let (_dir, gate) = gate(Mode::Apply, true, &["test.destroy"]);
+    gate.authorize(&[effect(&CHANGE).intended()]).expect("agreed");
+    gate.perform(&effect(&CHANGE), |_| ok()).expect("covered");
+    gate.perform(&effect(&DESTROY), |_| ok()).expect("allowed by the flag");
+    gate.forget_consent();
+    assert!(gate.run.borrow().consent.is_empty());
+}
+
+#[test]
+fn plan_mode_reads_prints_changes_and_waits_for_nothing() {
+    let (_dir, gate) = gate(Mode::Plan, false, &[]);
+    assert!(matches!(gate.perform(&effect(&WAIT), |_| ok()), Ok(Done::Did(..))), "nothing was skipped yet");
+    assert!(matches!(gate.perform(&effect(&CHANGE), |_| async { unreachable!() }), Ok(Done::Skipped)));
+    assert!(matches!(gate.perform(&effect(&READ), |_| ok()), Ok(Done::Did(..))));
+    assert!(matches!(gate.perform(&effect(&WAIT), |_| async { unreachable!() }), Ok(Done::Skipped)));
+    assert!(!kinds(&gate).contains(&"effect.begin".to_string()));
+}
+
+#[test]
+fn every_end_has_its_outcome() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let slow = Effect { deadline: Duration::from_millis(10), ..effect(&CHANGE) };
+    let timeout = gate.perform(&slow, |_| std::future::pending::<Result<Did>>()).expect_err("late");
+    assert_eq!(timeout.kind, Kind::Timeout);
+    assert!(timeout.why.contains("may have happened"), "{}", timeout.why);
+    let lost = gate.perform(&effect(&CHANGE), |_| async { Err(Error::new(Kind::Unknown, "x", "y")) });
+    assert_eq!(lost.expect_err("lost").kind, Kind::Unknown);
+    let bug = gate.perform(&effect(&CHANGE), |_| async { panic!("planted by a test") });
+    assert_eq!(bug.expect_err("panicked").kind, Kind::Unknown);
+    let outcomes: Vec<Value> = gate
+        .journal()
+        .expect("open")
+        .run("last")
+        .expect("read")
+        .iter()
+        .filter(|entry| entry.kind == "effect.end")
+        .map(|entry| entry.body["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["timeout", "unknown", "unknown"]);
+}
+
+#[test]
+fn without_a_journal_reads_go_on_and_changes_do_not() {
+    let screen = Rc::new(Screen::new(Options { json: false, color: false, terminal: false, width: 80 }));
+    let broken = Err(Error::new(Kind::Journal, "journal /x cannot be written", "read-only file system"));
+    let grants = Grants { yes: true, allow: Vec::new() };
+    let gate = Gate::new(Mode::Apply, grants, broken, screen).expect("a gate");
+    gate.begin_run("test", Value::Null);
+    assert!(matches!(gate.perform(&effect(&READ), |_| ok()), Ok(Done::Did(..))));
+    let error =
+        gate.perform(&effect(&CHANGE), |_| async { unreachable!("no record, no change") }).expect_err("refused");
+    assert_eq!(error.kind, Kind::Journal);
+}

@@ -1,0 +1,106 @@
+//! A verb as data: the single source of policy, help, completion and the editor definitions.
+
+use serde::Serialize;
+
+/// What performing a verb can do to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Only looks.
+    Read,
+    /// Sets a state.
+    Change,
+    /// Loses data or service.
+    Destroy,
+}
+
+impl Class {
+    /// The word in help, journal and screen.
+    pub fn word(self) -> &'static str {
+        match self {
+            Class::Read => "read",
+            Class::Change => "change",
+            Class::Destroy => "destroy",
+        }
+    }
+}
+
+/// One native function that scripts call.
+#[derive(Debug)]
+pub struct Verb {
+    /// `system.verb`, unique: `docker.restart`.
+    pub name: &'static str,
+    /// The most that it can do.
+    pub class: Class,
+    /// True for a read that waits for, or judges, the result of earlier changes: after a skipped change it has
+    /// nothing to look at, so plan mode says "would wait" instead of performing it.
+    pub waits: bool,
+    /// `receiver.name(param: type, option?: type) -> result`, as help shows it and as it is registered.
+    pub sig: &'static str,
+    /// What it does, units and ranges, what it returns, how it fails.
+    pub doc: &'static str,
+    /// A line that compiles, run by a test.
+    pub example: &'static str,
+}
+
+/// The parts of a signature.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// `host` in `host.read(…)`, `None` for a global function.
+    pub receiver: Option<&'static str>,
+    /// `http` in `http::get(…)`.
+    pub module: Option<&'static str>,
+    /// The function's name.
+    pub name: &'static str,
+    /// Parameters in order; optional ones last.
+    pub params: Vec<Param>,
+}
+
+/// One parameter of a signature.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Param {
+    /// Its name; it carries the unit.
+    pub name: &'static str,
+    /// The type as written: `string`, `int`, `bool`, `array`, `map`, `any`.
+    pub kind: &'static str,
+    /// True when it may be left out.
+    pub optional: bool,
+}
+
+impl Verb {
+    /// The signature taken apart. A signature that cannot be is a mistake in the verb's constant, found by a test.
+    pub fn signature(&self) -> Signature {
+        let (head, rest) = self.sig.split_once('(').unwrap_or((self.sig, ""));
+        let params = rest.split(") ->").next().unwrap_or("").trim_end_matches(')');
+        let (module, head) = head.split_once("::").map_or((None, head), |(module, name)| (Some(module), name));
+        let (receiver, name) = head.split_once('.').map_or((None, head), |(receiver, name)| (Some(receiver), name));
+        let params = params.split(", ").filter(|text| !text.is_empty()).map(param).collect();
+        Signature { receiver, module, name, params }
+    }
+}
+
+fn param(text: &'static str) -> Param {
+    let (name, kind) = text.split_once(": ").unwrap_or((text, "any"));
+    Param { name: name.trim_end_matches('?'), kind, optional: name.ends_with('?') }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_is_taken_apart() {
+        const VERB: Verb = Verb {
+            name: "docker.logs",
+            class: Class::Read,
+            waits: false,
+            sig: "stack.logs(service: string, options?: map) -> array",
+            doc: "",
+            example: "",
+        };
+        let signature = VERB.signature();
+        assert_eq!((signature.receiver, signature.name), (Some("stack"), "logs"));
+        assert_eq!(signature.params[0], Param { name: "service", kind: "string", optional: false });
+        assert!(signature.params[1].optional);
+    }
+}

@@ -1,0 +1,400 @@
+//! The only writer to the terminal: values, tables, progress, questions, errors. Home of `comfy-table`.
+//!
+//! Results go to standard output; everything else (progress, plans, questions, errors) to standard error, so that
+//! `opsh -e CODE | jq` works. Every line passes [`crate::redact`], and control characters of remote output become
+//! visible instead of acting on the terminal.
+
+use crate::error::Error;
+use crate::redact;
+use crate::sources::Sources;
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::cell::Cell as StdCell;
+use std::io::{BufRead, IsTerminal, Write};
+use std::time::Duration;
+
+/// What kind of screen this is; read once at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Values as JSON lines on standard output, errors as one JSON object on standard error.
+    pub json: bool,
+    /// Colours may be used on standard error.
+    pub color: bool,
+    /// Standard input and standard error are a terminal: somebody can be asked.
+    pub terminal: bool,
+    /// Columns.
+    pub width: u16,
+}
+
+impl Options {
+    /// What the process was started with. `NO_COLOR` and `TERM=dumb` are respected.
+    #[expect(clippy::disallowed_methods, reason = "the terminal's own settings, read once at the start")]
+    pub fn detect(json: bool) -> Options {
+        let stderr = std::io::stderr().is_terminal();
+        let dumb = std::env::var("TERM").is_ok_and(|term| term == "dumb");
+        Options {
+            json,
+            color: stderr && !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            terminal: stderr && std::io::stdin().is_terminal(),
+            width: terminal_width().unwrap_or(100),
+        }
+    }
+}
+
+fn terminal_width() -> Option<u16> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` is a valid winsize for the whole call.
+    let asked = unsafe { libc::ioctl(2, libc::TIOCGWINSZ, &mut size) };
+    (asked == 0 && size.ws_col > 0).then_some(size.ws_col)
+}
+
+/// The screen.
+pub struct Screen {
+    options: Options,
+    busy: StdCell<bool>,
+}
+
+/// Colours of standard error.
+#[derive(Clone, Copy)]
+enum Tone {
+    Red,
+    Green,
+    Yellow,
+    Dim,
+    Bold,
+}
+
+impl Screen {
+    /// A screen with these options.
+    pub fn new(options: Options) -> Screen {
+        Screen { options, busy: StdCell::new(false) }
+    }
+
+    /// What kind of screen it is.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// What a script prints. With `--json` standard output holds only the value, so this goes to standard error.
+    pub fn print(&self, text: &str) {
+        let text = fit(text);
+        if self.options.json { self.to_stderr(&text) } else { self.to_stdout(&text) }
+    }
+
+    /// A line of an export: already redacted when it was recorded, for programs rather than eyes.
+    pub fn raw(&self, line: &str) {
+        self.to_stdout(&redact::clean(line));
+    }
+
+    /// The value of `-e CODE` or of a line at the prompt.
+    pub fn value(&self, value: &Value) {
+        if self.options.json {
+            return self.to_stdout(&redact::clean_json(value.clone()).to_string());
+        }
+        if !value.is_null() {
+            self.to_stdout(&fit(&self.show(value)));
+        }
+    }
+
+    /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
+    pub fn show(&self, value: &Value) -> String {
+        show(value, self.options.width)
+    }
+
+    /// Progress, plans, notes.
+    pub fn say(&self, text: &str) {
+        self.to_stderr(&fit(text));
+    }
+
+    /// A line that must not be overlooked.
+    pub fn warn(&self, text: &str) {
+        self.to_stderr(&self.paint(Tone::Yellow, &fit(text)));
+    }
+
+    /// What is happening to a target: `→ compose.recreate  prod  backend`.
+    pub fn effect(&self, mark: Mark, verb: &str, target: &str, says: &str) {
+        let (sign, tone) = match mark {
+            Mark::Begin => ("→", Tone::Bold),
+            Mark::Ok => ("✓", Tone::Green),
+            Mark::Bad => ("✗", Tone::Red),
+            Mark::Would => ("·", Tone::Dim),
+        };
+        let line = format!("{} {}  {}  {}", self.paint(tone, sign), fit(verb), fit(target), fit(says));
+        self.to_stderr(line.trim_end());
+    }
+
+    /// An error in the form of the manual, or one JSON object with `--json`.
+    pub fn error(&self, error: &Error, sources: &Sources) {
+        if self.options.json {
+            return self.to_stderr(&redact::clean_json(error.to_json()).to_string());
+        }
+        self.to_stderr(&format!("{} {}", self.paint(Tone::Red, "error:"), fit(&error.what)));
+        for (at, place) in error.trace.iter().enumerate() {
+            let arrow = if at == 0 { "  --> " } else { "   in " };
+            self.to_stderr(&fit(&format!("{arrow}{place}")));
+        }
+        // The line that the operator can change: the innermost one outside the built-in modules.
+        let own = error.trace.iter().find(|place| !place.file.starts_with("std/"));
+        if let Some(excerpt) = own.or(error.trace.first()).and_then(|place| sources.excerpt(place)) {
+            self.to_stderr(&fit(&excerpt));
+        }
+        self.labelled("  why: ", &error.why);
+        for (at, line) in error.next.iter().enumerate() {
+            self.labelled(if at == 0 { " next: " } else { "       " }, line);
+        }
+    }
+
+    fn labelled(&self, label: &str, text: &str) {
+        for (at, line) in fit(text).lines().enumerate() {
+            let label: Cow<'_, str> = if at == 0 { label.into() } else { " ".repeat(label.len()).into() };
+            self.to_stderr(&format!("{label}{line}"));
+        }
+    }
+
+    /// Asks and returns the answer without its line end; `None` at the end of input or on Ctrl-C.
+    pub fn ask(&self, question: &str) -> Option<String> {
+        self.idle();
+        let mut stderr = std::io::stderr().lock();
+        let _ = write!(stderr, "{} ", fit(question));
+        let _ = stderr.flush();
+        drop(stderr);
+        let answer = read_line();
+        if answer.is_none() {
+            self.to_stderr("");
+        }
+        answer
+    }
+
+    /// Asks for a secret: no echo.
+    pub fn ask_secret(&self, question: &str) -> Option<redact::Secret> {
+        let _quiet = NoEcho::new();
+        let answer = self.ask(question);
+        self.to_stderr("");
+        answer.map(redact::Secret::new)
+    }
+
+    /// Shows that something takes its time; erased by the next line or by [`Screen::idle`].
+    pub fn busy(&self, what: &str, elapsed: Duration) {
+        if !self.options.terminal || self.options.json || elapsed < Duration::from_millis(300) {
+            return;
+        }
+        const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+        let frame = FRAMES[(elapsed.as_millis() / 100 % 10) as usize];
+        let line = format!("{frame} {} {} s", fit(what), elapsed.as_secs());
+        let short: String = line.chars().take(usize::from(self.options.width.max(20)) - 1).collect();
+        let mut stderr = std::io::stderr().lock();
+        let _ = write!(stderr, "\r\x1b[K{short}");
+        let _ = stderr.flush();
+        self.busy.set(true);
+    }
+
+    /// Erases what [`Screen::busy`] drew.
+    pub fn idle(&self) {
+        if self.busy.replace(false) {
+            let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
+        }
+    }
+
+    fn paint(&self, tone: Tone, text: &str) -> String {
+        if !self.options.color {
+            return text.into();
+        }
+        let code = match tone {
+            Tone::Red => "31;1",
+            Tone::Green => "32",
+            Tone::Yellow => "33",
+            Tone::Dim => "2",
+            Tone::Bold => "1",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    fn to_stdout(&self, text: &str) {
+        self.idle();
+        // A closed pipe is the reader's way to say that it has enough.
+        let _ = writeln!(std::io::stdout().lock(), "{text}");
+    }
+
+    fn to_stderr(&self, text: &str) {
+        self.idle();
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+}
+
+/// The sign before an effect's line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It begins.
+    Begin,
+    /// It ended well.
+    Ok,
+    /// It did not.
+    Bad,
+    /// It would be done, in plan mode.
+    Would,
+}
+
+/// Text that is safe to show: secrets hidden, control and bidirectional characters made visible.
+fn fit(text: &str) -> String {
+    let text = redact::clean(text);
+    if !text.chars().any(is_dangerous) {
+        return text;
+    }
+    text.chars().map(|c| if is_dangerous(c) { visible(c) } else { c.to_string() }).collect()
+}
+
+fn is_dangerous(c: char) -> bool {
+    (c.is_control() && c != '\n' && c != '\t')
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn visible(c: char) -> String {
+    match c {
+        '\r' => String::new(),
+        c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('?').to_string(),
+        c => format!("<{:04x}>", c as u32),
+    }
+}
+
+/// Columns that come first, in this order; the rest follow by name.
+const FIRST: &[&str] = &[
+    "service",
+    "name",
+    "tag",
+    "version",
+    "container",
+    "image",
+    "state",
+    "status",
+    "verdict",
+    "health",
+    "commit",
+    "date",
+];
+
+fn show(value: &Value, width: u16) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width),
+        Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
+        Value::Object(map) => {
+            let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+            let line = |key: &String| format!("{key:longest$}  {}", short(&map[key]));
+            order(map.keys().map(String::as_str).collect())
+                .iter()
+                .map(|key| line(&key.to_string()))
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn order(mut keys: Vec<&str>) -> Vec<&str> {
+    keys.sort_by_key(|key| (FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()), *key));
+    keys.dedup();
+    keys
+}
+
+fn table(items: &[Value], width: u16) -> String {
+    let columns =
+        order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
+    for item in items {
+        table.add_row(columns.iter().map(|column| Cell::new(item.get(column).map(short).unwrap_or_default())));
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(short).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A line of standard input, given up on Ctrl-C.
+fn read_line() -> Option<String> {
+    loop {
+        if crate::interrupt::is_interrupted() {
+            return None;
+        }
+        let mut wait = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+        // SAFETY: `wait` is one valid pollfd for the whole call.
+        if unsafe { libc::poll(&mut wait, 1, 100) } > 0 {
+            break;
+        }
+    }
+    let mut line = String::new();
+    match std::io::stdin().lock().read_line(&mut line) {
+        Ok(0) | Err(_) => None,
+        Ok(_) => Some(line.trim_end_matches(['\n', '\r']).to_string()),
+    }
+}
+
+/// The terminal without echo for as long as this lives.
+struct NoEcho(Option<libc::termios>);
+
+impl NoEcho {
+    fn new() -> NoEcho {
+        // SAFETY: a zeroed termios is a valid value to be overwritten by tcgetattr.
+        let mut old: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: `old` is valid for the call; descriptor 0 may be closed, which the result tells.
+        if unsafe { libc::tcgetattr(0, &mut old) } != 0 {
+            return NoEcho(None);
+        }
+        let mut quiet = old;
+        quiet.c_lflag &= !libc::ECHO;
+        // SAFETY: `quiet` is a valid termios.
+        unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, &quiet) };
+        NoEcho(Some(old))
+    }
+}
+
+impl Drop for NoEcho {
+    fn drop(&mut self) {
+        if let Some(old) = &self.0 {
+            // SAFETY: `old` was filled by tcgetattr.
+            unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, old) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_list_of_maps_is_a_table_with_the_telling_columns_first() {
+        let value = json!([
+            {"state": "running", "service": "backend", "restarts": 0},
+            {"state": "running", "service": "db", "restarts": 12},
+        ]);
+        assert_eq!(show(&value, 80), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
+    }
+
+    #[test]
+    fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
+        assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
+        assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
+    }
+
+    #[test]
+    fn remote_text_cannot_act_on_the_terminal() {
+        assert_eq!(fit("a\x1b]52;c;x\x07b"), "a␛]52;c;x␇b");
+        assert_eq!(fit("a\u{202e}b"), "a<202e>b");
+        assert_eq!(fit("1\r\n2"), "1\n2");
+    }
+}

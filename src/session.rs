@@ -1,0 +1,200 @@
+//! The one API of prompt, scripts and tests: [`Session::eval`] a line, [`Session::run_script`] a file.
+
+pub mod header;
+
+use crate::bind::values;
+use crate::bind::world::{Args, World};
+use crate::config::Config;
+use crate::engine;
+use crate::error::{Error, Kind, Result};
+use crate::gate::journal::Journal;
+use crate::gate::policy::Mode;
+use crate::gate::{Gate, Grants};
+use crate::screen::Screen;
+use crate::sources::Sources;
+use header::Header;
+use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// How a session is started.
+pub struct Options {
+    /// Mode of its runs.
+    pub mode: Mode,
+    /// What the command line agreed to.
+    pub grants: Grants,
+    /// Configuration.
+    pub config: Config,
+    /// Folder of the journal and known hosts.
+    pub state_dir: PathBuf,
+}
+
+/// An engine with its variables, functions and door.
+pub struct Session {
+    engine: Engine,
+    world: Rc<World>,
+    scope: Scope<'static>,
+    functions: AST,
+    lines: usize,
+}
+
+impl Session {
+    /// A session that writes to `screen`.
+    pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
+        let journal = Journal::open(&options.state_dir);
+        let gate = Gate::new(options.mode, options.grants, journal, screen)?;
+        let world = Rc::new(World {
+            gate,
+            config: options.config,
+            sources: Sources::default(),
+            state_dir: options.state_dir,
+            args: Default::default(),
+            logins: Default::default(),
+            engines: Default::default(),
+        });
+        let engine = engine::build(&world);
+        Ok(Session { engine, world, scope: Scope::new(), functions: AST::empty(), lines: 0 })
+    }
+
+    /// Texts of scripts and lines, for showing errors.
+    pub fn sources(&self) -> &Sources {
+        &self.world.sources
+    }
+
+    /// What outlives a line.
+    pub fn world(&self) -> &Rc<World> {
+        &self.world
+    }
+
+    /// The door.
+    pub fn gate(&self) -> &Gate {
+        &self.world.gate
+    }
+
+    /// Evaluates one line or block. Variables and functions live on; a line that fails keeps what it had set before.
+    pub fn eval(&mut self, code: &str) -> Result<Value> {
+        self.lines += 1;
+        let name = format!("line {}", self.lines);
+        self.world.sources.put(&name, code);
+        let mut ast =
+            self.engine.compile_with_scope(&self.scope, code).map_err(|error| engine::unparsable(&name, &error))?;
+        ast.set_source(name.as_str());
+        self.keep_imports(&ast).map_err(|error| engine::errors::translate(&error, &name))?;
+        let mut all = self.functions.clone();
+        all += ast;
+        all.set_source(name.as_str());
+        let result = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &all);
+        all.clear_statements();
+        self.functions = all;
+        self.scope = self.scope.clone_visible();
+        let value = result.map_err(|error| engine::errors::translate(&error, &name))?;
+        if !value.is_unit() {
+            self.scope.set_or_push("it", value.clone());
+        }
+        Ok(values::to_json(&value))
+    }
+
+    /// Imports live in the state of one evaluation; as static modules they live as long as the session.
+    fn keep_imports(&mut self, ast: &AST) -> std::result::Result<(), Box<rhai::EvalAltResult>> {
+        for statement in ast.statements() {
+            let Stmt::Import(import, position) = statement else { continue };
+            let Expr::StringConstant(path, _) = &import.0 else { continue };
+            let module = self.engine.module_resolver().resolve(&self.engine, None, path, *position)?;
+            self.engine.register_static_module(import.1.name.as_str(), module);
+        }
+        Ok(())
+    }
+
+    /// Evaluates `code` as a run of its own: `opsh -e CODE`.
+    pub fn run_code(&mut self, code: &str) -> Result<Value> {
+        self.world.gate.begin_run(&format!("-e {code}"), Value::Null);
+        let result = self.eval(code);
+        self.world.gate.end_run(result.as_ref().err());
+        result
+    }
+
+    /// Runs a script file with its arguments.
+    #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
+    pub fn run_script(&mut self, path: &Path, argv: &[String]) -> Result<Value> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::new(Kind::Usage, format!("script {name} cannot be read"), error.to_string())
+                .next("opsh help     commands and verbs")
+        })?;
+        self.world.sources.put(&name, &text);
+        let header = Header::parse(&text);
+        if argv.iter().any(|word| word == "--help" || word == "-h") {
+            self.world.gate.screen().print(&header.help(&name));
+            return Ok(Value::Null);
+        }
+        let args = header.check(&name, argv)?;
+        let mut ast = self.engine.compile(&text).map_err(|error| engine::unparsable(&name, &error))?;
+        ast.set_source(name.as_str());
+        self.run_compiled(&name, &text, args, &ast)
+    }
+
+    fn run_compiled(&mut self, name: &str, text: &str, args: Args, ast: &AST) -> Result<Value> {
+        let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let facts = json!({
+            "script": name, "sha256": digest, "words": args.words, "options": args.options, "flags": args.flags,
+            "config": self.world.config.path,
+        });
+        let what = std::iter::once(name).chain(args.words.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        *self.world.args.borrow_mut() = args;
+        self.world.gate.begin_run(&what, facts);
+        let result = self
+            .engine
+            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), ast)
+            .map(|value| values::to_json(&value))
+            .map_err(|error| engine::errors::translate(&error, name));
+        self.world.gate.end_run(result.as_ref().err());
+        result
+    }
+
+    /// Begins the run that a sitting at the prompt is.
+    pub fn begin_sitting(&self) {
+        self.world.gate.begin_run("prompt", Value::Null);
+    }
+
+    /// Ends it.
+    pub fn end_sitting(&self) {
+        self.world.gate.end_run(None);
+    }
+
+    /// One line of a sitting: consent covers this line only.
+    pub fn eval_typed(&mut self, code: &str) -> Result<Value> {
+        crate::interrupt::clear();
+        self.world.gate.forget_consent();
+        self.world.gate.note("line", json!({ "text": code }));
+        self.eval(code)
+    }
+
+    /// True when more typing can cure the parse error of `code`.
+    pub fn is_incomplete(&self, code: &str) -> bool {
+        use rhai::{LexError, ParseErrorType as Type};
+        let Err(error) = self.engine.compile_with_scope(&self.scope, code) else { return false };
+        let lines = code.trim_end().lines().count();
+        let at_end = error.position().line().is_none_or(|line| line >= lines)
+            && error
+                .position()
+                .position()
+                .is_none_or(|column| code.trim_end().lines().last().is_none_or(|line| column > line.chars().count()));
+        match error.err_type() {
+            Type::UnexpectedEOF => true,
+            // Only back-tick strings span lines.
+            Type::BadInput(LexError::UnterminatedString) => code.matches('`').count() % 2 == 1,
+            Type::MissingToken(..)
+            | Type::MissingSymbol(..)
+            | Type::ExprExpected(..)
+            | Type::VariableExpected
+            | Type::PropertyExpected
+            | Type::FnMissingBody(..)
+            | Type::FnMissingParams(..)
+            | Type::FnMissingName
+            | Type::MalformedIndexExpr(..) => at_end,
+            _ => false,
+        }
+    }
+}

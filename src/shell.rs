@@ -1,0 +1,77 @@
+//! The prompt. Home of `rustyline`.
+
+use crate::error::{Error, Kind, Result};
+use crate::gate::policy::Mode;
+use crate::session::Session;
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use std::io::IsTerminal;
+
+/// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
+pub fn run(session: &mut Session) -> Result<()> {
+    session.begin_sitting();
+    let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
+    session.end_sitting();
+    result
+}
+
+/// A script on standard input: one unit, the first error ends it.
+fn read_all(session: &mut Session) -> Result<()> {
+    let code = std::io::read_to_string(std::io::stdin())
+        .map_err(|error| Error::new(Kind::Usage, "standard input cannot be read", error.to_string()))?;
+    let value = session.eval_typed(&code)?;
+    session.gate().screen().value(&value);
+    Ok(())
+}
+
+fn sit(session: &mut Session) -> Result<()> {
+    let failed = |error: ReadlineError| Error::new(Kind::Failed, "the prompt failed", error.to_string());
+    let mut editor = DefaultEditor::new().map_err(failed)?;
+    let history = session.world().state_dir.join("history");
+    // A missing history is an empty one.
+    let _ = editor.load_history(&history);
+    session.gate().screen().say("opsh: Rhai with verbs. opsh help lists them, Ctrl-D leaves.");
+    let mut pending = String::new();
+    loop {
+        let prompt = prompt(session, pending.is_empty());
+        match editor.readline(&prompt) {
+            Ok(line) => {
+                pending.push_str(&line);
+                if session.is_incomplete(&pending) {
+                    pending.push('\n');
+                    continue;
+                }
+                let code = std::mem::take(&mut pending);
+                if code.trim().is_empty() {
+                    continue;
+                }
+                // Before it is evaluated: a line that ends opsh is still there the next time.
+                let _ = editor.add_history_entry(code.as_str());
+                let _ = editor.append_history(&history);
+                evaluate(session, &code);
+            }
+            Err(ReadlineError::Interrupted) => pending.clear(),
+            Err(ReadlineError::Eof) => return Ok(()),
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
+fn prompt(session: &Session, fresh: bool) -> String {
+    if !fresh {
+        return "   … ".into();
+    }
+    match session.gate().mode() {
+        Mode::Apply => "opsh › ".into(),
+        mode => format!("opsh ({}) › ", mode.word()),
+    }
+}
+
+fn evaluate(session: &mut Session, code: &str) {
+    let result = session.eval_typed(code);
+    let screen = session.gate().screen().clone();
+    match result {
+        Ok(value) => screen.value(&value),
+        Err(error) => screen.error(&error, session.sources()),
+    }
+}

@@ -1,0 +1,1 @@
+ALTER TABLE shifts ADD COLUMN member_id BIGINT REFERENCES members (id);
