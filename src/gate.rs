@@ -351,7 +351,7 @@ impl Gate {
         let typed = lost.first().copied().unwrap_or("y");
         let question = match lost.as_slice() {
             [] => "Do this? y or nothing:".to_string(),
-            lost => format!("This loses {}. Type {typed} to do it, or nothing:", lost.join(", ")),
+            lost => format!("What is lost: {}. Type {typed} to go on, or nothing:", lost.join("; ")),
         };
         let answer = self.screen.ask(&question);
         let agreed = answer.as_deref().map(str::trim) == Some(typed);
@@ -499,7 +499,7 @@ fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
         }
     }
     let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
-    let loses = if lost.is_empty() { String::new() } else { format!("; it loses {}", lost.join(", ")) };
+    let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
     let why =
         format!("there is no terminal to ask at, and {} was not given{loses}; nothing changed", flags.join(" and "));
     Error::new(Kind::Refused, what, why).next(format!("opsh {} …     agree to it beforehand", flags.join(" ")))

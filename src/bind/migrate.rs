@@ -283,7 +283,7 @@ fn down(call: &Call<'_>) -> Result<Receipt> {
     let says = format!("{} with image {}", list(&plan.versions), short_id(&plan.image_id));
     let args = json!({ "versions": plan.versions, "ledger": plan.ledger, "image_id": plan.image_id });
     let look = Look::at(call.world.stack_target(&stack), says, args).within(600);
-    let lost = format!("migrations {}", list(&plan.versions));
+    let lost = plan.versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
     call.change(Change::of(look).loses(lost), |pass| async move { take_back(&engine, &pass, &stack, &plan).await })
 }
 

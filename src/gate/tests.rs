@@ -77,7 +77,7 @@ fn a_refusal_names_the_flag_it_lacks() {
     let (_dir, gate) = gate(Mode::Apply, true, &[]);
     let error = gate.authorize(&[effect(&CHANGE).intended(), effect(&DESTROY).intended()]).expect_err("refused");
     assert!(error.why.contains("--allow test.destroy") && !error.why.contains("--yes"), "{}", error.why);
-    assert!(error.why.contains("it loses 47"), "{}", error.why);
+    assert!(error.why.contains("what is lost: 47"), "{}", error.why);
 }
 
 #[test]

@@ -1,2 +1,11 @@
 //! The integration tests: one binary, one module per subject.
+#![allow(clippy::disallowed_methods, reason = "tests set the stage that verbs act on, and look at it from outside")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod bans;
+mod cli;
+mod closures;
+mod scripts;
+mod skip;
+mod tidy;
+mod verbs;
