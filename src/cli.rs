@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::policy::Mode;
+use crate::gate::verb::Verb;
 use crate::screen::{Options as ScreenOptions, Screen};
 use crate::session::{Options, Session};
 use crate::shell;
@@ -171,27 +172,19 @@ fn check_verb(name: &str) -> Result<()> {
 
 fn help(screen: &Screen, name: Option<&str>) -> Result<()> {
     let verbs: Vec<_> = bind::all().map(bind::Binding::verb).collect();
-    let Some(name) = name else {
-        let rows: Vec<_> = verbs.iter().map(|verb| row(verb)).collect();
-        screen.print(&screen.show(&rows.into()));
-        return Ok(());
-    };
-    if let Some(verb) = verbs.iter().find(|verb| verb.name == name) {
+    if let Some(verb) = verbs.iter().find(|verb| Some(verb.name) == name) {
         screen.print(&format!("{}     {}\n\n{}\n\nexample: {}", verb.sig, verb.class.word(), verb.doc, verb.example));
         return Ok(());
     }
-    let rows: Vec<_> =
-        verbs.iter().filter(|verb| verb.name.split('.').next() == Some(name)).map(|verb| row(verb)).collect();
-    if rows.is_empty() {
+    let of_system = |verb: &&&Verb| name.is_none_or(|name| verb.name.split('.').next() == Some(name));
+    let row = |verb: &&Verb| [verb.name, verb.class.word(), verb.sig].map(String::from).to_vec();
+    let rows: Vec<_> = verbs.iter().filter(of_system).map(row).collect();
+    if let (Some(name), true) = (name, rows.is_empty()) {
         return check_verb(name);
     }
-    screen.print(&screen.show(&rows.into()));
+    screen.table(&["verb", "class", "call"], rows);
+    screen.print("\nopsh help VERB explains one; stack(NAME) and host(NAME) are where scripts start");
     Ok(())
-}
-
-fn row(verb: &crate::gate::verb::Verb) -> serde_json::Value {
-    let first = verb.doc.split_inclusive(['.', ';']).next().unwrap_or(verb.doc);
-    serde_json::json!({ "name": verb.name, "state": verb.class.word(), "what": first, "zcall": verb.sig })
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the program was started")]

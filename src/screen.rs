@@ -37,7 +37,8 @@ impl Options {
             json,
             color: stderr && !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             terminal: stderr && std::io::stdin().is_terminal(),
-            width: terminal_width().unwrap_or(100),
+            // A table that goes into a pipe or a file is not folded: grep wants whole lines.
+            width: terminal_width().unwrap_or(1000),
         }
     }
 }
@@ -45,7 +46,7 @@ impl Options {
 fn terminal_width() -> Option<u16> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: `size` is a valid winsize for the whole call.
-    let asked = unsafe { libc::ioctl(2, libc::TIOCGWINSZ, &mut size) };
+    let asked = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &mut size) };
     (asked == 0 && size.ws_col > 0).then_some(size.ws_col)
 }
 
@@ -100,6 +101,11 @@ impl Screen {
     /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
     pub fn show(&self, value: &Value) -> String {
         show(value, self.options.width)
+    }
+
+    /// Rows under headings, in the order given.
+    pub fn table(&self, columns: &[&str], rows: Vec<Vec<String>>) {
+        self.print(&lines_of(columns, rows, self.options.width));
     }
 
     /// Progress, plans, notes.
@@ -301,12 +307,16 @@ fn order(mut keys: Vec<&str>) -> Vec<&str> {
 fn table(items: &[Value], width: u16) -> String {
     let columns =
         order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
+    let row = |item: &Value| columns.iter().map(|column| item.get(column).map(short).unwrap_or_default()).collect();
+    lines_of(&columns, items.iter().map(row).collect(), width)
+}
+
+/// Rows under their headings, fitted to the width.
+fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
-    for item in items {
-        table.add_row(columns.iter().map(|column| Cell::new(item.get(column).map(short).unwrap_or_default())));
-    }
+    table.add_rows(rows);
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

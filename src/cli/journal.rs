@@ -49,19 +49,22 @@ fn list(runs: &[RunLine], screen: &Screen) {
     if screen.options().json {
         return runs.iter().for_each(|run| screen.value(&run_json(run)));
     }
-    let rows: Vec<Value> = runs
-        .iter()
-        .map(|run| {
-            let outcome = if run.unknown > 0 {
-                format!("{}, {} may have happened", run.outcome, run.unknown)
-            } else {
-                run.outcome.clone()
-            };
-            json!({ "name": run.run, "date": clock::local(run.at_us), "state": outcome, "what": run.what,
-                    "changes": run.changes, "mode": run.mode, "by": run.actor })
-        })
-        .collect();
-    screen.print(&if rows.is_empty() { "no runs yet".into() } else { screen.show(&rows.into()) });
+    if runs.is_empty() {
+        return screen.print("no runs yet");
+    }
+    let row = |run: &RunLine| {
+        let open = if run.unknown > 0 { format!(", {} may have happened", run.unknown) } else { String::new() };
+        let outcome = format!("{}{open}", run.outcome);
+        vec![
+            run.run.clone(),
+            clock::local(run.at_us),
+            outcome,
+            run.changes.to_string(),
+            run.mode.clone(),
+            run.what.clone(),
+        ]
+    };
+    screen.table(&["run", "when", "outcome", "changes", "mode", "what"], runs.iter().map(row).collect());
 }
 
 fn run_json(run: &RunLine) -> Value {
