@@ -60,7 +60,7 @@ enum Command {
         /// `docker.restart`, or a system such as `docker`
         name: Option<String>,
     },
-    /// What was done: list, show RUN, verify, export RUN
+    /// What was done: list, show RUN, settle RUN SAW, verify, export RUN
     #[command(subcommand)]
     Journal(journal::Command),
     /// Host keys: adopt NAME
@@ -149,10 +149,13 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
 /// What an earlier opsh began and did not end: it may have happened.
 fn unsettled(session: &Session, screen: &Screen) {
     let Ok(open) = session.gate().journal().and_then(|journal| journal.unsettled()) else { return };
+    if open.len() > 3 {
+        screen.warn(&format!("{} changes may have happened; the newest:", open.len()));
+    }
     for entry in open.iter().take(3) {
         let text = |key: &str| entry.body.get(key).and_then(|value| value.as_str()).unwrap_or("").to_string();
         screen.warn(&format!(
-            "may have happened: {} on {}  {}  (opsh journal show {})",
+            "may have happened: {} on {}  {}  (opsh journal show {}, then settle)",
             text("verb"),
             entry.target.as_deref().unwrap_or("?"),
             text("says"),

@@ -155,7 +155,8 @@ pub struct Gate {
 struct Run {
     id: String,
     effects: u32,
-    consent: BTreeSet<(String, String)>,
+    /// Verb, target, and for a destroy what is lost: consent to lose one thing is not consent to lose another.
+    consent: BTreeSet<(String, String, Option<String>)>,
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
 }
@@ -200,11 +201,7 @@ impl Gate {
 
     /// Ends the run.
     pub fn end_run(&self, error: Option<&Error>) {
-        let outcome = match error.map(|error| error.kind) {
-            None => "ok",
-            Some(Kind::Interrupted) => "interrupted",
-            Some(_) => "failed",
-        };
+        let outcome = error.map_or("ok", |error| outcome(error.kind));
         self.note("run.end", json!({ "outcome": outcome, "error": error.map(Error::to_json) }));
     }
 
@@ -254,7 +251,7 @@ impl Gate {
             );
             return Ok(Done::Skipped);
         }
-        match self.decide(effect.verb, effect.class, &effect.target) {
+        match self.decide(&effect.intended()) {
             Decision::Run => {}
             Decision::Skip => return Ok(self.skip(effect)),
             Decision::Refuse(reason) => {
@@ -275,22 +272,21 @@ impl Gate {
         let ended = self.io.wait(future, Some(effect.deadline), |elapsed| self.screen.busy(&label, elapsed));
         self.screen.idle();
         let took = started.elapsed();
-        let result = settle(effect, ended);
+        let (outcome, result) = settle(effect, ended);
         fault(effect, "performed");
-        self.end(effect, &id, &result, took)?;
+        self.end(effect, &id, outcome, &result, took)?;
         result.map(|did| Done::Did(did, took))
     }
 
-    fn decide(&self, verb: &Verb, class: Class, target: &Target) -> Decision {
-        let key = (verb.name.to_string(), target.name.clone());
+    fn decide(&self, one: &Intended) -> Decision {
         policy::decide(Facts {
             mode: self.mode,
-            class,
-            protected: target.protected,
-            consented: self.run.borrow().consent.contains(&key),
+            class: one.class,
+            protected: one.target.protected,
+            consented: self.run.borrow().consent.contains(&one.key()),
             terminal: self.screen.options().terminal,
             yes: self.grants.yes,
-            allowed: self.grants.allow.iter().any(|allowed| allowed == verb.name),
+            allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
         })
     }
 
@@ -307,10 +303,8 @@ impl Gate {
 
     /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question.
     pub fn authorize(&self, plan: &[Intended]) -> Result<()> {
-        let decided: Vec<(Intended, Decision)> = plan
-            .iter()
-            .map(|intended| (intended.clone(), self.decide(intended.verb, intended.class, &intended.target)))
-            .collect();
+        let decided: Vec<(Intended, Decision)> =
+            plan.iter().map(|intended| (intended.clone(), self.decide(intended))).collect();
         let refused: Vec<(Intended, Reason)> = decided
             .iter()
             .filter_map(|(intended, decision)| match decision {
@@ -333,8 +327,7 @@ impl Gate {
     }
 
     fn consent(&self, plan: &[Intended], by: &str) {
-        let keys = plan.iter().map(|intended| (intended.verb.name.to_string(), intended.target.name.clone()));
-        self.run.borrow_mut().consent.extend(keys);
+        self.run.borrow_mut().consent.extend(plan.iter().map(Intended::key));
         self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan) }));
     }
 
@@ -343,10 +336,8 @@ impl Gate {
         for intended in plan {
             self.screen.effect(Mark::Would, intended.verb.name, &intended.target.name, &intended.says);
         }
-        let asked = |intended: &&Intended| {
-            intended.class == Class::Destroy
-                && self.decide(intended.verb, intended.class, &intended.target) == Decision::AskLost
-        };
+        let asked =
+            |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
         let lost: Vec<&str> = plan.iter().filter(asked).filter_map(|intended| intended.lost.as_deref()).collect();
         let typed = lost.first().copied().unwrap_or("y");
         let question = match lost.as_slice() {
@@ -404,9 +395,9 @@ impl Gate {
     }
 
     /// Writes the one end of an effect. A read writes only this; its loss is said aloud, a change's is an error.
-    fn end(&self, effect: &Effect, id: &str, result: &Result<Did>, took: Duration) -> Result<()> {
+    fn end(&self, effect: &Effect, id: &str, outcome: &str, result: &Result<Did>, took: Duration) -> Result<()> {
         let mut body = json!({
-            "outcome": outcome(result), "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
+            "outcome": outcome, "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
         });
         match result {
             Ok(did) => {
@@ -476,6 +467,13 @@ impl Effect {
     }
 }
 
+impl Intended {
+    fn key(&self) -> (String, String, Option<String>) {
+        let lost = self.lost.clone().filter(|_| self.class == Class::Destroy);
+        (self.verb.name.to_string(), self.target.name.clone(), lost)
+    }
+}
+
 fn in_words(plan: &[Intended]) -> Vec<String> {
     plan.iter().map(|one| format!("{} {} {}", one.verb.name, one.target.name, one.says)).collect()
 }
@@ -505,36 +503,32 @@ fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
     Error::new(Kind::Refused, what, why).next(format!("opsh {} …     agree to it beforehand", flags.join(" ")))
 }
 
-/// The outcome of the work as a result, with what a lost or stopped change means.
-fn settle(effect: &Effect, ended: Ended<Result<Did>>) -> Result<Did> {
+/// The outcome of the work in one word and as a result, with what a lost or stopped change means.
+fn settle(effect: &Effect, ended: Ended<Result<Did>>) -> (&'static str, Result<Did>) {
     let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
-    let maybe = if effect.class == Class::Read { "" } else { "; it may have happened, or still be going on" };
-    let error = match ended {
-        Ended::Done(Ok(did)) => return Ok(did),
-        Ended::Done(Err(error)) => error,
+    let reads = effect.class == Class::Read;
+    let maybe = if reads { "" } else { "; it may have happened, or still be going on" };
+    let (outcome, error) = match ended {
+        Ended::Done(Ok(did)) => return ("ok", Ok(did)),
+        Ended::Done(Err(error)) => (outcome(error.kind), error),
         Ended::Timeout => {
             let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
-            Error::new(Kind::Timeout, what, why)
+            // A change that we stopped waiting for is not a failure: nobody knows.
+            ("timeout", Error::new(if reads { Kind::Timeout } else { Kind::Unknown }, what, why))
         }
-        Ended::Interrupted => Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}")),
-        Ended::Panicked => Error::new(Kind::Unknown, what, format!("a bug in opsh ended the work{maybe}")),
+        Ended::Interrupted => ("interrupted", Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}"))),
+        Ended::Panicked => ("unknown", Error::new(Kind::Unknown, what, format!("a bug in opsh ended the work{maybe}"))),
     };
-    Err(Error {
-        host: error.host.or_else(|| Some(effect.target.name.clone())),
-        trace: effect.place.iter().cloned().collect(),
-        ..error
-    })
+    let host = error.host.or_else(|| Some(effect.target.name.clone()));
+    (outcome, Err(Error { host, trace: effect.place.iter().cloned().collect(), ..error }))
 }
 
-fn outcome(result: &Result<Did>) -> &'static str {
-    match result {
-        Ok(_) => "ok",
-        Err(error) => match error.kind {
-            Kind::Timeout => "timeout",
-            Kind::Interrupted => "interrupted",
-            Kind::Unknown => "unknown",
-            _ => "failed",
-        },
+fn outcome(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Timeout => "timeout",
+        Kind::Interrupted => "interrupted",
+        Kind::Unknown => "unknown",
+        _ => "failed",
     }
 }
 

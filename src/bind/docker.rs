@@ -226,6 +226,10 @@ pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
         );
         Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
             .next(format!("stack(\"{}\").ps()     what runs", stack.name))
+            .next(format!(
+                "stack(\"{}\").recreate(\"{service}\")     make it from the image that compose names",
+                stack.name
+            ))
     })
 }
 

@@ -21,6 +21,13 @@ pub enum Command {
         /// Run id, the beginning or end of one, or `last`
         run: String,
     },
+    /// Say what became of a run's changes that may have happened, after looking
+    Settle {
+        /// Run id, the beginning or end of one, or `last`
+        run: String,
+        /// What was seen, for the record
+        saw: String,
+    },
     /// Check every record against the chain
     Verify,
     /// Every record of one run as JSON lines
@@ -35,6 +42,10 @@ pub fn run(command: &Command, state_dir: &Path, screen: &Screen) -> Result<()> {
     match command {
         Command::List { limit } => list(&journal.runs(*limit)?, screen),
         Command::Show { run } => show(&journal.run(run)?, screen),
+        Command::Settle { run, saw } => {
+            let count = journal.settle(run, saw)?;
+            screen.print(&format!("{count} change(s) settled"));
+        }
         Command::Verify => verify(&journal, screen)?,
         Command::Export { run } => {
             for entry in journal.run(run)? {
@@ -110,6 +121,7 @@ fn lines(entry: &Entry) -> Vec<String> {
             let args = entry.body.get("args").map_or(String::new(), short);
             vec![format!("{at}  {:7}  {}  {target}  {args}{took}{bad}", class(entry), text("verb"))]
         }
+        "effect.settled" => vec![format!("{at}  settled  {target}  {}", text("saw"))],
         "consent" => {
             let given = entry.body.get("given").and_then(Value::as_bool).unwrap_or(false);
             let by = if given { format!("given by {}", text("by")) } else { format!("not given: {}", text("why")) };

@@ -57,7 +57,7 @@ CREATE TRIGGER journal_no_gap BEFORE INSERT ON journal
 /// What is to be written.
 #[derive(Debug)]
 pub struct Record<'a> {
-    /// `run.start`, `run.end`, `effect.begin`, `effect.end`, `consent`, `note`, `hostkey.adopt`.
+    /// `run.start`, `run.end`, `effect.begin`, `effect.end`, `effect.read`, `effect.settled`, `consent`, `note`, ….
     pub kind: &'static str,
     /// The run it belongs to.
     pub run: &'a str,
@@ -263,7 +263,9 @@ impl Journal {
                     coalesce((SELECT json_extract(e.body, '$.outcome') FROM journal e WHERE e.run = s.run AND e.kind = 'run.end'), 'running'),
                     (SELECT count(*) FROM journal c WHERE c.run = s.run AND c.kind = 'effect.begin' AND c.class <> 'read'),
                     (SELECT count(*) FROM journal u WHERE u.run = s.run AND u.kind = 'effect.end'
-                        AND json_extract(u.body, '$.outcome') = 'unknown')
+                        AND json_extract(u.body, '$.outcome') IN ('unknown', 'timeout', 'interrupted')
+                        AND u.class IS NOT 'read'
+                        AND NOT EXISTS (SELECT 1 FROM journal t WHERE t.effect = u.effect AND t.kind = 'effect.settled'))
              FROM journal s WHERE s.kind = 'run.start' ORDER BY s.seq DESC LIMIT ?1",
             params![limit as i64],
             |row| {
@@ -324,13 +326,13 @@ impl Journal {
                 return bad("its contents were changed");
             }
             if let Some(effect) = &entry.effect
-                && entry.kind != "effect.read"
+                && ["effect.begin", "effect.end"].contains(&entry.kind.as_str())
             {
                 let count = ends.entry(effect.as_str()).or_insert((0, 0));
-                match entry.kind.as_str() {
-                    "effect.begin" => count.0 += 1,
-                    "effect.end" => count.1 += 1,
-                    _ => {}
+                if entry.kind == "effect.begin" {
+                    count.0 += 1
+                } else {
+                    count.1 += 1
                 }
                 if count.0 != 1 || count.1 > 1 {
                     return bad("its effect was not begun exactly once, or ended twice");
@@ -342,11 +344,31 @@ impl Journal {
         Ok(Verified { records: entries.len() as i64, effects: ends.len() as i64, open })
     }
 
+    /// A person looked and says what became of the open changes of a run; returns how many there were.
+    pub fn settle(&self, id: &str, saw: &str) -> Result<usize> {
+        let run = self.resolve(id)?;
+        let open: Vec<Entry> = self.unsettled()?.into_iter().filter(|entry| entry.run == run).collect();
+        for entry in &open {
+            let record = Record {
+                kind: "effect.settled",
+                run: &run,
+                effect: entry.effect.as_deref(),
+                target: entry.target.as_deref(),
+                class: None,
+                body: json!({ "saw": saw }),
+            };
+            self.append(&record)?;
+        }
+        Ok(open.len())
+    }
+
     /// Changes that began and whose outcome nobody knows, newest first: they may have happened.
     pub fn unsettled(&self) -> Result<Vec<Entry>> {
         let sql = format!(
             "{SELECT} b WHERE b.kind = 'effect.begin' AND b.class <> 'read' AND EXISTS (SELECT 1 FROM journal e
-             WHERE e.effect = b.effect AND e.kind = 'effect.end' AND json_extract(e.body, '$.outcome') = 'unknown')
+             WHERE e.effect = b.effect AND e.kind = 'effect.end'
+                AND json_extract(e.body, '$.outcome') IN ('unknown', 'timeout', 'interrupted'))
+             AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.effect = b.effect AND s.kind = 'effect.settled')
              ORDER BY b.seq DESC"
         );
         self.read(&sql, params![], entry)
@@ -593,6 +615,10 @@ mod tests {
             assert_eq!(again.verify().expect("whole"), Verified { records: 4, effects: 1, open: 0 });
             assert_eq!(again.runs(9).expect("read")[0].outcome, "killed");
         }
+        let again = Journal::open(dir.path()).expect("opens");
+        assert_eq!(again.settle("r1", "it runs the old image").expect("settled"), 1);
+        assert!(again.unsettled().expect("read").is_empty());
+        assert_eq!(again.verify().expect("whole").records, 5);
     }
 
     #[test]
