@@ -135,6 +135,12 @@ fn register_one(
                 FuncRegistration::new(signature.name).set_into_module_raw(module, types, func);
             }
             None => {
+                // Rhai's own functions win by their exact types: its `sleep(int)` ignores Ctrl-C and leaves no record.
+                if let ([Param { kind: "int", .. }], None) = (signature.params.as_slice(), signature.receiver) {
+                    for exact in [TypeId::of::<i64>(), TypeId::of::<f64>()] {
+                        engine.register_raw_fn(signature.name, [exact], perform.clone());
+                    }
+                }
                 engine.register_raw_fn(signature.name, types, perform);
             }
         }

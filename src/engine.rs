@@ -7,7 +7,7 @@ use crate::bind::{self, World, values};
 use crate::error::{Error, Kind};
 use crate::interrupt;
 use modules::Modules;
-use rhai::{Dynamic, Engine, EvalAltResult, Module, NativeCallContext, OptimizationLevel};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Module, NativeCallContext, OptimizationLevel};
 use std::rc::Rc;
 
 /// An engine with every verb registered.
@@ -41,18 +41,17 @@ fn limit(engine: &mut Engine) {
     engine.set_max_modules(200);
 }
 
-/// `print(map)` and string interpolation show what the screen would.
+/// `print(map)` shows what the screen would, and `table(value)` is that as text. Rhai's own `print` of a list or map
+/// would win by its exact type; what a `print` returns is what `on_print` is given.
 fn register_text(engine: &mut Engine, world: &Rc<World>) {
     let screen = world.gate.screen().clone();
-    engine.register_fn("print", move |value: Dynamic| {
-        let text = match value.as_immutable_string_ref() {
-            Ok(text) => text.to_string(),
-            Err(_) => screen.show(&values::to_json(&value)),
-        };
-        screen.print(&text);
-    });
-    let screen = world.gate.screen().clone();
-    engine.register_fn("table", move |value: Dynamic| screen.show(&values::to_json(&value)));
+    let show = move |value: Dynamic| screen.show(&values::to_json(&value));
+    let shown = show.clone();
+    engine.register_fn("print", move |map: Map| shown(map.into()));
+    let shown = show.clone();
+    engine.register_fn("print", move |list: Array| shown(list.into()));
+    engine.register_fn("print", show.clone());
+    engine.register_fn("table", show);
 }
 
 /// `args::need(0, "TAG")`, `args::option("stack", "prod")`, `args::flag("data-loss-ok")`, `args::words()`.

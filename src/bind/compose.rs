@@ -33,7 +33,8 @@ const BUILD: Verb = Verb {
     sig: "stack.build(service: string, commit: string) -> receipt",
     doc: "Builds a service's image from a commit (40 hex), in a clean work tree beside the checkout, while the old \
           one serves; nothing that runs and no tag in use is touched. The image is labelled with the commit and kept \
-          as `PROJECT_SERVICE:opsh-COMMIT`; `after` is its id. Runs detached on the host. Deadline 1800 s.",
+          as `PROJECT_SERVICE:opsh-COMMIT`; `after` is its id. Runs detached on the host. Fails \
+          with `failed` and the end of what compose said, or `unknown` when the link is lost. Deadline 1800 s.",
     example: r#"stack("prod").build("backend", "0123456789012345678901234567890123456789")"#,
 };
 
@@ -225,9 +226,13 @@ fn config(call: &Call<'_>) -> Result<Dynamic> {
 
 /// $1 checkout, $2 work tree, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 $8 names that
 /// compose may have given the image, then the compose words.
+///
+/// One build at a time: a second one would remove the tree and the names that the first, whose opsh may be gone, works
+/// with. The lock is on the checkout's directory, which every account of the stack can open.
 const BUILD_SCRIPT: &str = r#"set -eu
 dir=$1 tree=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 other=$8
 shift 8
+if command -v flock >/dev/null; then exec 9<"$dir"; flock 9; fi
 leave() { git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :; docker image rm "$built" "$other" >/dev/null 2>&1 || :; }
 git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :
 git -C "$dir" worktree prune

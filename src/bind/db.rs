@@ -1,7 +1,8 @@
 //! SQL through the database container's own `psql`: nothing to install, no port to open, no password to carry.
 //!
 //! The statement and its parameters travel on standard input as psql variables, so nothing of them stands in an argv
-//! and nothing in them is a psql command; it runs in a READ ONLY transaction with a statement and a lock timeout.
+//! and nothing in them is a psql command; it runs in a READ ONLY transaction with a statement and a lock timeout, which
+//! it cannot end, and which is rolled back.
 
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
@@ -87,8 +88,10 @@ pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -
         .collect()
 }
 
-/// What psql reads. Each row comes back as one line of JSON; `\gexec` sends the statement to the server as it is,
-/// so psql never looks into it.
+/// What psql reads. Each row comes back as one line of JSON; the statement is the value of a setting until the server
+/// executes it, so psql never looks into it. Inside a DO the server refuses to end a transaction: a COMMIT that is
+/// smuggled past [`check`] is an error. The ROLLBACK is for what PostgreSQL before 16 lets a READ ONLY transaction
+/// write: large objects.
 fn script(sql: &str, params: &[Value]) -> Result<String, String> {
     let mut lines = vec![
         "BEGIN READ ONLY;".to_string(),
@@ -104,11 +107,13 @@ fn script(sql: &str, params: &[Value]) -> Result<String, String> {
         "\\set q {}",
         variable(&format!("PREPARE opsh AS SELECT row_to_json(opsh) FROM (\n{text}\n) AS opsh"))?
     ));
-    lines.push("SELECT :'q' \\gexec".into());
+    lines.push("\\set SHOW_CONTEXT never".into());
+    lines.push("SELECT set_config('opsh.q', :'q', true) AS q \\gset".into());
+    lines.push("DO 'BEGIN EXECUTE current_setting(''opsh.q''); END';".into());
     let nulls: Vec<String> =
         params.iter().zip(names).map(|(param, name)| if param.is_null() { "NULL".into() } else { name }).collect();
     lines.push(if nulls.is_empty() { "EXECUTE opsh;".into() } else { format!("EXECUTE opsh({});", nulls.join(", ")) });
-    lines.push("COMMIT;".into());
+    lines.push("ROLLBACK;".into());
     Ok(lines.join("\n") + "\n")
 }
 
@@ -131,8 +136,8 @@ fn variable(text: &str) -> Result<String, String> {
     Ok(format!("'{escaped}'"))
 }
 
-/// Ok for exactly one statement of a kind that returns rows. The transaction is READ ONLY besides: this only keeps a
-/// second statement from ending it.
+/// Ok for exactly one statement of a kind that returns rows. This is for a clear error, not for safety: the server reads
+/// strings, comments and names by more rules than these.
 fn check(sql: &str) -> Result<(), String> {
     let text = sql.trim();
     let first = text.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("").to_ascii_uppercase();

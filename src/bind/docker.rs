@@ -54,7 +54,7 @@ const PS: Verb = Verb {
     waits: false,
     sig: "stack.ps() -> array",
     doc: "The stack's containers, stopped ones too: `service`, `container`, `image`, `state`, `health`, `restarts`, \
-          `since` (seconds since it started or stopped, as Docker words it).",
+          `since` (seconds since it started or stopped, as Docker words it). Fails as `stack.docker`.",
     example: r#"stack("prod").ps()"#,
 };
 
@@ -76,7 +76,8 @@ const LOGS: Verb = Verb {
     waits: false,
     sig: "stack.logs(service: string, options?: map) -> array",
     doc: "The service's newest log lines, `#{ at, stream, text }`, oldest first. Options: `tail` (1 to 100000 lines, \
-          default 100), `since_s` (only the last so many seconds).",
+          default 100), `since_s` (0 to 4294967295: only the last so many seconds). Fails with `not_found` when \
+          the service has no container.",
     example: r#"stack("prod").logs("backend", #{ tail: 50 })"#,
 };
 
@@ -85,7 +86,8 @@ const IMAGE: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.image(reference: string) -> map",
-    doc: "An image on the stack's host: `id`, `tags`, `revision`, `created`, `size_bytes`; `()` when it is not there.",
+    doc: "An image on the stack's host: `id`, `tags`, `revision`, `created`, `size_bytes`; `()` when it is not there. \
+          Fails as `stack.docker`.",
     example: r#"stack("prod").image("postgres:16-alpine")"#,
 };
 
@@ -95,7 +97,7 @@ const KEPT: Verb = Verb {
     waits: false,
     sig: "stack.kept_image(service: string, commit: string) -> map",
     doc: "The newest image on the host that opsh built for this service from this commit (40 hex), as `stack.image`; \
-          `()` when there is none.",
+          `()` when there is none. Fails as `stack.docker`.",
     example: r#"stack("prod").kept_image("backend", "0123456789012345678901234567890123456789")"#,
 };
 
@@ -105,7 +107,7 @@ const MISSING: Verb = Verb {
     waits: false,
     sig: "stack.missing_files(image_id: string, paths: array) -> array",
     doc: "Those of `paths` (absolute) that are not executable files in an image. Nothing is run: a container is made \
-          from the image, never started, and removed.",
+          from the image, never started, and removed. Fails with `not_found` when there is no such image.",
     example: r#"stack("prod").missing_files("sha256:0000", ["/app/server"])"#,
 };
 

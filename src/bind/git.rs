@@ -30,7 +30,7 @@ const TAGS: Verb = Verb {
     waits: false,
     sig: "repo.tags(count: int) -> array",
     doc: "The newest `count` tags (1 to 1000) by version: `tag`, `commit`, `date` and `kind` (annotated or \
-          lightweight). Names that cannot be deployed are listed with `deployable` false.",
+          lightweight). Names that cannot be deployed are listed with `deployable` false. Fails as `repo.status`.",
     example: r#"stack("prod").repo.tags(10)"#,
 };
 
@@ -51,7 +51,8 @@ const STATUS: Verb = Verb {
     waits: false,
     sig: "repo.status() -> map",
     doc: "Whether the work tree is `clean`; `changed` and `untracked` paths (100 each at most); the `operation` in \
-          progress (merge, rebase, …) or `()`; `only_here`: commits that no remote branch and no tag holds.",
+          progress (merge, rebase, …) or `()`; `only_here`: commits that no remote branch and no tag holds. Fails with \
+          `failed` when the directory is no checkout.",
     example: r#"stack("prod").repo.status().clean"#,
 };
 
@@ -60,7 +61,8 @@ const FILES: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.files(commit: string, dir: string) -> array",
-    doc: "Names of the files directly in `dir` at a commit (40 hex); an empty array when there is no such folder.",
+    doc: "Names of the files directly in `dir` at a commit (40 hex); an empty array when there is no such folder. \
+          Fails with `failed` when the commit is not there.",
     example: r#"stack("prod").repo.files("0123456789012345678901234567890123456789", "backend/migrations")"#,
 };
 
@@ -69,7 +71,7 @@ const HAS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.has_file(commit: string, path: string) -> bool",
-    doc: "Whether a file is there at a commit (40 hex).",
+    doc: "Whether a file is there at a commit (40 hex). Fails with `failed` when the commit is not there.",
     example: r#"stack("prod").repo.has_file("0123456789012345678901234567890123456789", "docker-compose.yml")"#,
 };
 

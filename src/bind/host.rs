@@ -58,8 +58,8 @@ const SH: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "host.sh(script: string, words: array, options?: map) -> receipt",
-    doc: "Runs a POSIX sh script; `words` are its `$1`, `$2`, … and are never parsed by the shell. Options and result \
-          as `host.run`.",
+    doc: "Runs a POSIX sh script; `words` are its `$1`, `$2`, … and are never parsed by the shell. Options, result \
+          and failures as `host.run`.",
     example: r#"host("prod-1").sh("cd \"$1\" && tar xf \"$2\"", ["/srv", "site.tar"])"#,
 };
 
@@ -93,6 +93,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
         },
     );
     engine.register_get("name", |host: &mut HostHandle| host.name());
+    engine.register_fn("repo", |host: &mut HostHandle, dir: &str| super::git::RepoHandle::of_host(host, dir));
     engine.register_fn("to_string", |host: &mut HostHandle| host.name());
     engine.register_fn("to_debug", |host: &mut HostHandle| format!("host(\"{}\")", host.name()));
 }

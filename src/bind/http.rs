@@ -42,7 +42,8 @@ const PROBE: Verb = Verb {
     waits: false,
     sig: "stack.probe() -> array",
     doc: "Asks every probe of the stack once: `url`, `status` (0 when there was no answer), `expect`, `ok`, `ms`, and \
-          `said`, the beginning of the body or the error.",
+          `said`, the beginning of the body or the error. Fails with `usage` when the stack has no probes; no answer, \
+          or a wrong one, is a row.",
     example: r#"stack("prod").probe()"#,
 };
 

@@ -7,8 +7,8 @@ mod sql;
 
 use super::docker::engine::Engine;
 use super::docker::image::Limits;
-use super::docker::once::Once;
-use super::docker::{self, short_id};
+use super::docker::once::{ONCE, Once};
+use super::docker::{self, STACK_LABEL, short_id};
 use super::{Binding, Call, Change, Look, Receipt, db, host, stack};
 use crate::config::{Migrate, Stack};
 use crate::error::{Error, Kind, Result};
@@ -27,7 +27,7 @@ const LEDGER: Verb = Verb {
     waits: false,
     sig: "stack.ledger() -> array",
     doc: "The versions that the database says are applied, ascending, read by SQL; an empty array when there is no \
-          ledger table. Nothing is created.",
+          ledger table. Nothing is created. Fails as `db.query`.",
     example: r#"stack("prod").ledger()"#,
 };
 
@@ -39,8 +39,20 @@ const STATUS: Verb = Verb {
     doc: "Each migration with its `version`, `name` and `state`: APPLIED, PENDING, UNKNOWN HERE (applied, and the \
           running image does not know it), NO DOWN (applied, and its down file is missing or empty). `additive` says \
           whether code of before can go on using the schema; `does` is what the up file does. Files are read from the \
-          image that runs, applied versions from the database.",
+          image that runs, applied versions from the database. Fails with `not_found` when the service has no \
+          container or its image no such files, `failed` when two files share a version.",
     example: r#"stack("prod").migrations()"#,
+};
+
+const RUNNING: Verb = Verb {
+    name: "migrate.running",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.migrating() -> array",
+    doc: "Names of the containers in which opsh takes migrations of the stack back right now, whether or not an opsh \
+          still waits for them. The tool has no lock: a second one would take back what the first is at. \
+          Fails as `stack.docker`.",
+    example: r#"stack("prod").migrating()"#,
 };
 
 const LOSSES: Verb = Verb {
@@ -50,7 +62,7 @@ const LOSSES: Verb = Verb {
     sig: "stack.down_losses(versions: array) -> array",
     doc: "What the down files of these versions would delete, counted in the database now: `version`, `what` (`column \
           shifts.note`), `rows` (rows of a table, or rows in which a column has a value; `()` when it cannot be told). \
-          Empty when nothing is lost.",
+          Empty when nothing is lost. Fails as `stack.migrations`.",
     example: r#"stack("prod").down_losses([47])"#,
 };
 
@@ -62,8 +74,8 @@ const DOWN: Verb = Verb {
     doc: "Takes migrations back with the image that runs now, the one that knows them, as a container of its own on \
           the service's network, so that it goes on when the link is lost. `plan` is a map: `versions` to take back, \
           newest first; `ledger`, the versions that were applied when the plan was made; `image_id`. Refused with \
-          `unmet` before anything happens when the ledger is another one now, when the versions are not the newest \
-          applied ones, when the image does not know one of them, or when a down file is missing or empty. Success is \
+          `unmet` before anything happens when migrations are being taken back already, when the ledger is another one \
+          now, when the versions are not the newest applied ones, when the image does not know one of them, or when a down file is missing or empty. Success is \
           what the ledger says afterwards. Deadline 600 s.",
     example: r#"stack("prod").migrate_down(#{ versions: [47], ledger: [45, 46, 47], image_id: "sha256:0000" })"#,
 };
@@ -72,6 +84,7 @@ const DOWN: Verb = Verb {
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&LEDGER, ledger),
     Binding::Read(&STATUS, status),
+    Binding::Read(&RUNNING, running),
     Binding::Read(&LOSSES, losses),
     Binding::Change(&DOWN, down),
 ];
@@ -182,6 +195,23 @@ fn table(applied: &[i64], files: &Files) -> Value {
     versions.iter().map(row).collect()
 }
 
+fn running(call: &Call<'_>) -> Result<Dynamic> {
+    let (stack, engine) = open(call)?;
+    let look = Look::at(call.world.stack_target(&stack), "", json!({}));
+    let value = call.read(look, |_| async move { at_work(&engine, &stack).await.map(Value::from) })?;
+    Ok(super::map(value))
+}
+
+fn own_label(stack: &Stack) -> String {
+    format!("{STACK_LABEL}={}", stack.compose.project)
+}
+
+async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<String>> {
+    let found = engine.containers_labelled(&[ONCE, &own_label(stack)]).await?;
+    let ended = ["created", "exited", "dead"];
+    Ok(found.into_iter().filter(|one| !ended.contains(&one.state.as_str())).map(|one| one.name).collect())
+}
+
 fn losses(call: &Call<'_>) -> Result<Dynamic> {
     let versions = versions(call, call.json(0)?)?;
     let (stack, engine) = open(call)?;
@@ -289,6 +319,11 @@ fn down(call: &Call<'_>) -> Result<Receipt> {
 
 async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan) -> Result<Did> {
     let what = || format!("migrations were not taken back on {}", stack.name);
+    if let Some(name) = at_work(engine, stack).await?.first() {
+        let line = format!("host(\"{}\").run([\"docker\", \"wait\", \"{name}\"])     waits for its end", stack.host);
+        let why = format!("container {name} is still taking migrations back");
+        return Err(Error::new(Kind::Unmet, what(), why).next(line));
+    }
     let files = files_of(engine, stack, &plan.image_id).await?;
     let before = applied(engine, stack).await?;
     plan.check(&before, &files).map_err(|why| Error::new(Kind::Unmet, what(), why))?;
@@ -301,6 +336,7 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
         entrypoint: Some(vec!["/app/migrate".into()]),
         // Never without a count: for this tool 0 or nothing means all.
         cmd: Some(vec!["-action=down".into(), format!("-steps={}", plan.versions.len().max(1))]),
+        labels: [(STACK_LABEL.to_string(), stack.compose.project.clone())].into(),
         ..Once::default()
     };
     engine.once_start(&once).await?;

@@ -15,7 +15,10 @@ pub fn resolve(world: &World, from: &SecretRef, what: &str) -> Result<Secret> {
         SecretRef::Prompt => "prompt:".into(),
     };
     world.gate.note("secret.read", serde_json::json!({ "what": what, "from": name }));
-    let missing = |why: String| Error::new(Kind::Usage, format!("no {what}"), why);
+    let missing = |why: String| {
+        let other = "password = \"env:…\", \"file:…\", \"cmd:…\" or \"prompt:\"     another source, in opsh.toml";
+        Error::new(Kind::Usage, format!("no {what}"), why).next(other)
+    };
     match from {
         SecretRef::Env(variable) => from_env(variable).map_err(missing),
         SecretRef::File(path) => from_file(path).map_err(missing),

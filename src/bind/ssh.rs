@@ -28,7 +28,7 @@ mod test_login;
 #[cfg(test)]
 mod test_run;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use asks::askpass;
 pub use channel::{Complaints, Stream};

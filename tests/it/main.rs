@@ -5,6 +5,8 @@
 mod bans;
 mod cli;
 mod closures;
+mod live;
+mod readme;
 mod scripts;
 mod skip;
 mod tidy;

@@ -87,12 +87,12 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     ("std::net", &["bind/ssh"], "connections"),
     ("std::os::unix::net", &["bind/ssh"], "sockets"),
-    ("std::process::Command", &["bind/secret", "bind/ssh"], "processes"),
+    ("std::process::Command", &["bind/secret"], "the command that prints a secret"),
     ("std::process::exit", &["gate/wait"], "the third Ctrl-C; every other end returns from main"),
-    ("std::thread", &["gate/wait", "main", "redact", "bind/ssh"], "threads: the engine's and the I/O thread"),
+    ("std::thread", &["gate/wait", "main", "redact"], "the engine's thread, the I/O thread, a short yield"),
     ("tokio::net", &["bind/docker/transport", "bind/http/client", "bind/ssh"], "connections"),
     ("tokio::process", &["bind/ssh"], "processes"),
-    ("tokio::runtime", &["gate/wait"], "the one runtime"),
+    ("tokio::runtime::Builder", &["gate/wait"], "the one runtime"),
     ("tokio::signal", &["gate/wait"], "Ctrl-C"),
 ];
 
@@ -102,27 +102,30 @@ const PURE: &[&str] =
 
 const LONGEST_FILE: usize = 700;
 
-/// One source file, parsed.
+/// One source file, and what was read from its syntax tree.
+#[derive(Default)]
 struct File {
     /// `bind/ssh/link`, without `.rs`.
     name: String,
     text: String,
-    syntax: syn::File,
-    /// It is compiled into tests only.
-    test: bool,
     names: Vec<Name>,
     calls: Vec<Call>,
-    unsafe_lines: Vec<usize>,
+    /// Lines of `unsafe`.
+    unsafes: Vec<usize>,
+    /// Attributes as text.
+    attributes: Vec<(usize, String)>,
 }
 
 /// A path as written, made absolute: `crate::gate::Pass`, `rhai::Engine`.
+#[derive(Debug)]
 struct Name {
-    path: Vec<String>,
+    path: String,
     line: usize,
     test: bool,
 }
 
-/// A method or macro that is called, and the method its receiver is the result of.
+/// A method or macro that is called, with the method whose result it is called on.
+#[derive(Debug)]
 struct Call {
     name: String,
     on: String,
@@ -140,9 +143,21 @@ impl File {
     }
 
     /// What the product names, tests left out.
-    fn product_names(&self) -> impl Iterator<Item = &Name> {
+    fn product(&self) -> impl Iterator<Item = &Name> {
         self.names.iter().filter(|name| !name.test)
     }
+
+    fn is_in(&self, homes: &[&str]) -> bool {
+        homes.iter().any(|home| match home.strip_suffix("/*") {
+            Some(folder) => self.name.rsplit_once('/').is_some_and(|(parent, _)| parent == folder),
+            None => is_below(&self.name, home, "/"),
+        })
+    }
+}
+
+/// `a/b/c` is below `a/b`, and `a/bc` is not.
+fn is_below(name: &str, base: &str, between: &str) -> bool {
+    name.strip_prefix(base).is_some_and(|rest| rest.is_empty() || rest.starts_with(between))
 }
 
 fn root() -> &'static Path {
@@ -152,17 +167,428 @@ fn root() -> &'static Path {
 /// Every file that `main.rs` and `lib.rs` reach through `mod`.
 fn files() -> &'static [File] {
     static FILES: std::sync::OnceLock<Vec<File>> = std::sync::OnceLock::new();
-    // Token spans are not Sync, so only what was read from the trees is kept, beside trees that nobody shares.
     FILES.get_or_init(|| {
         let mut files = Vec::new();
-        add_file("main", false, &mut files);
-        add_file("lib", false, &mut files);
+        for entry in ["main", "lib"] {
+            read(entry.into(), false, &mut files);
+        }
         files
     })
 }
 
-// SAFETY: a syntax tree holds `Rc`s of spans; `files` builds it once, and readers only look at it: none of them clones
-// or drops a token, which is what would touch a count.
-unsafe impl Sync for File {}
-// SAFETY: as above; the value never leaves the `OnceLock` that owns it.
-unsafe impl Send for File {}
+fn read(name: String, test: bool, files: &mut Vec<File>) {
+    let path = root().join("src").join(&name).with_extension("rs");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let syntax = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let module = if name == "lib" || name == "main" { Vec::new() } else { name.split('/').map(String::from).collect() };
+    let file = File { name, text, ..File::default() };
+    let mut reader = Reader { file, module, test, children: Vec::new(), imports: BTreeMap::new() };
+    reader.visit_file(&syntax);
+    let Reader { file, children, .. } = reader;
+    files.push(file);
+    for (child, test) in children {
+        read(child, test, files);
+    }
+}
+
+/// Crates that a path may begin with: the dependencies and the standard library.
+fn crates() -> &'static BTreeSet<String> {
+    static CRATES: std::sync::OnceLock<BTreeSet<String>> = std::sync::OnceLock::new();
+    CRATES.get_or_init(|| {
+        let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+        let named = |table: &str| manifest[table].as_table().unwrap().keys().cloned().collect::<Vec<_>>();
+        let ours = named("dependencies").into_iter().chain(named("dev-dependencies"));
+        ours.map(|name| name.replace('-', "_")).chain(["std", "core", "alloc"].map(String::from)).collect()
+    })
+}
+
+struct Reader {
+    file: File,
+    module: Vec<String>,
+    test: bool,
+    /// Modules in files of their own.
+    children: Vec<(String, bool)>,
+    /// What a `use` made of a name: `bind` is `crate::bind`.
+    imports: BTreeMap<String, Vec<String>>,
+}
+
+impl Reader {
+    /// `super::x`, `crate::x` and `x` after `use crate::…::x` become `crate::…`, names of crates stay; what is local
+    /// is left out.
+    fn name(&mut self, segments: &[String], line: usize) {
+        if let Some(import) = self.imports.get(&segments[0]).filter(|import| import.as_slice() != segments) {
+            let path = [import, &segments[1..]].concat().join("::");
+            return self.file.names.push(Name { path, line, test: self.test });
+        }
+        let mut module = self.module.clone();
+        let mut rest = segments;
+        match rest[0].as_str() {
+            "crate" => (module, rest) = (Vec::new(), &rest[1..]),
+            "opsh" => (module, rest) = (Vec::new(), &rest[1..]),
+            "self" => rest = &rest[1..],
+            "super" => {
+                while rest.first().is_some_and(|segment| segment == "super") {
+                    module.pop();
+                    rest = &rest[1..];
+                }
+            }
+            first if crates().contains(first) => {
+                let path = segments.join("::");
+                return self.file.names.push(Name { path, line, test: self.test });
+            }
+            _ => return,
+        }
+        let path = std::iter::once("crate").chain(module.iter().chain(rest).map(String::as_str));
+        let path = path.collect::<Vec<_>>().join("::");
+        self.file.names.push(Name { path, line, test: self.test });
+    }
+
+    fn import(&mut self, segments: &[String], line: usize, alias: Option<&syn::Ident>) {
+        let seen = self.file.names.len();
+        self.name(segments, line);
+        let local = alias.map(ToString::to_string).or_else(|| segments.last().cloned());
+        if let (Some(name), Some(local)) = (self.file.names.get(seen), local) {
+            self.imports.insert(local, name.path.split("::").map(String::from).collect());
+        }
+    }
+
+    fn tree(&mut self, tree: &syn::UseTree, before: &[String]) {
+        let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
+        match tree {
+            syn::UseTree::Path(path) => self.tree(&path.tree, &with(&path.ident)),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(item, before)),
+            syn::UseTree::Name(name) if name.ident == "self" => self.import(before, name.span().start().line, None),
+            syn::UseTree::Name(name) => self.import(&with(&name.ident), name.span().start().line, None),
+            syn::UseTree::Rename(name) => {
+                self.import(&with(&name.ident), name.span().start().line, Some(&name.rename));
+            }
+            syn::UseTree::Glob(glob) => self.name(before, glob.span().start().line),
+        }
+    }
+
+    /// What a macro is given is not parsed: every `a::b` in it counts as a path, every `.name(` as a call.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let punct =
+            |at: usize, wanted: char| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == wanted);
+        let mut at = 0;
+        while at < tokens.len() {
+            match &tokens[at] {
+                TokenTree::Group(group) => self.tokens(group.stream()),
+                TokenTree::Ident(ident) if ident == "unsafe" => self.file.unsafes.push(ident.span().start().line),
+                TokenTree::Ident(ident) => {
+                    let line = ident.span().start().line;
+                    let called = at > 0 && punct(at - 1, '.') || punct(at + 1, '!');
+                    if called {
+                        self.call(ident.to_string(), String::new(), line);
+                    }
+                    let mut segments = vec![ident.to_string()];
+                    while punct(at + 1, ':') && punct(at + 2, ':') {
+                        let Some(TokenTree::Ident(next)) = tokens.get(at + 3) else { break };
+                        segments.push(next.to_string());
+                        at += 3;
+                    }
+                    if segments.len() > 1 {
+                        self.name(&segments, line);
+                    }
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+
+    fn call(&mut self, name: String, on: String, line: usize) {
+        self.file.calls.push(Call { name, on, line, test: self.test });
+    }
+
+    fn within(&mut self, attributes: &[syn::Attribute], visit: impl FnOnce(&mut Reader)) {
+        let before = self.test;
+        self.test |= attributes.iter().any(is_for_tests);
+        visit(self);
+        self.test = before;
+    }
+}
+
+fn is_for_tests(attribute: &syn::Attribute) -> bool {
+    let text = tokens_of(attribute);
+    text.starts_with("cfg(test") || text == "test" || text.starts_with("tokio::test")
+}
+
+/// `cfg(test)`, without the spaces of printed tokens.
+fn tokens_of(attribute: &syn::Attribute) -> String {
+    match &attribute.meta {
+        syn::Meta::Path(path) => segments(path).join("::"),
+        syn::Meta::List(list) => format!("{}({})", segments(&list.path).join("::"), list.tokens),
+        syn::Meta::NameValue(pair) => segments(&pair.path).join("::"),
+    }
+}
+
+fn segments(path: &syn::Path) -> Vec<String> {
+    path.segments.iter().map(|segment| segment.ident.to_string()).collect()
+}
+
+impl<'ast> Visit<'ast> for Reader {
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        self.within(&item.attrs, |reader| reader.tree(&item.tree, &[]));
+    }
+
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        self.within(&item.attrs, |reader| {
+            reader.module.push(item.ident.to_string());
+            match item.content {
+                Some(_) => visit::visit_item_mod(reader, item),
+                None => reader.children.push((reader.module.join("/"), reader.test)),
+            }
+            reader.module.pop();
+        });
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.within(&item.attrs, |reader| visit::visit_item_fn(reader, item));
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.within(&item.attrs, |reader| visit::visit_impl_item_fn(reader, item));
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments = segments(path);
+        if segments.len() > 1 {
+            self.name(&segments, path.span().start().line);
+        }
+        visit::visit_path(self, path);
+    }
+
+    /// `pub(in super::super)` names no dependency.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+
+    fn visit_macro(&mut self, call: &'ast syn::Macro) {
+        let path = segments(&call.path);
+        self.call(path.last().cloned().unwrap_or_default(), String::new(), call.span().start().line);
+        self.tokens(call.tokens.clone());
+        visit::visit_macro(self, call);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        self.file.attributes.push((attribute.span().start().line, tokens_of(attribute)));
+        if let syn::Meta::List(list) = &attribute.meta {
+            self.tokens(list.tokens.clone());
+        }
+        visit::visit_attribute(self, attribute);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'ast syn::ExprMethodCall) {
+        let on = match &*call.receiver {
+            syn::Expr::MethodCall(inner) => inner.method.to_string(),
+            _ => String::new(),
+        };
+        self.call(call.method.to_string(), on, call.method.span().start().line);
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_expr_unsafe(&mut self, block: &'ast syn::ExprUnsafe) {
+        self.file.unsafes.push(block.unsafe_token.span.start().line);
+        visit::visit_expr_unsafe(self, block);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        self.file.unsafes.extend(item.unsafety.iter().map(|token| token.span.start().line));
+        self.within(&item.attrs, |reader| visit::visit_item_impl(reader, item));
+    }
+
+    fn visit_signature(&mut self, signature: &'ast syn::Signature) {
+        self.file.unsafes.extend(signature.unsafety.iter().map(|token| token.span.start().line));
+        visit::visit_signature(self, signature);
+    }
+}
+
+/// Fails with every line at once.
+fn none(what: &str, found: Vec<String>) {
+    assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
+}
+
+fn rank(layer: &str) -> Option<usize> {
+    LAYERS.iter().position(|(names, _)| names.contains(&layer))
+}
+
+/// `gate::Pass` of `crate::gate::Pass`.
+fn inside(name: &Name) -> Option<&str> {
+    name.path.strip_prefix("crate::")
+}
+
+#[test]
+fn every_file_of_src_is_part_of_the_program() {
+    fn list(dir: &Path, out: &mut BTreeSet<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                list(&path, out);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                out.insert(path);
+            }
+        }
+    }
+    let mut there = BTreeSet::new();
+    list(&root().join("src"), &mut there);
+    let reached: BTreeSet<PathBuf> =
+        files().iter().map(|file| root().join("src").join(&file.name).with_extension("rs")).collect();
+    assert_eq!(there, reached);
+}
+
+#[test]
+fn a_layer_names_only_what_stands_right_of_it() {
+    let mut wrong = Vec::new();
+    for file in files().iter().filter(|file| file.name != "lib") {
+        let Some(own) = rank(file.layer()) else { panic!("src/{}.rs is in no layer: say in LAYERS which", file.name) };
+        for name in &file.names {
+            let Some(layer) = inside(name).and_then(|path| path.split("::").next()) else { continue };
+            match rank(layer) {
+                Some(other) if layer == file.layer() || other > own => {}
+                Some(_) => wrong.push(format!("{} names {}", file.at(name.line), name.path)),
+                None => wrong.push(format!("{} names {}, which is in no layer", file.at(name.line), name.path)),
+            }
+        }
+    }
+    none("imports go right only (LAYERS)", wrong);
+}
+
+#[test]
+fn the_narrow_layers_name_only_what_they_need() {
+    for (layer, allowed, why) in NARROW {
+        let mut wrong = Vec::new();
+        let mut used = BTreeSet::new();
+        for file in files().iter().filter(|file| file.layer() == *layer) {
+            for name in file.product() {
+                let Some(path) = inside(name).filter(|path| !is_below(path, layer, "::")) else { continue };
+                // An imported module: what is taken from it is seen where it is taken.
+                if rank(path).is_some() {
+                    continue;
+                }
+                match allowed.iter().find(|base| is_below(path, base, "::")) {
+                    Some(base) => drop(used.insert(*base)),
+                    None => wrong.push(format!("{} names {path}", file.at(name.line))),
+                }
+            }
+        }
+        none(&format!("{layer}: {why}"), wrong);
+        let idle = allowed.iter().filter(|base| !used.contains(*base)).map(|base| base.to_string()).collect();
+        none(&format!("{layer} is allowed what it does not need"), idle);
+    }
+}
+
+#[test]
+fn a_binding_asks_the_screen_for_a_secret_and_for_nothing_else() {
+    let calls = files().iter().filter(|file| file.layer() == "bind").flat_map(|file| {
+        let on_screen = file.calls.iter().filter(|call| !call.test && call.on == "screen");
+        on_screen.map(move |call| (file.at(call.line), call.name.as_str()))
+    });
+    let calls: Vec<_> = calls.collect();
+    assert!(calls.iter().any(|(_, name)| *name == "ask_secret"), "the test sees no call: {calls:?}");
+    let wrong = calls.iter().filter(|(_, name)| !["ask_secret", "options"].contains(name));
+    none("a binding returns values and does not show them", wrong.map(|(at, name)| format!("{at} {name}")).collect());
+}
+
+#[test]
+fn a_crate_that_touches_the_world_is_named_at_its_home_only() {
+    for (owned, homes, why) in HOMES {
+        let mut wrong = Vec::new();
+        let mut used: BTreeSet<&str> = BTreeSet::new();
+        for file in files() {
+            for name in file.product().filter(|name| is_below(&name.path, owned, "::")) {
+                if !file.is_in(homes) {
+                    wrong.push(format!("{} names {}", file.at(name.line), name.path));
+                }
+                used.extend(homes.iter().copied().filter(|home| file.is_in(&[home])));
+            }
+        }
+        none(&format!("{owned} ({why}) belongs to {}", homes.join(", ")), wrong);
+        let idle = homes.iter().filter(|home| !used.contains(*home)).map(|home| home.to_string()).collect();
+        none(&format!("{owned} is not named in all of its homes"), idle);
+    }
+}
+
+#[test]
+fn every_dependency_is_used_and_has_a_home_or_only_computes() {
+    let mut named: BTreeMap<&str, String> = BTreeMap::new();
+    for file in files() {
+        for name in file.product().filter(|name| inside(name).is_none()) {
+            named.entry(name.path.split("::").next().unwrap_or("")).or_insert_with(|| file.at(name.line));
+        }
+    }
+    let homeless = named
+        .iter()
+        .filter(|(name, _)| !PURE.contains(name) && !HOMES.iter().any(|(owned, _, _)| is_below(owned, name, "::")));
+    none("in neither HOMES nor PURE", homeless.map(|(name, at)| format!("{name} ({at})")).collect());
+    let manifest: toml::Table = std::fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let listed = manifest["dependencies"].as_table().unwrap().keys();
+    let unused = listed.filter(|name| !named.contains_key(name.replace('-', "_").as_str()));
+    none("in Cargo.toml, and named nowhere in src", unused.cloned().collect());
+}
+
+#[test]
+fn there_is_one_place_that_waits() {
+    let waits = files().iter().flat_map(|file| {
+        let calls = file.calls.iter().filter(|call| call.name == "block_on" && !call.test);
+        calls.map(|call| file.at(call.line))
+    });
+    let waits: Vec<String> = waits.collect();
+    assert_eq!(waits.len(), 1, "{waits:?}");
+    assert!(waits[0].starts_with("src/gate/wait.rs"), "{waits:?}");
+}
+
+#[test]
+fn nothing_is_left_to_do_later() {
+    // Put together here, so that this file may be searched too.
+    let words = [["FIX", "ME"].concat(), ["XX", "X"].concat(), ["TO", "DO"].concat()];
+    let mut left = Vec::new();
+    for file in files() {
+        let lines = file.text.lines().enumerate();
+        left.extend(
+            lines.filter(|(_, line)| words.iter().any(|word| line.contains(word))).map(|(at, _)| file.at(at + 1)),
+        );
+        let calls = file.calls.iter().filter(|call| ["todo", "dbg", "unimplemented"].contains(&call.name.as_str()));
+        left.extend(calls.map(|call| format!("{} {}!", file.at(call.line), call.name)));
+        let ignored = file.attributes.iter().filter(|(_, text)| text.starts_with("ignore"));
+        left.extend(ignored.map(|(line, _)| format!("{} #[ignore]", file.at(*line))));
+    }
+    none("left for later", left);
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_is_short_enough_to_read() {
+    let silent = files().iter().filter(|file| !file.text.starts_with("//! "));
+    none("the first line is not //!", silent.map(|file| file.at(1)).collect());
+    let long = files().iter().map(|file| (file, file.text.lines().count())).filter(|(_, lines)| *lines > LONGEST_FILE);
+    none("longer than 700 lines", long.map(|(file, lines)| file.at(lines)).collect());
+}
+
+#[test]
+fn every_unsafe_says_above_it_why_it_is_sound() {
+    let mut silent = Vec::new();
+    let mut seen = 0;
+    for file in files() {
+        let lines: Vec<&str> = file.text.lines().map(str::trim_start).collect();
+        for line in &file.unsafes {
+            seen += 1;
+            let above = lines[..line - 1].iter().rev().take_while(|line| line.starts_with("//"));
+            if !above.into_iter().any(|line| line.starts_with("// SAFETY: ")) {
+                silent.push(file.at(*line));
+            }
+        }
+    }
+    assert!(seen > 5, "the test sees too little: {seen}");
+    none("unsafe without // SAFETY: above it", silent);
+}
+
+#[test]
+fn a_lint_is_silenced_only_with_a_reason() {
+    let mut silent = Vec::new();
+    for file in files() {
+        let silences =
+            |text: &str| text.starts_with("allow(") || text.starts_with("expect(") || text.contains("allow (");
+        let without = file.attributes.iter().filter(|(_, text)| silences(text) && !text.contains("reason"));
+        silent.extend(without.map(|(line, text)| format!("{} {text}", file.at(*line))));
+    }
+    none("no reason", silent);
+}

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Accounts that the tests make, with their login shells.
@@ -92,11 +93,16 @@ impl Drop for Lab {
     }
 }
 
-/// Says that something is not tested for want of a program, or fails where everything must be.
+/// Says that something is not tested for want of a program, past the capture of the test runner, or fails where
+/// everything must be: `CI` is set, or `OPSH_REQUIRE=all`. In the form of tests/it/skip.rs.
 pub fn skip(why: &str) {
-    let required = std::env::var("OPSH_REQUIRE").is_ok_and(|what| what == "all") || std::env::var("CI").is_ok();
-    assert!(!required, "required, but {why}");
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let required = std::env::var("OPSH_REQUIRE").is_ok_and(|what| what == "all") || std::env::var_os("CI").is_some();
+    assert!(!required, "everything is required, but {why}");
+    let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
+    let thread = std::thread::current();
+    let line = format!("skipped {count}: {}: {why}\n", thread.name().unwrap_or("?"));
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// The accounts whose login shell is installed.

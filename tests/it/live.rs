@@ -1,0 +1,15 @@
+//! What opsh does to a real server: each test drives the built program against a lab of its own and then looks at the
+//! server from inside.
+//!
+//! The tests run one at a time, in any order, each from a state that it makes itself. Releases, migrations and columns
+//! of the lab have names drawn from a seed that is printed: `OPSH_LAB_SEED=… cargo test live::` draws the same again.
+
+mod accounts;
+mod argv;
+mod killed;
+mod lab;
+mod opsh;
+mod refusals;
+mod rollback;
+mod trust;
+mod verbs;

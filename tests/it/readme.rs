@@ -1,0 +1,108 @@
+//! Every command in the README is run here.
+
+use std::process::{Command, Output};
+
+const README: &str = include_str!("../../README.md");
+
+/// The lines of the README's `sh` blocks, block by block.
+fn blocks() -> Vec<Vec<&'static str>> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Vec<&str>> = None;
+    for line in README.lines() {
+        match (&mut open, line) {
+            (None, "```sh") => open = Some(Vec::new()),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some(block), line) => block.push(line),
+            (None, _) => {}
+        }
+    }
+    blocks
+}
+
+fn run(line: &str, home: &std::path::Path) -> Output {
+    Command::new("bash")
+        .args(["-euc", line])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("XDG_STATE_HOME", home)
+        .env("LAB_NAME", "opsh-readme")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .expect("bash runs")
+}
+
+fn must_work(line: &str, home: &std::path::Path) -> String {
+    let output = run(line, home);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "`{line}` ended with {}\n{out}\n{err}", output.status);
+    format!("{out}{err}")
+}
+
+#[test]
+fn the_command_that_needs_nothing_but_rust_works() {
+    let home = tempfile::tempdir().expect("a folder");
+    let block = blocks().into_iter().find(|block| block[0].contains("-- --plan -e")).expect("it is in the README");
+    for line in block {
+        let shown = must_work(line, home.path());
+        assert!(shown.contains("Mounted on") && shown.contains("would: systemctl restart nginx"), "{shown}");
+    }
+}
+
+#[test]
+fn the_test_command_is_there_and_says_what_it_does() {
+    let home = tempfile::tempdir().expect("a folder");
+    assert!(blocks().iter().any(|block| block == &["tests/run"]), "the README names the test command");
+    // Running it here would run this test again.
+    assert!(must_work("tests/run --help", home.path()).contains("The one test command"));
+}
+
+#[test]
+fn the_commands_of_the_lab_work_in_their_order() {
+    if !Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success()) {
+        return crate::skip::skip("no Docker Engine");
+    }
+    let home = tempfile::tempdir().expect("a folder");
+    let _down = LabDown;
+    let block = blocks().into_iter().find(|block| block[0] == "tests/lab/lab up").expect("it is in the README");
+    let shown: Vec<String> = block.iter().map(|line| must_work(line, home.path())).collect();
+    let all = shown.join("\n");
+    for word in ["\"FAILING\"", "prod serves v1.8.0", "run ended: ok"] {
+        assert!(all.contains(word.trim_matches('"')), "no {word} in {all}");
+    }
+}
+
+/// The README's lab goes away, whatever became of the test.
+struct LabDown;
+
+impl Drop for LabDown {
+    fn drop(&mut self) {
+        let home = std::env::temp_dir();
+        run("tests/lab/lab down", &home);
+    }
+}
+
+#[test]
+fn every_block_of_commands_is_run() {
+    let known = ["cargo run -q -- --plan -e", "tests/run", "tests/lab/lab up"];
+    for block in blocks() {
+        assert!(known.iter().any(|known| block[0].starts_with(known)), "no test runs {block:?}");
+    }
+}
+
+#[test]
+fn the_transcript_has_the_form_of_a_real_one() {
+    // The numbers differ from run to run; each line's first words do not, and live tests run the same command.
+    let transcript =
+        README.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a transcript");
+    for words in [
+        "Roll prod back to",
+        "  release ",
+        "  running ",
+        "  schema ",
+        "→ compose.build",
+        "✓ compose.recreate",
+        "prod serves",
+    ] {
+        assert!(transcript.lines().any(|line| line.starts_with(words)), "{words}");
+    }
+}
