@@ -20,6 +20,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use verb::{Class, Verb};
 use wait::{Ended, Io};
@@ -29,6 +31,7 @@ use wait::{Ended, Io};
 #[derive(Debug)]
 pub struct Pass {
     effect: String,
+    sent: Arc<AtomicBool>,
 }
 
 impl Pass {
@@ -37,10 +40,15 @@ impl Pass {
         &self.effect
     }
 
+    /// Says that the change is about to be sent: a link that is lost from here on means that it may have happened.
+    pub fn sending(&self) {
+        self.sent.store(true, Ordering::Release);
+    }
+
     /// A token for tests of what lies behind the door.
     #[cfg(test)]
     pub fn for_tests() -> Pass {
-        Pass { effect: format!("test-{}.1", clock::run_id()) }
+        Pass { effect: format!("test-{}.1", clock::run_id()), sent: Arc::default() }
     }
 }
 
@@ -155,8 +163,9 @@ pub struct Gate {
 struct Run {
     id: String,
     effects: u32,
-    /// Verb, target, and for a destroy what is lost: consent to lose one thing is not consent to lose another.
-    consent: BTreeSet<(String, String, Option<String>)>,
+    /// Verb, target, and for a destroy what is lost: consent to lose one thing is not consent to lose another. Each
+    /// planned effect is agreed to once, and used up when it is performed.
+    consent: Vec<(String, String, Option<String>)>,
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
 }
@@ -252,7 +261,7 @@ impl Gate {
             return Ok(Done::Skipped);
         }
         match self.decide(&effect.intended()) {
-            Decision::Run => {}
+            Decision::Run => self.use_up(&effect.intended()),
             Decision::Skip => return Ok(self.skip(effect)),
             Decision::Refuse(reason) => {
                 let refused = refusal(&[(effect.intended(), reason)], self.mode);
@@ -260,6 +269,7 @@ impl Gate {
             }
             Decision::AskYes | Decision::AskLost => {
                 self.ask(&[effect.intended()]).map_err(|error| self.refused(effect, error))?;
+                self.use_up(&effect.intended());
             }
         }
         let id = self.next_id();
@@ -267,12 +277,13 @@ impl Gate {
         fault(effect, "begun");
         self.announce(effect);
         let started = Instant::now();
-        let future = work(Pass { effect: id.clone() });
+        let sent = Arc::new(AtomicBool::new(false));
+        let future = work(Pass { effect: id.clone(), sent: Arc::clone(&sent) });
         let label = format!("{}  {}  {}", effect.verb.name, effect.target.name, effect.says);
         let ended = self.io.wait(future, Some(effect.deadline), |elapsed| self.screen.busy(&label, elapsed));
         self.screen.idle();
         let took = started.elapsed();
-        let (outcome, result) = settle(effect, ended);
+        let (outcome, result) = settle(effect, ended, sent.load(Ordering::Acquire));
         fault(effect, "performed");
         self.end(effect, &id, outcome, &result, took)?;
         result.map(|did| Done::Did(did, took))
@@ -288,6 +299,13 @@ impl Gate {
             yes: self.grants.yes,
             allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
         })
+    }
+
+    fn use_up(&self, one: &Intended) {
+        let consent = &mut self.run.borrow_mut().consent;
+        if let Some(at) = consent.iter().position(|key| *key == one.key()) {
+            consent.swap_remove(at);
+        }
     }
 
     fn skip(&self, effect: &Effect) -> Done {
@@ -338,13 +356,17 @@ impl Gate {
         }
         let asked =
             |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
-        let lost: Vec<&str> = plan.iter().filter(asked).filter_map(|intended| intended.lost.as_deref()).collect();
-        let typed = lost.first().copied().unwrap_or("y");
-        let question = match lost.as_slice() {
-            [] => "Do this? y or nothing:".to_string(),
-            lost => format!("What is lost: {}. Type {typed} to go on, or nothing:", lost.join("; ")),
+        let lost: Vec<&str> = plan.iter().filter(asked).map(|one| one.lost.as_deref().unwrap_or("it")).collect();
+        let all = lost.join("; ");
+        let typed = if lost.is_empty() { "y" } else { all.as_str() };
+        let question = match typed {
+            "y" => "Do this? y or nothing:".to_string(),
+            typed => format!("What is lost: {typed}. Type {typed} to go on, or nothing:"),
         };
         let answer = self.screen.ask(&question);
+        if crate::interrupt::is_interrupted() {
+            return Err(Error::new(Kind::Interrupted, "not done", "Ctrl-C at the question; nothing changed"));
+        }
         let agreed = answer.as_deref().map(str::trim) == Some(typed);
         if agreed {
             self.consent(plan, "person at the terminal");
@@ -438,11 +460,15 @@ impl Gate {
                 self.warn_unrecorded(&error);
                 Ok(())
             }
-            Err(error) => Err(Error {
-                what: format!("{} was done on {}, and its end is not recorded", effect.verb.name, effect.target.name),
-                kind: Kind::Journal,
-                ..error
-            }),
+            Err(error) => {
+                let what =
+                    format!("{} on {} ended {outcome}, and that is not recorded", effect.verb.name, effect.target.name);
+                let why = match result {
+                    Ok(_) => error.why,
+                    Err(own) => format!("{}; the journal: {}", own.why, error.why),
+                };
+                Err(Error { what, why, kind: Kind::Journal, ..error })
+            }
         }
     }
 
@@ -504,13 +530,17 @@ fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
 }
 
 /// The outcome of the work in one word and as a result, with what a lost or stopped change means.
-fn settle(effect: &Effect, ended: Ended<Result<Did>>) -> (&'static str, Result<Did>) {
+fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> (&'static str, Result<Did>) {
     let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
     let reads = effect.class == Class::Read;
     let maybe = if reads { "" } else { "; it may have happened, or still be going on" };
     let (outcome, error) = match ended {
         Ended::Done(Ok(did)) => return ("ok", Ok(did)),
-        Ended::Done(Err(error)) => (outcome(error.kind), error),
+        Ended::Done(Err(error)) => {
+            let kind = kind_of(error.kind, reads, sent);
+            let why = if kind != error.kind && !reads { format!("{}{maybe}", error.why) } else { error.why.clone() };
+            (outcome(kind), Error { kind, why, ..error })
+        }
         Ended::Timeout => {
             let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
             // A change that we stopped waiting for is not a failure: nobody knows.
@@ -521,6 +551,15 @@ fn settle(effect: &Effect, ended: Ended<Result<Did>>) -> (&'static str, Result<D
     };
     let host = error.host.or_else(|| Some(effect.target.name.clone()));
     (outcome, Err(Error { host, trace: effect.place.iter().cloned().collect(), ..error }))
+}
+
+/// A read that got no answer did nothing; a change that was sent and got none may have happened.
+fn kind_of(kind: Kind, reads: bool, sent: bool) -> Kind {
+    match kind {
+        Kind::Unknown if reads => Kind::Unreachable,
+        Kind::Unreachable | Kind::Denied | Kind::Timeout if sent && !reads => Kind::Unknown,
+        kind => kind,
+    }
 }
 
 fn outcome(kind: Kind) -> &'static str {

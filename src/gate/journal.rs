@@ -1,8 +1,9 @@
 //! The record: an append-only, hash-chained SQLite database, one per user. Home of `rusqlite`.
 //!
 //! Promises: no change starts before its `effect.begin` is durable; each begun effect gets exactly one `effect.end`;
-//! any edit, insertion or removal before the last record is found by [`Journal::verify`]; nothing secret reaches the
-//! file, because every body passes [`crate::redact`] here. Cutting off the tail cannot be seen from inside the file.
+//! an edit, insertion or removal by somebody who does not compute the chain anew is found by [`Journal::verify`];
+//! nothing secret reaches the file, because every body passes [`crate::redact`] here. Cutting off the tail, and
+//! rewriting everything, cannot be seen from inside the file.
 
 use super::clock;
 use super::verb::Class;
@@ -141,7 +142,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or makes `DIR/journal.db` and ends what dead processes left open. `dir` becomes 0700.
+    /// Opens or makes `DIR/journal.db` and ends what dead processes left open. `dir` is made 0700 if it is not there.
     pub fn open(dir: &Path) -> Result<Journal> {
         let path = dir.join("journal.db");
         let failed = |why: String| unwritable(&path, why);
@@ -151,7 +152,7 @@ impl Journal {
                 rusqlite::version()
             )));
         }
-        make_private(dir).map_err(|error| failed(error.to_string()))?;
+        make_private(dir).and_then(|()| make_file(&path)).map_err(|error| failed(error.to_string()))?;
         let connection = Connection::open(&path).map_err(|error| failed(error.to_string()))?;
         let journal = Journal { path: path.clone(), connection: RefCell::new(connection), actor: actor() };
         journal.prepare().map_err(|error| failed(error.to_string()))??;
@@ -196,6 +197,15 @@ impl Journal {
     }
 
     fn try_append(&self, record: &Record<'_>) -> rusqlite::Result<i64> {
+        self.write(record, true).map(|seq| seq.unwrap_or_default())
+    }
+
+    fn append_if_open(&self, record: &Record<'_>) -> rusqlite::Result<Option<i64>> {
+        self.write(record, false)
+    }
+
+    /// `late`: an end that comes after another one is written as late; else it is not written.
+    fn write(&self, record: &Record<'_>, late: bool) -> rusqlite::Result<Option<i64>> {
         let mut connection = self.connection.borrow_mut();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let last: Option<(i64, Vec<u8>)> = transaction
@@ -221,13 +231,21 @@ impl Journal {
             prev,
             hash: Vec::new(),
         };
+        if entry.kind.ends_with(".end") && !is_open(&transaction, &entry)? {
+            // Another opsh took this one for dead and ended it: what came of it all the same is a record of its own.
+            if !late {
+                return Ok(None);
+            }
+            entry.kind = format!("{}.late", entry.kind.trim_end_matches(".end"));
+        }
         entry.hash = entry.digest();
         insert(&transaction, &entry)?;
         transaction.commit()?;
-        Ok(seq)
+        Ok(Some(seq))
     }
 
-    /// Runs and effects of processes that are gone get their end: `killed` and `unknown`.
+    /// Runs and effects of processes that are gone get their end: `killed` and `unknown`. Two that start at once find
+    /// the same ones; the second finds them ended when its turn comes.
     fn end_what_died(&self) -> Result<()> {
         let read = || -> rusqlite::Result<Vec<(String, String, clock::Process)>> {
             let connection = self.connection.borrow();
@@ -251,7 +269,8 @@ impl Journal {
             let (kind, effect, outcome) =
                 if what == "run" { ("run.end", None, "killed") } else { ("effect.end", Some(id.as_str()), "unknown") };
             let body = json!({ "outcome": outcome, "why": why });
-            self.append(&Record { kind, run: &run, effect, target: None, class: None, body })?;
+            let record = Record { kind, run: &run, effect, target: None, class: None, body };
+            self.append_if_open(&record).map_err(|error| unwritable(&self.path, error.to_string()))?;
         }
         Ok(())
     }
@@ -414,6 +433,11 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     })
 }
 
+fn is_open(transaction: &Connection, entry: &Entry) -> rusqlite::Result<bool> {
+    let id = entry.effect.as_ref().unwrap_or(&entry.run);
+    transaction.query_row("SELECT EXISTS (SELECT 1 FROM open WHERE id = ?1)", params![id], |row| row.get(0))
+}
+
 fn insert(transaction: &Connection, entry: &Entry) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO journal VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13)",
@@ -491,24 +515,34 @@ impl Entry {
     }
 }
 
-/// The body, or its beginning with length and digest when it is too large to keep.
-fn bounded(body: Value) -> Value {
-    let text = body.to_string();
-    if text.len() <= LARGEST_BODY {
-        return body;
-    }
-    let mut cut = LARGEST_BODY / 2;
-    while !text.is_char_boundary(cut) {
-        cut -= 1;
-    }
-    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut kept = json!({ "cut": { "head": &text[..cut], "bytes": text.len(), "sha256": digest } });
-    for key in ["verb", "outcome", "took_ms", "changed"] {
-        if let Some(value) = body.get(key) {
-            kept[key] = value.clone();
+/// The body, with its largest values cut to beginning and end, length and digest, when it is too large to keep. What
+/// undo and a reader need (verb, inverse, says, outcome, error) is small and stays.
+fn bounded(mut body: Value) -> Value {
+    for key in ["value", "args", "before", "after", "error", "facts"] {
+        if body.to_string().len() <= LARGEST_BODY {
+            break;
+        }
+        if let Some(value) = body.get_mut(key) {
+            *value = cut(&value.to_string());
         }
     }
-    kept
+    if body.to_string().len() <= LARGEST_BODY { body } else { cut(&body.to_string()) }
+}
+
+fn cut(text: &str) -> Value {
+    let half = LARGEST_BODY / 4;
+    if text.len() <= 2 * half {
+        return json!(text);
+    }
+    let (mut head, mut tail) = (half, text.len() - half);
+    while !text.is_char_boundary(head) {
+        head -= 1;
+    }
+    while !text.is_char_boundary(tail) {
+        tail += 1;
+    }
+    let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({ "cut": { "head": &text[..head], "tail": &text[tail..], "bytes": text.len(), "sha256": digest } })
 }
 
 fn unwritable(path: &Path, why: String) -> Error {
@@ -516,19 +550,28 @@ fn unwritable(path: &Path, why: String) -> Error {
         .next("opsh --state-dir DIR …     keep the record in another folder")
 }
 
+/// Makes the folder 0700 when it is not there. A folder that is there is taken as it is, unless others may write to it:
+/// it may be anybody's, and is not ours to change.
 #[expect(clippy::disallowed_methods, reason = "the journal's own folder, made before anything can be recorded")]
 fn make_private(dir: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     let meta = std::fs::metadata(dir)?;
     // SAFETY: geteuid has no preconditions and cannot fail.
     if meta.uid() != unsafe { libc::geteuid() } {
         return Err(std::io::Error::other(format!("{} belongs to another user", dir.display())));
     }
-    if meta.mode() & 0o077 != 0 {
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    if meta.mode() & 0o022 != 0 {
+        return Err(std::io::Error::other(format!("others may write to {}: chmod go-w it", dir.display())));
     }
     Ok(())
+}
+
+/// The database file, made 0600 before SQLite opens it: its companions get the same mode.
+#[expect(clippy::disallowed_methods, reason = "the journal's own file, made before anything can be recorded")]
+fn make_file(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
 /// The person, as the environment names them.
@@ -634,12 +677,14 @@ mod tests {
     }
 
     #[test]
-    fn a_large_body_keeps_its_beginning_length_and_digest() {
+    fn a_large_value_keeps_beginning_and_end_length_and_digest() {
         let (_dir, journal) = journal();
-        add(&journal, "note", None, json!({"verb": "v", "text": "é".repeat(LARGEST_BODY)}));
+        add(&journal, "note", None, json!({"verb": "v", "inverse": "i", "value": ["é".repeat(LARGEST_BODY), "end"]}));
         let body = &journal.read(SELECT, params![], entry).expect("read")[0].body;
-        assert_eq!(body["verb"], "v");
-        assert!(body["cut"]["bytes"].as_u64() > Some(LARGEST_BODY as u64));
+        assert_eq!((&body["verb"], &body["inverse"]), (&json!("v"), &json!("i")));
+        let cut = &body["value"]["cut"];
+        assert!(cut["bytes"].as_u64() > Some(LARGEST_BODY as u64));
+        assert!(cut["tail"].as_str().is_some_and(|tail| tail.ends_with("\"end\"]")), "the newest is kept");
     }
 
     #[test]

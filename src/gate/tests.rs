@@ -95,6 +95,8 @@ fn consent_to_lose_one_thing_is_not_consent_to_lose_another() {
     let (_dir, gate) = gate(Mode::Apply, false, &[]);
     gate.consent(&[effect(&DESTROY).intended(), effect(&CHANGE).intended()], "a test");
     gate.perform(&effect(&DESTROY), |_| ok()).expect("47 was agreed to");
+    let again = gate.perform(&effect(&DESTROY), |_| ok()).expect_err("agreed to once");
+    assert_eq!(again.kind, Kind::Refused);
     let more = Effect { lost: Some("46".into()), ..effect(&DESTROY) };
     assert_eq!(gate.perform(&more, |_| ok()).expect_err("46 was not").kind, Kind::Refused);
     let worse = Effect { class: Class::Destroy, lost: Some("db".into()), ..effect(&CHANGE) };
@@ -132,6 +134,22 @@ fn every_end_has_its_outcome() {
         .map(|entry| entry.body["outcome"].clone())
         .collect();
     assert_eq!(outcomes, ["timeout", "unknown", "unknown"]);
+}
+
+#[test]
+fn a_link_lost_after_sending_means_that_it_may_have_happened() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let lost = || Err(Error::new(Kind::Unreachable, "x", "the link is gone"));
+    let before = gate.perform(&effect(&CHANGE), |_| async move { lost() }).expect_err("lost");
+    assert_eq!(before.kind, Kind::Unreachable, "nothing was sent");
+    let after = gate.perform(&effect(&CHANGE), |pass| async move {
+        pass.sending();
+        lost()
+    });
+    assert_eq!(after.expect_err("lost").kind, Kind::Unknown);
+    let read = gate.perform(&effect(&READ), |_| async { Err(Error::new(Kind::Unknown, "x", "y")) });
+    assert_eq!(read.expect_err("lost").kind, Kind::Unreachable, "a read did nothing");
+    assert_eq!(gate.journal().expect("open").unsettled().expect("read").len(), 1);
 }
 
 #[test]
