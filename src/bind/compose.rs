@@ -3,6 +3,7 @@
 //! Compose 1 answers an option it does not know with its usage and exit code 0, and `up` reuses any image that already
 //! has the right name: success is what the Engine says afterwards, never what compose printed.
 
+use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World, host};
@@ -13,6 +14,7 @@ use crate::gate::{Did, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 const CONFIG: Verb = Verb {
     name: "compose.config",
@@ -88,10 +90,13 @@ fn of_stack(world: &World, stack: Arc<Stack>) -> Result<Compose> {
 impl Compose {
     /// The generation that made the stack's containers, else the one that is there: mixing them recreates everything,
     /// the database too.
-    async fn generation(&self, pass: &Pass) -> Result<Generation> {
+    async fn generation(&self, pass: &Pass, service: &str) -> Result<Generation> {
         let containers = self.engine.containers(&self.stack.compose.project).await?;
         let label = "com.docker.compose.version";
-        let made_by = containers.iter().find_map(|container| container.labels.get(label)).cloned();
+        // The service's own container says it best; one that another tool made says nothing about it.
+        let mut of_service: Vec<_> = containers.iter().filter(|container| container.service == service).collect();
+        of_service.extend(&containers);
+        let made_by = of_service.iter().find_map(|container| container.labels.get(label)).cloned();
         let first = made_by.as_deref().is_some_and(|version| version.starts_with("1."));
         let mut candidates = [vec!["docker", "compose"], vec!["docker-compose"]];
         if first {
@@ -174,7 +179,7 @@ impl Compose {
 
     async fn config(&self, pass: &Pass) -> Result<Value> {
         self.missing_files(pass, &self.stack.dir).await?;
-        let generation = self.generation(pass).await?;
+        let generation = self.generation(pass, "").await?;
         let mut words = self.words(&generation, &self.stack.dir, &self.stack.compose.project);
         words.push("config".into());
         let shown = words.clone();
@@ -224,23 +229,25 @@ fn config(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-/// $1 checkout, $2 work tree, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 $8 names that
-/// compose may have given the image, then the compose words.
+/// $1 checkout, $2 work tree, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 a name for the image
+/// as compose builds it, $8 the stack's env file, $9 the first compose file, then the compose words, whose last `-f` is the
+/// file that gives the service that name: its own `image:` may be the one in use. Compose 1 wants one version in all files.
 ///
 /// One build at a time: a second one would remove the tree and the names that the first, whose opsh may be gone, works
 /// with. The lock is on the checkout's directory, which every account of the stack can open.
 const BUILD_SCRIPT: &str = r#"set -eu
-dir=$1 tree=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 other=$8
-shift 8
+dir=$1 tree=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 env=$8 file=$9
+shift 9
 if command -v flock >/dev/null; then exec 9<"$dir"; flock 9; fi
-leave() { git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :; docker image rm "$built" "$other" >/dev/null 2>&1 || :; }
+leave() { git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :; docker image rm "$built" >/dev/null 2>&1 || :; }
 git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :
 git -C "$dir" worktree prune
 mkdir -p "$(dirname "$tree")"
 trap leave EXIT
 git -c core.hooksPath=/dev/null -C "$dir" worktree add --quiet --force --detach "$tree" "$commit"
+[ -z "$env" ] || [ -e "$tree/$env" ] || ln -s "$dir/$env" "$tree/$env"
+{ grep '^version:' "$tree/$file" || :; printf 'services:\n  "%s":\n    image: "%s"\n' "$service" "$built"; } >"$tree/.opsh.yml"
 clean "$@" build "$service" >&2
-docker image inspect "$built" >/dev/null 2>&1 || built=$other
 printf 'FROM %s\n' "$built" | clean docker build --quiet \
   --label "org.opencontainers.image.revision=$commit" --label "opsh.stack=$project" --label "opsh.service=$service" \
   --tag "$keep" -
@@ -250,6 +257,11 @@ fn build(call: &Call<'_>) -> Result<Receipt> {
     let (service, commit) = (call.text(0)?, call.text(1)?);
     if commit.len() != 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(call.bad(&format!("commit must be 40 hexadecimal digits, not \"{commit}\"")));
+    }
+    if !service.starts_with(|c: char| c.is_ascii_alphanumeric())
+        || !service.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    {
+        return Err(call.bad(&format!("\"{service}\" is no name of a service")));
     }
     let compose = open(call)?;
     let short = commit[..12].to_string();
@@ -263,18 +275,21 @@ fn build(call: &Call<'_>) -> Result<Receipt> {
 impl Compose {
     async fn build(&self, pass: &Pass, service: &str, commit: &str) -> Result<Did> {
         let (stack, short) = (&self.stack, &commit[..12]);
-        let generation = self.generation(pass).await?;
+        let generation = self.generation(pass, service).await?;
         let tree = format!("{}/.git/opsh/{short}", stack.dir);
         // Under a project of its own, so that no name in use is given to the new image.
         let project = format!("opsh-{short}");
         let keep = format!("{}_{service}:opsh-{short}", stack.compose.project);
-        let (built, other) = (format!("{project}_{service}:latest"), format!("{project}-{service}:latest"));
+        let built = format!("{project}/{}:building", service.to_lowercase());
+        let compose = &stack.compose;
+        let env = compose.env_file.clone().unwrap_or_default();
         let mut words: Vec<String> =
-            [&stack.dir, &tree, commit, service, &keep, &stack.compose.project, &built, &other]
+            [&stack.dir, &tree, commit, service, &keep, &compose.project, &built, &env, &compose.files[0]]
                 .iter()
                 .map(|word| word.to_string())
                 .collect();
         words.extend(self.words(&generation, &tree, &project));
+        words.extend(["-f".into(), format!("{tree}/.opsh.yml")]);
         let command = self.in_clean_environment(&generation, BUILD_SCRIPT, words).await?;
         let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
         let what = || format!("{service} was not built from {short} on {}", stack.host);
@@ -314,7 +329,7 @@ fn recreate(call: &Call<'_>) -> Result<Receipt> {
                 let why = suggestion(&service, names.iter().copied());
                 return Err(Error::new(Kind::NotFound, format!("no service \"{service}\""), why));
             };
-            let running = docker::find(&compose.engine, &compose.stack, &service).await.ok();
+            let running = docker::look_for(&compose.engine, &compose.stack, &service).await?;
             Ok(json!({ "reference": reference, "image_id": running.map(|container| container.image_id) }))
         }
     })?;
@@ -345,14 +360,14 @@ impl Compose {
             Error::new(Kind::NotFound, what(), why)
                 .next(format!("stack(\"{}\").build(\"{service}\", COMMIT)     makes one", stack.name))
         })?;
-        let old = docker::find(&self.engine, stack, service).await.ok().map(|container| container.id);
-        let generation = self.generation(pass).await?;
+        let old = docker::look_for(&self.engine, stack, service).await?.map(|container| container.id);
+        let generation = self.generation(pass, service).await?;
         let mut words = self.words(&generation, &stack.dir, &stack.compose.project);
         words.extend(["up", "-d", "--no-deps", "--no-build"].map(String::from));
         words.push(service.into());
         let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
         let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
-        let found = docker::find(&self.engine, stack, service).await.ok();
+        let found = docker::look_for(&self.engine, stack, service).await?;
         let said = host::last_lines(&ran.err, 6);
         let Some(now) = found else {
             return Err(Error::new(Kind::Failed, what(), format!("it has no container now. compose said: {said}")));
@@ -367,6 +382,8 @@ impl Compose {
             );
             return Err(Error::new(Kind::Failed, what(), why).exit(ran.code.into()));
         }
+        // A container that dies at once was "started" too: two steady seconds tell.
+        self.engine.wait_state(&now.id, Goal::Running { steady_s: 2 }, Duration::from_secs(60)).await?;
         let changed = old.as_ref() != Some(&now.id);
         Ok(Did { changed, before, after: now.image_id.into(), ..Did::default() })
     }

@@ -12,7 +12,7 @@ pub mod once;
 #[cfg(test)]
 mod testing;
 pub mod transport;
-mod wait;
+pub mod wait;
 
 use super::ssh::{Complaints, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World, host};
@@ -148,10 +148,11 @@ pub const BINDINGS: &[Binding] = &[
 
 /// The Engine of a host; the first call of a session connects, as an effect of its own.
 pub fn engine(world: &World, name: &str) -> Result<Engine> {
+    // First the login: a lost one takes the connection that rode on it along.
+    let reach = host::reach(world, name)?;
     if let Some(open) = world.engines.borrow().get(name) {
         return Ok(open.clone());
     }
-    let reach = host::reach(world, name)?;
     let opened = Arc::new(Mutex::new(None));
     let slot = Arc::clone(&opened);
     let effect = Effect {
@@ -211,6 +212,15 @@ fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Engine)> {
     let stack = call.stack()?;
     let engine = engine(call.world, &stack.host)?;
     Ok((stack, engine))
+}
+
+/// As [`find`]; `None` only when the Engine says that there is none.
+pub async fn look_for(engine: &Engine, stack: &Stack, service: &str) -> Result<Option<Container>> {
+    match find(engine, stack, service).await {
+        Ok(container) => Ok(Some(container)),
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The one container of a service that is not a one-off, running ones first.
@@ -400,13 +410,14 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     if let Some(old) = before.as_str() {
         change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name));
     }
-    call.change(change, |_| async move {
+    call.change(change, |pass| async move {
         let missing = || {
             let why = format!("image {} is not on {}", short_id(&image_id), stack.host);
             Error::new(Kind::NotFound, format!("{reference} was not tagged"), why)
         };
         let wanted = engine.image(&image_id).await?.ok_or_else(missing)?.id;
         if before.as_str() != Some(&wanted) {
+            pass.sending();
             engine.tag(&wanted, &repository, &tag).await?;
         }
         let after = engine.image(&reference).await?.map(|image| image.id);
@@ -432,9 +443,10 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     if stack.is_stateful(&service) {
         change = change.loses(service.clone());
     }
-    call.change(change, |_| async move {
+    call.change(change, |pass| async move {
         let before = find(&engine, &stack, &service).await?;
         let began = engine.inspect(&before.id).await?.started_at;
+        pass.sending();
         engine.restart(&before.id, grace.unsigned_abs() as u32).await?;
         let after = engine.inspect(&before.id).await?;
         if after.state != "running" || after.started_at == began {

@@ -4,7 +4,7 @@
 //! programs, and tags move.
 
 use super::host::{self, HostHandle, words_of};
-use super::{Binding, Call, Change, Look, Receipt};
+use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::bind::ssh::Reach;
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest};
@@ -12,6 +12,7 @@ use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const HEAD: Verb = Verb {
     name: "git.head",
@@ -124,6 +125,40 @@ impl RepoHandle {
     }
 }
 
+/// A stack's repository for the verbs of other systems.
+pub struct Repository(Git);
+
+impl Repository {
+    /// The checkout that a stack is deployed from.
+    pub fn of_stack(world: &World, stack: &Stack) -> Result<Repository> {
+        let reach = host::reach(world, &stack.host)?;
+        Ok(Repository(Git { reach, host: stack.host.clone(), dir: stack.dir.clone() }))
+    }
+
+    /// Every file that ever was directly in `folder` on any branch or tag, by name, with its newest text.
+    pub async fn history_of(&self, pass: &Pass, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let folder = format!("{}/", folder.trim_end_matches('/'));
+        let format = "--format=%x01%H";
+        let log = ["log", "--all", "--no-renames", "--diff-filter=AM", "--name-only", "-z", format, "--", &folder];
+        let out = self.0.out(pass, &log).await?;
+        let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut commit = "";
+        for word in out.split(['\0', '\n']).filter(|word| !word.is_empty()) {
+            if let Some(next) = word.strip_prefix('\x01') {
+                commit = next;
+                continue;
+            }
+            let Some(name) = word.strip_prefix(&folder).filter(|name| !name.contains('/')) else { continue };
+            // Newest first: what was found already is newer.
+            if !found.iter().any(|(known, _)| known == name) {
+                let text = self.0.out(pass, &["cat-file", "blob", &format!("{commit}:{word}")]).await?;
+                found.push((name.to_string(), text.into_bytes()));
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// One git repository on one host, as the work of an effect sees it.
 struct Git {
     reach: Reach,
@@ -178,6 +213,10 @@ impl Git {
 
     async fn out(&self, pass: &Pass, args: &[&str]) -> Result<String> {
         let ran = self.ran(pass, args).await?;
+        self.judged(ran, args)
+    }
+
+    fn judged(&self, ran: host::Ran, args: &[&str]) -> Result<String> {
         if ran.code == 0 {
             return Ok(ran.out);
         }
@@ -189,7 +228,7 @@ impl Git {
     /// The output, or `None` for an exit code of 1, git's way to say no.
     async fn maybe(&self, pass: &Pass, args: &[&str]) -> Result<Option<String>> {
         let ran = self.ran(pass, args).await?;
-        Ok((ran.code == 0).then_some(ran.out))
+        if ran.code == 1 { Ok(None) } else { self.judged(ran, args).map(Some) }
     }
 }
 
@@ -291,7 +330,10 @@ fn resolve(call: &Call<'_>) -> Result<Dynamic> {
             };
             return Err(Error::new(Kind::NotFound, format!("no tag \"{tag}\""), why).next(list));
         };
-        let remote = on_origin(&git, &pass, &reference).await;
+        // A firewalled origin answers nothing at all; the rollback does not need it.
+        let asked = tokio::time::timeout(Duration::from_secs(10), on_origin(&git, &pass, &reference)).await;
+        let late = || Error::new(Kind::Timeout, "git ls-remote", "no answer within 10 s");
+        let remote = asked.unwrap_or_else(|_| Err(late()));
         let (remote, error) = match remote {
             Ok(remote) => (remote, None),
             Err(error) => (None, Some(error.why)),
@@ -402,7 +444,10 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
                 .next(format!("@{} git -C {} diff     see them; commit or remove them by hand", git.host, git.dir)));
         }
         if before != commit {
-            git.out(&pass, &["checkout", "--quiet", "--detach", "--end-of-options", &commit]).await?;
+            // Detached: a checkout that died with the link would leave half a tree and a lock.
+            let words = git.words(&["checkout", "--quiet", "--detach", "--end-of-options", &commit]);
+            let ran = host::run_durable(&git.reach, &pass, &git.host, &words_of(words)).await?;
+            git.judged(ran, &["checkout", &commit])?;
         }
         let after = head_of(&git, &pass).await?;
         if after != commit {

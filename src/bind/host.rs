@@ -2,12 +2,12 @@
 
 mod reads;
 
-use super::ssh::{self, Command, Finished, HostKey, Login, Outcome, Reach};
+use super::ssh::{self, Command, Durable, Finished, HostKey, Login, Outcome, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World, secret};
 use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Effect, Pass};
+use crate::gate::{Did, Effect, Pass, Target};
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -210,14 +210,22 @@ impl Ran {
         let said = last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
         let program = words.first().map_or("", String::as_str);
         let why = match self.code {
-            127 => format!("there is no program \"{program}\" on {host}"),
+            127 if said.is_empty() || said.contains("not found") => {
+                format!("there is no program \"{program}\" on {host}")
+            }
             code if said.is_empty() => format!("exit code {code}, and it said nothing"),
             code => format!("exit code {code}: {said}"),
         };
         let kind = if self.code == 127 { Kind::NotFound } else { Kind::Failed };
-        let shown: Vec<&str> = words.iter().take(6).map(String::as_str).collect();
-        Err(Error::new(kind, format!("{} failed on {host}", shown.join(" ")), why).host(host).exit(self.code.into()))
+        Err(Error::new(kind, format!("{} failed on {host}", shown(words)), why).host(host).exit(self.code.into()))
     }
+}
+
+/// A command as an error names it: its first words, on one line.
+fn shown(words: &[String]) -> String {
+    let first: Vec<&str> = words.iter().take(6).map(|word| word.lines().next().unwrap_or("")).collect();
+    let text = first.join(" ");
+    if text.chars().count() <= 80 { text } else { text.chars().take(79).chain(['…']).collect() }
 }
 
 /// The last `count` lines that are not empty.
@@ -233,8 +241,7 @@ pub fn words_of(words: Vec<String>) -> Command {
 
 /// How a command ended as a result: only an exit is a value.
 pub fn finished(host: &str, words: &[String], finished: Finished) -> Result<Ran> {
-    let shown: Vec<&str> = words.iter().take(6).map(String::as_str).collect();
-    let what = format!("{} failed on {host}", shown.join(" "));
+    let what = format!("{} failed on {host}", shown(words));
     match finished.outcome {
         Outcome::Exited(code) => Ok(Ran { code, out: finished.stdout.text(), err: finished.stderr.text() }),
         Outcome::Signaled(signal) => {
@@ -255,12 +262,23 @@ pub async fn look(reach: &Reach, pass: &Pass, host: &str, words: &[&str]) -> Res
 /// Runs a command that survives the link, under the effect's id, and waits for its end.
 pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Command) -> Result<Ran> {
     let id = pass.effect();
-    reach.durable_begin(pass, id, command).await?;
+    // A start that was refused did nothing: from here on the answer may be lost.
+    let started = reach.durable_begin(pass, id, command).await;
+    if !matches!(&started, Err(error) if error.kind != Kind::Unknown) {
+        pass.sending();
+    }
+    started?;
     let ended = reach.durable_wait(pass, id, command.keep).await;
-    let ran = finished(host, &command.words, ended).map_err(|error| match error.kind {
-        Kind::Unreachable => Error { kind: Kind::Unknown, ..error },
-        _ => error,
-    })?;
+    let ran = match ended.outcome {
+        // It was started, and the program was not: a folder that cannot be entered.
+        Outcome::NotStarted(why) if !matches!(reach.durable_state(pass, id).await, Ok(Durable::Never) | Err(_)) => {
+            let _ = reach.durable_forget(pass, id).await;
+            return Err(
+                Error::new(Kind::Failed, format!("{} did not run on {host}", shown(&command.words)), why).host(host)
+            );
+        }
+        _ => finished(host, &command.words, ended)?,
+    };
     // Forgetting is tidiness: the result is known.
     let _ = reach.durable_forget(pass, id).await;
     Ok(ran)
@@ -282,7 +300,7 @@ pub fn reach(world: &World, name: &str) -> Result<Reach> {
     let login = login(world, &host)?;
     let opened = Arc::new(std::sync::Mutex::new(None));
     let slot = Arc::clone(&opened);
-    perform(world, name, &CONNECT, json!({ "ssh": host.ssh }), move |pass| async move {
+    perform(world, world.host_target(name), &CONNECT, name, json!({ "ssh": host.ssh }), move |pass| async move {
         let link = ssh::connect(&pass, &login).await?;
         if let Ok(mut slot) = slot.lock() {
             *slot = Some(Reach::Ssh(link));
@@ -296,15 +314,22 @@ pub fn reach(world: &World, name: &str) -> Result<Reach> {
 }
 
 /// An effect that no script called by name.
-fn perform<F>(world: &World, host: &str, verb: &'static Verb, args: Value, work: impl FnOnce(Pass) -> F) -> Result<()>
+fn perform<F>(
+    world: &World,
+    target: Target,
+    verb: &'static Verb,
+    says: &str,
+    args: Value,
+    work: impl FnOnce(Pass) -> F,
+) -> Result<()>
 where
     F: Future<Output = Result<Did>> + Send + 'static,
 {
     let effect = Effect {
         verb,
         class: verb.class,
-        target: world.host_target(host),
-        says: host.into(),
+        target,
+        says: says.into(),
         args,
         inverse: None,
         lost: None,
@@ -346,7 +371,7 @@ pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
     let login = Login { password: None, ..login(world, &Host { password: None, ..(*host).clone() })? };
     let found = Arc::new(std::sync::Mutex::new(Vec::new()));
     let slot = Arc::clone(&found);
-    perform(world, name, &OFFERED, json!({ "ssh": host.ssh }), move |pass| async move {
+    perform(world, world.host_target(name), &OFFERED, name, json!({ "ssh": host.ssh }), move |pass| async move {
         let keys = ssh::offered_keys(&pass, &login).await?;
         let value = keys.iter().map(|key| json!({ "kind": key.kind, "fingerprint": key.fingerprint })).collect();
         if let Ok(mut slot) = slot.lock() {
@@ -361,13 +386,25 @@ pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
 pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<()> {
     let host = world.config.host(name)?;
     let login = login(world, &Host { password: None, ..(*host).clone() })?;
-    let (key, fingerprint) = (key.clone(), key.fingerprint.clone());
-    world.gate.note("hostkey.adopt", json!({ "host": name, "fingerprint": fingerprint, "replace": replace }));
-    perform(world, name, &OFFERED, json!({ "adopt": fingerprint }), move |pass| async move {
+    let key = key.clone();
+    let args = json!({ "host": name, "fingerprint": key.fingerprint, "replace": replace });
+    // What is changed is this machine's list, and who asked for it typed the fingerprint: that is the consent.
+    let here = Target { name: LOCAL.into(), protected: false };
+    perform(world, here, &ADOPT, &format!("{name} {}", key.fingerprint), args, move |pass| async move {
+        pass.sending();
         ssh::remember_key(&pass, &login, &key, replace)?;
-        Ok(Did::value(json!({ "adopted": key.fingerprint })))
+        Ok(Did { changed: true, after: json!(key.fingerprint), ..Did::default() })
     })
 }
+
+const ADOPT: Verb = Verb {
+    name: "host.adopt",
+    class: Class::Change,
+    waits: false,
+    sig: "host.adopt(fingerprint: string) -> receipt",
+    doc: "Trusts a host key from now on: `opsh host adopt NAME`.",
+    example: "",
+};
 
 const OFFERED: Verb = Verb {
     name: "host.key",

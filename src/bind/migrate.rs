@@ -9,13 +9,13 @@ use super::docker::engine::Engine;
 use super::docker::image::Limits;
 use super::docker::once::{ONCE, Once};
 use super::docker::{self, STACK_LABEL, short_id};
-use super::{Binding, Call, Change, Look, Receipt, db, host, stack};
+use super::{Binding, Call, Change, Look, Receipt, db, git, host, stack};
 use crate::config::{Migrate, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass};
 use rhai::Dynamic;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sql::Loss;
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ const STATUS: Verb = Verb {
     doc: "Each migration with its `version`, `name` and `state`: APPLIED, PENDING, UNKNOWN HERE (applied, and the \
           running image does not know it), NO DOWN (applied, and its down file is missing or empty). `additive` says \
           whether code of before can go on using the schema; `does` is what the up file does. Files are read from the \
-          image that runs, applied versions from the database. Fails with `not_found` when the service has no \
+          image that runs, for what it does not know from the repository's history, applied versions from the database. Fails with `not_found` when the service has no \
           container or its image no such files, `failed` when two files share a version.",
     example: r#"stack("prod").migrations()"#,
 };
@@ -73,7 +73,8 @@ const DOWN: Verb = Verb {
     sig: "stack.migrate_down(plan: map) -> receipt",
     doc: "Takes migrations back with the image that runs now, the one that knows them, as a container of its own on \
           the service's network, so that it goes on when the link is lost. `plan` is a map: `versions` to take back, \
-          newest first; `ledger`, the versions that were applied when the plan was made; `image_id`. Refused with \
+          newest first; `ledger`, the versions that were applied when the plan was made; `image_id`; `loses`, what \
+          `stack.down_losses` counted then. Refused with \
           `unmet` before anything happens when migrations are being taken back already, when the ledger is another one \
           now, when the versions are not the newest applied ones, when the image does not know one of them, or when a down file is missing or empty. Success is \
           what the ledger says afterwards. Deadline 600 s.",
@@ -93,7 +94,7 @@ pub const BINDINGS: &[Binding] = &[
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct File {
     name: String,
-    up: String,
+    up: Option<String>,
     down: Option<String>,
 }
 
@@ -150,7 +151,7 @@ fn parse_files(found: &[(String, Vec<u8>)]) -> Result<Files, String> {
         if file.name != name {
             return Err(format!("version {version} is both {} and {name}", file.name));
         }
-        if is_up { file.up = text } else { file.down = Some(text) }
+        if is_up { file.up = Some(text) } else { file.down = Some(text) }
     }
     Ok(files)
 }
@@ -165,16 +166,25 @@ fn ledger(call: &Call<'_>) -> Result<Dynamic> {
 fn status(call: &Call<'_>) -> Result<Dynamic> {
     let (stack, engine) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    let value = call.read(look, |_| async move {
-        let service = &configured(&stack)?.service;
-        let image = docker::find(&engine, &stack, service).await?.image_id;
+    let repository = git::Repository::of_stack(call.world, &stack)?;
+    let value = call.read(look, |pass| async move {
+        let migrate = configured(&stack)?;
+        let image = docker::find(&engine, &stack, &migrate.service).await?.image_id;
         let files = files_of(&engine, &stack, &image).await?;
-        Ok(table(&applied(&engine, &stack).await?, &files))
+        let applied = applied(&engine, &stack).await?;
+        let mut elsewhere = Files::new();
+        if applied.iter().any(|version| !files.contains_key(version)) {
+            let found = repository.history_of(&pass, &migrate.files).await?;
+            // A version with two names in history is one that nobody can judge.
+            elsewhere = parse_files(&found).unwrap_or_default();
+        }
+        Ok(table(&applied, &files, &elsewhere))
     })?;
     Ok(super::map(value))
 }
 
-fn table(applied: &[i64], files: &Files) -> Value {
+/// `elsewhere` has files that the repository's history knows and the image does not.
+fn table(applied: &[i64], files: &Files, elsewhere: &Files) -> Value {
     let mut versions: Vec<i64> = applied.iter().chain(files.keys()).copied().collect();
     versions.sort_unstable();
     versions.dedup();
@@ -186,7 +196,8 @@ fn table(applied: &[i64], files: &Files) -> Value {
             (true, Some(_)) => "APPLIED",
             (false, _) => "PENDING",
         };
-        let up = file.map(|file| sql::judge_up(&file.up));
+        let file = file.or_else(|| elsewhere.get(version));
+        let up = file.and_then(|file| file.up.as_deref()).map(sql::judge_up);
         json!({
             "version": version, "name": file.map(|file| &file.name), "state": state,
             "additive": up.as_ref().is_some_and(|up| up.additive), "does": up.map(|up| up.does),
@@ -220,24 +231,26 @@ fn losses(call: &Call<'_>) -> Result<Dynamic> {
         let service = &configured(&stack)?.service;
         let image = docker::find(&engine, &stack, service).await?.image_id;
         let files = files_of(&engine, &stack, &image).await?;
-        let mut rows = Vec::new();
-        for version in versions {
-            let down = files.get(&version).and_then(|file| file.down.as_deref()).unwrap_or("");
-            for loss in sql::losses(down) {
-                if let Some(row) = count(&engine, &stack, version, &loss).await? {
-                    rows.push(row);
-                }
-            }
-        }
-        Ok(rows.into())
+        Ok(json!(counted(&engine, &stack, &versions, &files).await?))
     })?;
     Ok(super::map(value))
 }
 
+async fn counted(engine: &Engine, stack: &Stack, versions: &[i64], files: &Files) -> Result<Vec<Lost>> {
+    let mut all = Vec::new();
+    for version in versions {
+        let down = files.get(version).and_then(|file| file.down.as_deref()).unwrap_or("");
+        for loss in sql::losses(down) {
+            all.extend(count(engine, stack, *version, &loss).await?);
+        }
+    }
+    Ok(all)
+}
+
 /// The loss with its count; nothing when it is a column without a value, or an empty table.
-async fn count(engine: &Engine, stack: &Stack, version: i64, loss: &Loss) -> Result<Option<Value>> {
+async fn count(engine: &Engine, stack: &Stack, version: i64, loss: &Loss) -> Result<Option<Lost>> {
     let Some(query) = loss.count_sql() else {
-        return Ok(Some(json!({ "version": version, "what": loss.what(), "rows": null })));
+        return Ok(Some(Lost { version, what: loss.what(), rows: None }));
     };
     let rows = match db::rows(engine, stack, &query, &[]).await {
         Ok(found) => found.first().and_then(|row| row["n"].as_i64()),
@@ -245,7 +258,7 @@ async fn count(engine: &Engine, stack: &Stack, version: i64, loss: &Loss) -> Res
         Err(error) if error.kind == Kind::Failed => None,
         Err(error) => return Err(error),
     };
-    Ok((rows != Some(0)).then(|| json!({ "version": version, "what": loss.what(), "rows": rows })))
+    Ok((rows != Some(0)).then(|| Lost { version, what: loss.what(), rows }))
 }
 
 fn versions(call: &Call<'_>, list: Value) -> Result<Vec<i64>> {
@@ -258,6 +271,16 @@ struct DownPlan {
     versions: Vec<i64>,
     ledger: Vec<i64>,
     image_id: String,
+    #[serde(default)]
+    loses: Vec<Lost>,
+}
+
+/// A loss as [`losses`] counted it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+struct Lost {
+    version: i64,
+    what: String,
+    rows: Option<i64>,
 }
 
 impl DownPlan {
@@ -327,6 +350,15 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
     let files = files_of(engine, stack, &plan.image_id).await?;
     let before = applied(engine, stack).await?;
     plan.check(&before, &files).map_err(|why| Error::new(Kind::Unmet, what(), why))?;
+    // Rows may have come since somebody agreed to lose what was counted then.
+    for lost in counted(engine, stack, &plan.versions, &files).await? {
+        let agreed = plan.loses.iter().find(|one| one.version == lost.version && one.what == lost.what);
+        if agreed.is_none_or(|agreed| agreed.rows < lost.rows) {
+            let rows = lost.rows.map_or("an unknown number of".to_string(), |rows| rows.to_string());
+            let why = format!("{} would lose {rows} row(s), more than the plan says", lost.what);
+            return Err(Error::new(Kind::Unmet, what(), why));
+        }
+    }
     let service = &configured(stack)?.service;
     let like = docker::find(engine, stack, service).await?.id;
     let once = Once {
@@ -339,6 +371,7 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
         labels: [(STACK_LABEL.to_string(), stack.compose.project.clone())].into(),
         ..Once::default()
     };
+    pass.sending();
     engine.once_start(&once).await?;
     let ran = engine.once_wait(&once.name, host::KEEP).await?;
     let after = applied(engine, stack).await?;
@@ -364,12 +397,13 @@ mod tests {
     use super::*;
 
     fn files(known: &[i64]) -> Files {
-        let file = File { name: "x".into(), up: "CREATE TABLE t()".into(), down: Some("DROP TABLE t".into()) };
+        let file = File { name: "x".into(), up: Some("CREATE TABLE t()".into()), down: Some("DROP TABLE t".into()) };
         known.iter().map(|version| (*version, file.clone())).collect()
     }
 
     fn plan(versions: &[i64], ledger: &[i64]) -> DownPlan {
-        DownPlan { versions: versions.to_vec(), ledger: ledger.to_vec(), image_id: "sha256:0".into() }
+        let (versions, ledger) = (versions.to_vec(), ledger.to_vec());
+        DownPlan { versions, ledger, image_id: "sha256:0".into(), loses: Vec::new() }
     }
 
     #[test]
@@ -397,7 +431,7 @@ mod tests {
     fn a_missing_or_empty_down_is_refused() {
         for down in [None, Some(""), Some("-- nothing to do\n"), Some("/* x */ ;")] {
             let mut known = files(&[45, 46]);
-            known.insert(47, File { name: "y".into(), up: String::new(), down: down.map(String::from) });
+            known.insert(47, File { name: "y".into(), up: None, down: down.map(String::from) });
             let error = plan(&[47], &[45, 46, 47]).check(&[45, 46, 47], &known).expect_err("no down");
             assert!(error.contains("version 47 has no down"), "{error}");
         }
@@ -419,8 +453,9 @@ mod tests {
         if let Some(file) = known.get_mut(&46) {
             file.down = None;
         }
-        let rows = table(&[45, 46, 47], &known);
+        let rows = table(&[45, 46, 47], &known, &files(&[47]));
         let states: Vec<&str> = rows.as_array().expect("rows").iter().filter_map(|row| row["state"].as_str()).collect();
         assert_eq!(states, ["APPLIED", "NO DOWN", "UNKNOWN HERE", "PENDING"]);
+        assert_eq!(rows[2]["additive"], true, "judged by the file that the repository's history has");
     }
 }

@@ -72,10 +72,9 @@ fn first_words(statement: &str) -> String {
 
 fn is_additive(statement: &Statement) -> bool {
     match statement {
-        Statement::CreateTable(_)
-        | Statement::CreateType { .. }
-        | Statement::CreateView(_)
-        | Statement::Comment { .. } => true,
+        Statement::CreateTable(_) | Statement::CreateType { .. } | Statement::Comment { .. } => true,
+        // Replacing one changes what old code reads.
+        Statement::CreateView(view) => !view.or_replace,
         // A unique index can refuse what old code writes.
         Statement::CreateIndex(index) => !index.unique,
         Statement::AlterTable(alter) => alter.operations.iter().all(adds_only),
@@ -104,26 +103,38 @@ pub fn losses(text: &str) -> Vec<Loss> {
 
 fn losses_of(statement: &Statement) -> Vec<Loss> {
     match statement {
-        Statement::Drop { object_type: ObjectType::Table, names, .. } => {
+        Statement::Drop { object_type: ObjectType::Table, names, cascade: false, .. } => {
             names.iter().map(|name| Loss::Table(name.to_string())).collect()
         }
-        Statement::Drop { object_type: ObjectType::Schema | ObjectType::Database, .. }
-        | Statement::Delete(_)
-        | Statement::Truncate(_)
-        | Statement::Update(_) => vec![Loss::Other(first_words(&statement.to_string()))],
+        // An index or a view holds nothing of its own, as long as nothing that hangs on it goes along.
+        Statement::Drop { object_type: ObjectType::Index | ObjectType::View, cascade: false, .. }
+        | Statement::CreateTable(_)
+        | Statement::CreateIndex(_)
+        | Statement::CreateView(_)
+        | Statement::CreateType { .. }
+        | Statement::Comment { .. } => Vec::new(),
         Statement::AlterTable(alter) => {
             alter.operations.iter().flat_map(|one| column_losses(&alter.name, one)).collect()
         }
-        _ => Vec::new(),
+        // What is not known to be harmless is a loss that nobody can count.
+        other => vec![Loss::Other(first_words(&other.to_string()))],
     }
 }
 
 fn column_losses(table: &ObjectName, operation: &AlterTableOperation) -> Vec<Loss> {
+    use AlterTableOperation as Op;
     match operation {
-        AlterTableOperation::DropColumn { column_names, .. } => {
+        Op::DropColumn { column_names, drop_behavior: None, .. } => {
             column_names.iter().map(|column| Loss::Column(table.to_string(), column.to_string())).collect()
         }
-        _ => Vec::new(),
+        Op::RenameColumn { .. }
+        | Op::RenameTable { .. }
+        | Op::RenameConstraint { .. }
+        | Op::AddColumn { .. }
+        | Op::AddConstraint { .. }
+        | Op::DropConstraint { .. } => Vec::new(),
+        Op::AlterColumn { op, .. } if !op.to_string().contains("TYPE") => Vec::new(),
+        other => vec![Loss::Other(format!("ALTER TABLE {table} {}", first_words(&other.to_string())))],
     }
 }
 
@@ -174,7 +185,22 @@ mod tests {
         assert_eq!(words, ["column s.shifts.note", "column s.shifts.\"Odd\"", "table a", "table b"]);
         assert_eq!(found[0].count_sql().as_deref(), Some("SELECT count(note) AS n FROM s.shifts"));
         assert!(matches!(losses("DELETE FROM t")[..], [Loss::Other(_)]));
-        assert!(losses("ALTER TABLE t RENAME COLUMN b TO a").is_empty());
+        for harmless in
+            ["ALTER TABLE t RENAME COLUMN b TO a", "DROP INDEX i", "ALTER TABLE t ALTER COLUMN a DROP NOT NULL"]
+        {
+            assert!(losses(harmless).is_empty(), "{harmless}: {:?}", losses(harmless));
+        }
+        for unknown in [
+            "DROP TABLE a CASCADE",
+            "DROP TYPE x CASCADE",
+            "WITH d AS (DELETE FROM t RETURNING 1) SELECT * FROM d",
+            "CALL purge()",
+            "ALTER TABLE t ALTER COLUMN a TYPE int USING 0",
+            "TRUNCATE t",
+            "DROP SEQUENCE s",
+        ] {
+            assert!(matches!(losses(unknown)[..], [Loss::Other(_)]), "{unknown}: {:?}", losses(unknown));
+        }
         assert!(matches!(losses("nonsense here")[..], [Loss::Other(_)]));
     }
 
