@@ -104,7 +104,11 @@ fn silence_panics(screen: &Rc<Screen>) {
 }
 
 fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
-    let state_dir = cli.state_dir.clone().map_or_else(default_state_dir, Ok)?;
+    let state_dir = match &cli.state_dir {
+        // ssh needs absolute paths of the files in it.
+        Some(dir) => working_dir().join(dir),
+        None => default_state_dir()?,
+    };
     match cli.command {
         Some(Command::Help { name }) => return help(screen, name.as_deref()),
         Some(Command::Journal(command)) => return journal::run(&command, &state_dir, screen),

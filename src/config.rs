@@ -37,6 +37,10 @@ pub struct Host {
     pub host_key: Option<String>,
     /// Where the login password comes from.
     pub password: Option<SecretRef>,
+    /// Where the password at the jump host comes from.
+    pub jump_password: Option<SecretRef>,
+    /// Where the passphrase of the private key comes from.
+    pub passphrase: Option<SecretRef>,
     /// True for a machine that may be broken: changes there are not asked for.
     #[serde(default)]
     pub sandbox: bool,
@@ -229,6 +233,9 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
             bad(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;
+        if file.host.contains_key(LOCAL) {
+            return Err(bad(format!("host.{LOCAL}: that is this machine in every script; give the host another name")));
+        }
         let base = path.parent().unwrap_or(Path::new("."));
         let hosts =
             file.host.into_iter().map(|(name, host)| (name.clone(), Arc::new(host.named(name, base)))).collect();
@@ -300,10 +307,11 @@ impl Host {
     fn named(mut self, name: String, base: &Path) -> Host {
         self.name = name;
         self.identity = self.identity.map(|path| base.join(path));
-        self.password = self.password.map(|secret| match secret {
-            SecretRef::File(path) => SecretRef::File(base.join(path)),
-            other => other,
-        });
+        for secret in [&mut self.password, &mut self.jump_password, &mut self.passphrase] {
+            if let Some(SecretRef::File(path)) = secret {
+                *path = base.join(&path);
+            }
+        }
         self
     }
 }
@@ -369,6 +377,7 @@ mod tests {
             ("/opt/vrcshift", "opt/vrcshift", "not an absolute path"),
             ("http://127", "ftp://127", "neither http:// nor https://"),
             ("ssh = ", "shh = ", "shh"),
+            ("[host.prod-1]", "[host.local]", "that is this machine"),
         ] {
             let error = parse(&GOOD.replace(from, to)).expect_err(word);
             assert!(error.why.contains(word), "{}", error.why);

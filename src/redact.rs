@@ -41,7 +41,9 @@ impl fmt::Debug for Secret {
 /// True when a key of this name holds a secret: `POSTGRES_PASSWORD`, `JWT_SECRET`, `apiKey`.
 pub fn is_secret_name(name: &str) -> bool {
     static NAMES: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(r"(?i)(passw(or)?d|passphrase|secret|token|api_?key|private_?key|access_?key|credential|jwt|webhook)")
+        pattern(
+            r"(?i)(passw(or)?d|passphrase|secret|token|api_?key|private_?key|access_?key|credential|jwt|webhook|salt|dsn|(^|_)(pass|key)($|_)|[a-z0-9]_pwd$)",
+        )
     });
     NAMES.is_match(name)
 }
@@ -49,10 +51,18 @@ pub fn is_secret_name(name: &str) -> bool {
 /// Remembers a value so that it and its encodings are hidden everywhere from now on.
 pub fn learn(value: &str) {
     if value.trim().len() >= SHORTEST
+        && !is_ordinary(value.trim())
         && let Some(mut known) = known()
     {
         known.learn(value);
     }
+}
+
+/// A number, or a word that settings are made of: hiding each of them would hide half of every text.
+fn is_ordinary(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    let number = value.len() < 9 && value.bytes().all(|byte| byte.is_ascii_digit());
+    number || ["false", "disabled", "enabled", "default", "production", "development", "postgres"].contains(&&*lower)
 }
 
 /// Text as it may be shown or stored: known secrets, their encodings and secret shapes become `•••#3f9a`, where the
@@ -105,6 +115,11 @@ pub fn clean_json(value: Value) -> Value {
 fn clean_entry((key, value): (String, Value)) -> (String, Value) {
     match value {
         Value::String(text) if is_secret_name(&key) && !text.is_empty() => (key, Value::String(mark(&text))),
+        // The names of keys are not secret; what else stands under such a name is.
+        Value::Array(_) | Value::Object(_) | Value::Number(_) if is_secret_name(&key) => {
+            let hidden = mark(&value.to_string());
+            (key, Value::String(hidden))
+        }
         other => (clean(&key), clean_json(other)),
     }
 }
@@ -149,7 +164,9 @@ impl Known {
             }
         }
         let needles: Vec<&str> = self.needles.iter().map(|(needle, _)| needle.as_str()).collect();
-        self.matcher = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(needles).ok();
+        // Only a list of gigabytes cannot be built; a sink that hides nothing must not go on silently.
+        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(needles);
+        self.matcher = Some(built.expect("a few thousand short needles fit"));
     }
 
     fn mark(&self, value: &str) -> String {
@@ -177,7 +194,7 @@ static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     [
         r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]+:(?P<hide>[^\s@/]+)@",
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]|-[^-])*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-        r"(?i)authorization:\s*(?:bearer|basic|token)?\s*(?P<hide>[^\s•]+)",
+        r"(?i)authorization:\s*(?:(?:bearer|basic|token)\s+)?(?P<hide>[^\s•]+)",
         r"(?i)\b[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)[A-Z0-9_]*=(?P<hide>[^\s'\x22&;,]+)",
         r"\bgh[pousr]_[A-Za-z0-9]{20,}",
         r"\bxox[abpr]-[A-Za-z0-9-]{10,}",
@@ -287,6 +304,21 @@ mod tests {
         let value = clean_json(json!({"env": {"JWT_SECRET": "x", "LOG_LEVEL": "info"}}));
         assert_eq!(value["env"]["LOG_LEVEL"], "info");
         assert!(value["env"]["JWT_SECRET"].as_str().is_some_and(|text| text.starts_with("•••#")));
+        let nested =
+            clean_json(json!({"token": ["abcdefgh1"], "secret": {"a": "zzzz9"}, "api_key": 123456789, "key": 7}));
+        for hidden in ["abcdefgh1", "zzzz9", "123456789"] {
+            assert!(!nested.to_string().contains(hidden), "{nested}");
+        }
+    }
+
+    #[test]
+    fn names_that_hold_secrets_are_known_and_the_working_directory_is_none() {
+        for name in ["POSTGRES_PASSWORD", "DB_PASS", "DB_PWD", "API_KEY", "SENTRY_DSN", "apiKey", "JWT_SECRET"] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in ["PWD", "OLDPWD", "LOG_LEVEL", "KEYBOARD", "PASSENGERS"] {
+            assert!(!is_secret_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -38,15 +38,15 @@ impl Options {
             color: stderr && !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             terminal: stderr && std::io::stdin().is_terminal(),
             // A table that goes into a pipe or a file is not folded: grep wants whole lines.
-            width: terminal_width().unwrap_or(1000),
+            width: terminal_width(1).unwrap_or(1000),
         }
     }
 }
 
-fn terminal_width() -> Option<u16> {
+fn terminal_width(descriptor: i32) -> Option<u16> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: `size` is a valid winsize for the whole call.
-    let asked = unsafe { libc::ioctl(1, libc::TIOCGWINSZ, &mut size) };
+    let asked = unsafe { libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) };
     (asked == 0 && size.ws_col > 0).then_some(size.ws_col)
 }
 
@@ -126,7 +126,7 @@ impl Screen {
             Mark::Bad => ("✗", Tone::Red),
             Mark::Would => ("·", Tone::Dim),
         };
-        let line = format!("{} {}  {}  {}", self.paint(tone, sign), fit(verb), fit(target), fit(says));
+        let line = format!("{} {}  {}  {}", self.paint(tone, sign), fit(verb), fit(target), one_line(says));
         self.to_stderr(line.trim_end());
     }
 
@@ -161,8 +161,11 @@ impl Screen {
     /// Asks and returns the answer without its line end; `None` at the end of input or on Ctrl-C.
     pub fn ask(&self, question: &str) -> Option<String> {
         self.idle();
+        // What was typed before the question is no answer to it.
+        // SAFETY: flushing a descriptor's input has no preconditions; a closed one is an error that is of no interest.
+        unsafe { libc::tcflush(0, libc::TCIFLUSH) };
         let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "{} ", fit(question));
+        let _ = write!(stderr, "{} ", one_line(question));
         let _ = stderr.flush();
         drop(stderr);
         let answer = read_line();
@@ -187,8 +190,8 @@ impl Screen {
         }
         const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
         let frame = FRAMES[(elapsed.as_millis() / 100 % 10) as usize];
-        let line = format!("{frame} {} {} s", fit(what), elapsed.as_secs());
-        let short: String = line.chars().take(usize::from(self.options.width.max(20)) - 1).collect();
+        let line = format!("{frame} {} {} s", one_line(what), elapsed.as_secs());
+        let short: String = line.chars().take(usize::from(terminal_width(2).unwrap_or(80).max(20)) - 1).collect();
         let mut stderr = std::io::stderr().lock();
         let _ = write!(stderr, "\r\x1b[K{short}");
         let _ = stderr.flush();
@@ -248,6 +251,11 @@ fn fit(text: &str) -> String {
         return text;
     }
     text.chars().map(|c| if is_dangerous(c) { visible(c) } else { c.to_string() }).collect()
+}
+
+/// As [`fit`], on one line: a line end in an argument must not forge a line of ours.
+fn one_line(text: &str) -> String {
+    fit(text).replace('\n', "␤")
 }
 
 fn is_dangerous(c: char) -> bool {
@@ -406,5 +414,6 @@ mod tests {
         assert_eq!(fit("a\x1b]52;c;x\x07b"), "a␛]52;c;x␇b");
         assert_eq!(fit("a\u{202e}b"), "a<202e>b");
         assert_eq!(fit("1\r\n2"), "1\n2");
+        assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
     }
 }

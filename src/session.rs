@@ -158,9 +158,9 @@ impl Session {
         self.world.gate.begin_run("prompt", Value::Null);
     }
 
-    /// Ends it.
-    pub fn end_sitting(&self) {
-        self.world.gate.end_run(None);
+    /// Ends it; `error` is what ended it, if anything did.
+    pub fn end_sitting(&self, error: Option<&Error>) {
+        self.world.gate.end_run(error);
     }
 
     /// One line of a sitting: consent covers this line only.

@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 pub fn run(session: &mut Session) -> Result<()> {
     session.begin_sitting();
     let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
-    session.end_sitting();
+    session.end_sitting(result.as_ref().err());
     result
 }
 
@@ -46,8 +46,11 @@ fn sit(session: &mut Session) -> Result<()> {
                     continue;
                 }
                 // Before it is evaluated: a line that ends opsh is still there the next time.
-                let _ = editor.add_history_entry(code.as_str());
-                let _ = editor.append_history(&history);
+                // A line that begins with a space is not kept, as in other shells; secrets are not kept in any.
+                if !code.starts_with(' ') {
+                    let _ = editor.add_history_entry(crate::redact::clean(&code));
+                    let _ = editor.append_history(&history);
+                }
                 evaluate(session, &code);
             }
             Err(ReadlineError::Interrupted) => pending.clear(),

@@ -4,7 +4,7 @@ mod reads;
 
 use super::ssh::{self, Command, Durable, Finished, HostKey, Login, Outcome, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World, secret};
-use crate::config::{Host, LOCAL};
+use crate::config::{Host, LOCAL, SecretRef};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Effect, Pass, Target};
@@ -340,16 +340,17 @@ where
 }
 
 fn login(world: &World, host: &Host) -> Result<Login> {
-    let password = match &host.password {
-        Some(from) => Some(secret::resolve(world, from, &format!("password of {}", host.name))?),
-        None => None,
+    let secret = |from: &Option<SecretRef>, what: &str| {
+        from.as_ref().map(|from| secret::resolve(world, from, &format!("{what} of {}", host.name))).transpose()
     };
     Ok(Login {
         port: host.port,
         identity: host.identity.clone(),
         jump: host.jump.clone(),
         host_key: host.host_key.clone(),
-        password,
+        password: secret(&host.password, "password")?,
+        jump_password: secret(&host.jump_password, "jump password")?,
+        passphrase: secret(&host.passphrase, "passphrase")?,
         ..Login::new(&host.name, &host.ssh, world.state_dir.join("known_hosts"), control_dir())
     })
 }

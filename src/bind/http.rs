@@ -139,7 +139,7 @@ async fn curl(reach: &Reach, pass: &Pass, name: &str, url: &str, timeout: Durati
         127 => {
             Err(Error::new(Kind::NotFound, what(), "the host has no curl").next("apt-get install curl     on the host"))
         }
-        28 => Err(Error::new(Kind::Timeout, what(), format!("no answer within {seconds} s")).host(name)),
+        28 => Err(Error::new(Kind::Timeout, what(), format!("no answer within {seconds} s")).host(name).exit(28)),
         _ => Err(Error::new(Kind::Unreachable, what(), why()).host(name).exit(ran.code.into())),
     }
 }
@@ -174,19 +174,21 @@ fn probes(call: &Call<'_>) -> Result<(Arc<Stack>, Reach)> {
 fn probe(call: &Call<'_>) -> Result<Dynamic> {
     let (stack, reach) = probes(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    let value = call.read(look, |pass| async move { Ok(ask_all(&reach, &pass, &stack).await.into()) })?;
+    let value = call.read(look, |pass| async move { ask_all(&reach, &pass, &stack).await.map(Value::from) })?;
     Ok(super::map(value))
 }
 
-async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Vec<Value> {
+async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Result<Vec<Value>> {
     let mut answers = Vec::new();
     for probe in &stack.probe {
-        answers.push(ask(reach, pass, stack, probe).await);
+        answers.push(ask(reach, pass, stack, probe).await?);
     }
-    answers
+    Ok(answers)
 }
 
-async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Value {
+/// A row for any answer of the service, also for none; an error when it could not be asked: a lost link says nothing about
+/// the service.
+async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Result<Value> {
     let timeout = Duration::from_secs(5);
     let answer = match probe.from {
         From::Host => curl(reach, pass, &stack.host, &probe.url, timeout).await,
@@ -194,11 +196,15 @@ async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Value 
     };
     let (status, ms, said) = match answer {
         Ok(answer) => (answer.status, answer.total_ms, answer.body),
+        Err(error) if probe.from == From::Host && (error.exit.is_none() || error.kind == Kind::NotFound) => {
+            return Err(error);
+        }
         Err(error) => (0, 0.0, error.why),
     };
     let said: String = said.chars().take(200).collect();
     let ms = (ms * 10.0).round() / 10.0;
-    json!({ "url": probe.url, "status": status, "expect": probe.expect, "ok": status == probe.expect, "ms": ms, "said": said })
+    let ok = status == probe.expect;
+    Ok(json!({ "url": probe.url, "status": status, "expect": probe.expect, "ok": ok, "ms": ms, "said": said }))
 }
 
 #[derive(Deserialize)]
@@ -231,7 +237,7 @@ async fn settle(reach: &Reach, pass: &Pass, stack: &Stack, options: &WaitOptions
     let began = Instant::now();
     let mut in_a_row = 0;
     loop {
-        let answers = ask_all(reach, pass, stack).await;
+        let answers = ask_all(reach, pass, stack).await?;
         let bad = answers.iter().find(|answer| answer["ok"] != json!(true)).cloned();
         in_a_row = if bad.is_none() { in_a_row + 1 } else { 0 };
         if in_a_row >= options.times {

@@ -665,6 +665,16 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_comes_after_another_one_is_late() {
+        let (_dir, journal) = journal();
+        three(&journal);
+        add(&journal, "effect.end", Some("r1.1"), json!({"outcome": "ok"}));
+        let entries = journal.run("r1").expect("read");
+        assert_eq!(entries.last().map(|entry| entry.kind.as_str()), Some("effect.late"));
+        assert_eq!(journal.verify().expect("whole").effects, 1);
+    }
+
+    #[test]
     fn secrets_do_not_reach_the_file() {
         let (dir, journal) = journal();
         let secret = redact::Secret::new("canary-0f9a8b7c");

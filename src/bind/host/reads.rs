@@ -7,7 +7,6 @@ const LOOKERS: &[(&str, &[&str])] = &[
     ("df", &[]),
     ("du", &[]),
     ("echo", &[]),
-    ("file", &["-C", "--compile"]),
     ("free", &[]),
     ("getent", &[]),
     ("grep", &[]),
@@ -21,7 +20,7 @@ const LOOKERS: &[(&str, &[&str])] = &[
     ("ps", &[]),
     ("readlink", &[]),
     ("sha256sum", &[]),
-    ("ss", &["-K", "--kill"]),
+    ("ss", &["K", "--kill"]),
     ("stat", &[]),
     ("tail", &[]),
     ("test", &[]),
@@ -61,7 +60,16 @@ const FIND_ACTS: &[&str] =
 /// Ok when these words only look; else why they are not taken for that.
 pub fn check(words: &[String]) -> Result<(), String> {
     let Some((program, rest)) = words.split_first() else { return Err("words is empty".into()) };
-    let has = |bad: &str| rest.iter().find(|word| *word == bad || word.starts_with(&format!("{bad}=")));
+    // A long option may be abbreviated and carry a value; a short one may stand in a cluster.
+    let has = |bad: &str| {
+        rest.iter().find(|word| match (bad.len(), word.strip_prefix("--"), word.strip_prefix('-')) {
+            (1, None, Some(cluster)) => cluster.contains(bad),
+            (_, Some(long), _) if long.len() > 1 => {
+                bad.strip_prefix("--").is_some_and(|bad| bad.starts_with(long.split('=').next().unwrap_or(long)))
+            }
+            _ => *word == bad,
+        })
+    };
     if let Some((_, bad)) = LOOKERS.iter().find(|(name, _)| name == program) {
         return match bad.iter().find_map(|bad| has(bad)) {
             Some(word) => Err(format!("{program} {word} changes something: use host.run")),
@@ -91,10 +99,14 @@ pub fn check(words: &[String]) -> Result<(), String> {
     }
 }
 
+/// Only what is known to look: `journalctl` takes abbreviated options, and some of them delete.
 fn is_journal_act(word: &str) -> bool {
-    ["--vacuum", "--rotate", "--flush", "--sync", "--relinquish", "--update", "--setup"]
-        .iter()
-        .any(|act| word.starts_with(act))
+    const LOOKS: &[&str] =
+        &["--unit", "--since", "--until", "--lines", "--no-pager", "--output", "--boot", "--priority", "--grep"];
+    match word.split('=').next() {
+        Some(option) if option.starts_with("--") => !LOOKS.contains(&option),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -110,6 +122,7 @@ mod tests {
         for (program, acts) in LOOKERS {
             assert!(allowed(&format!("{program} x")), "{program}");
             for act in *acts {
+                let act = if act.len() == 1 { format!("-{act}") } else { act.to_string() };
                 assert!(!allowed(&format!("{program} {act} x")), "{program} {act}");
             }
         }
@@ -139,6 +152,11 @@ mod tests {
             "hostname evil",
             "mount /x",
             "journalctl --vacuum-size=1",
+            "journalctl --rota",
+            "journalctl --cursor-file=/x",
+            "ss -tK dst 10.0.0.1",
+            "ss --ki",
+            "file -C",
         ] {
             assert!(!allowed(line), "{line}");
         }
