@@ -140,8 +140,10 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
         let commands = ["help", "journal", "host"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
-        return Err(Error::new(Kind::Usage, format!("no command \"{script}\""), why)
-            .next("opsh --help     commands and options"));
+        let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
+        let path = format!("scripts/{script}.rhai");
+        let meant = Path::new(&path).exists().then(|| format!("opsh {path} {}     run that script", argv.join(" ")));
+        return Err(error.next(meant.unwrap_or_else(|| "opsh --help     commands and options".into())));
     }
     let value = session.run_script(Path::new(script), argv)?;
     if screen.options().json {

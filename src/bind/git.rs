@@ -326,7 +326,10 @@ fn resolve(call: &Call<'_>) -> Result<Dynamic> {
             let names = git.out(&pass, &["tag", "--list", "--sort=-v:refname"]).await?;
             let why = match nearest(&tag, names.lines()) {
                 Some(near) => format!("{} on {host} has no such tag; did you mean \"{near}\"?", git.dir),
-                None => format!("{} on {host} has no such tag", git.dir),
+                None => {
+                    let newest: Vec<&str> = names.lines().take(5).collect();
+                    format!("{} on {host} has no such tag; the newest are {}", git.dir, newest.join(", "))
+                }
             };
             return Err(Error::new(Kind::NotFound, format!("no tag \"{tag}\""), why).next(list));
         };

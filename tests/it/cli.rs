@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 const OPSH: &str = env!("CARGO_BIN_EXE_opsh");
 
@@ -64,7 +65,8 @@ impl Home {
 
     /// Kinds of the records of the last run, with the outcome of those that have one.
     fn story(&self) -> Vec<String> {
-        let outcome = |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
+        let outcome =
+            |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
         self.records().iter().map(|record| format!("{}{}", record["kind"].as_str().unwrap(), outcome(record))).collect()
     }
 }
@@ -102,18 +104,29 @@ fn touch(path: &Path) -> String {
     format!("host(\"local\").run([\"touch\", \"{}\"])", path.display())
 }
 
-/// A run that has printed its first line.
-fn started(home: &Home, words: &[&str]) -> (Child, BufReader<std::process::ChildStdout>, String) {
-    let mut child = home.command(words).spawn().unwrap();
+/// Ctrl-C as soon as the run has printed a line; one that does not end then is killed.
+fn interrupted(home: &Home, code: &str) -> Ran {
+    let mut child = home.command(&["-e", code]).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    (child, out, line)
-}
-
-fn interrupt(child: &Child) {
-    // SAFETY: a system call without pointers; the child was not waited for, so the number is still its own.
-    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    let signal = |signal: i32| {
+        // SAFETY: a system call without pointers; the child was not waited for, so the number is still its own.
+        unsafe { libc::kill(child.id() as i32, signal) };
+    };
+    signal(libc::SIGINT);
+    let (sender, ended) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut rest = String::new();
+        out.read_to_string(&mut rest).unwrap();
+        let _ = sender.send(());
+        format!("{first}{rest}")
+    });
+    if ended.recv_timeout(Duration::from_secs(20)).is_err() {
+        signal(libc::SIGKILL);
+    }
+    let out = reader.join().unwrap();
+    Ran { out, ..Ran::of(child.wait_with_output().unwrap()) }
 }
 
 // ── values and errors ──
@@ -124,7 +137,9 @@ fn a_value_is_printed_for_a_person_or_as_one_json_line() {
     home.run(&["-e", "40 + 2"]).exits(0).prints("42\n");
     home.run(&["-e", "let x = 1;"]).exits(0).prints("");
     home.run(&["-e", "#{ name: \"x\", list: [1, 2] }"]).exits(0).prints("name  x\nlist  1, 2\n");
-    home.run(&["--json", "-e", "#{ a: [1, 2.5, \"x\", (), true] }"]).exits(0).prints("{\"a\":[1,2.5,\"x\",null,true]}\n");
+    home.run(&["--json", "-e", "#{ a: [1, 2.5, \"x\", (), true] }"])
+        .exits(0)
+        .prints("{\"a\":[1,2.5,\"x\",null,true]}\n");
     home.run(&["--json", "-e", "\"a\\nb\""]).exits(0).prints("\"a\\nb\"\n");
     home.run(&["--json", "-e", "()"]).exits(0).prints("null\n");
 }
@@ -150,7 +165,10 @@ fn print_and_table_show_lists_and_maps_as_the_screen_does() {
 #[test]
 fn an_error_has_its_place_its_line_and_its_reason() {
     let home = Home::new();
-    let script = home.put("fails.rhai", "//! Fails.\n//!\n//! usage: opsh fails.rhai\nfn f(x) {\n    throw \"no disk\"\n}\n  f(1);\n");
+    let script = home.put(
+        "fails.rhai",
+        "//! Fails.\n//!\n//! usage: opsh fails.rhai\nfn f(x) {\n    throw \"no disk\"\n}\n  f(1);\n",
+    );
     let ran = home.run(&[&script]).exits(1).prints("");
     let expected = format!(
         "error: the script stopped\n  --> {script}:5:5\n   in {script}:7:3\n   5 |     throw \"no disk\"\n     |     ^^^^^\n  why: no disk\n"
@@ -171,7 +189,9 @@ fn with_json_an_error_is_one_object_on_standard_error() {
 #[test]
 fn a_thrown_map_keeps_its_kind_and_sets_the_exit_code() {
     let home = Home::new();
-    for (kind, code) in [("failed", 1), ("unmet", 1), ("usage", 2), ("refused", 3), ("unknown", 4), ("interrupted", 130)] {
+    for (kind, code) in
+        [("failed", 1), ("unmet", 1), ("usage", 2), ("refused", 3), ("unknown", 4), ("interrupted", 130)]
+    {
         let code_text = format!("throw #{{ kind: \"{kind}\", what: \"w\", why: \"y\", next: [\"do this\"] }}");
         home.run(&["-e", &code_text]).exits(code).says(&["error: w\n", "  why: y\n", " next: do this\n"]);
     }
@@ -217,7 +237,11 @@ fn a_script_shows_its_header_and_refuses_arguments_that_it_does_not_know() {
     home.run(&[&script, "--help"]).exits(0).prints("Greets.\n\nusage: opsh greet.rhai NAME [--loud] [--times N]\n");
     home.run(&[&script, "Ann", "--times", "3", "--loud"]).exits(0).prints("Ann 3 true\n");
     home.run(&[&script, "Ann"]).exits(0).prints("Ann 1 false\n");
-    home.run(&[&script]).exits(2).says(&["NAME is missing", "usage: opsh greet.rhai NAME"]);
+    home.run(&[&script]).exits(2).says(&[
+        "the script was not started",
+        "NAME is missing",
+        "usage: opsh greet.rhai NAME",
+    ]);
     home.run(&[&script, "Ann", "--luod"]).exits(2).says(&["did you mean \"loud\"?"]);
     home.run(&[&script, "Ann", "--yes"]).exits(2).says(&["an option of opsh, not of the script"]);
     assert_eq!(home.run(&["journal", "list", "--json"]).code, Some(2), "--json goes before the command");
@@ -293,7 +317,11 @@ fn the_nearest_configuration_above_the_working_directory_is_taken() {
 fn without_a_terminal_a_change_needs_yes_and_says_so() {
     let home = Home::new();
     let (file, code) = (home.path("made"), touch(&home.path("made")));
-    home.run(&["-e", &code]).exits(3).prints("").says(&["refused: host.run on local", "--yes was not given", "opsh --yes"]);
+    home.run(&["-e", &code]).exits(3).prints("").says(&[
+        "refused: host.run on local",
+        "--yes was not given",
+        "opsh --yes",
+    ]);
     assert!(!file.exists());
     assert_eq!(home.story(), ["run.start", "run.end failed"]);
     home.run(&["--yes", "-e", &code]).exits(0).says(&["→ host.run  local  touch", "✓ host.run  local"]);
@@ -317,7 +345,11 @@ fn observe_refuses_every_change_whatever_was_agreed_to() {
 #[test]
 fn plan_prints_the_changes_and_does_the_reads() {
     let home = Home::new();
-    let code = format!("let r = {}; let r2 = {}; print(host(\"local\").read([\"echo\", \"hi\"]).code); r.skipped", touch(&home.path("made")), touch(&home.path("too")));
+    let code = format!(
+        "let r = {}; let r2 = {}; print(host(\"local\").read([\"echo\", \"hi\"]).code); r.skipped",
+        touch(&home.path("made")),
+        touch(&home.path("too"))
+    );
     let ran = home.run(&["--plan", "-e", &code]).exits(0).prints("0\ntrue\n");
     assert_eq!(ran.err.matches("exact to here on local").count(), 1, "{}", ran.err);
     assert_eq!(ran.err.matches("would: touch").count(), 2, "{}", ran.err);
@@ -329,7 +361,11 @@ fn plan_prints_the_changes_and_does_the_reads() {
 fn a_read_is_a_read_only_when_it_is_listed_as_one() {
     let home = Home::new();
     let file = home.put("keep", "");
-    for words in [format!("[\"rm\", \"{file}\"]"), format!("[\"find\", \"{file}\", \"-delete\"]"), format!("[\"sh\", \"-c\", \"rm {file}\"]")] {
+    for words in [
+        format!("[\"rm\", \"{file}\"]"),
+        format!("[\"find\", \"{file}\", \"-delete\"]"),
+        format!("[\"sh\", \"-c\", \"rm {file}\"]"),
+    ] {
         let ran = home.run(&["--yes", "-e", &format!("host(\"local\").read({words})")]).exits(2);
         ran.says(&["use host.run"]);
     }
@@ -353,7 +389,9 @@ fn a_command_that_fails_is_an_error_with_its_exit_code_and_its_last_words() {
 fn a_change_that_outlives_its_deadline_may_have_happened() {
     let home = Home::new();
     let code = "host(\"local\").run([\"sleep\", \"3\"], #{ within_s: 1 })";
-    home.run(&["--yes", "-e", code]).exits(4).says(&["not done within 1 s", "it may have happened, or still be going on"]);
+    home.run(&["--yes", "-e", code])
+        .exits(4)
+        .says(&["not done within 1 s", "it may have happened, or still be going on"]);
     assert_eq!(home.story(), ["run.start", "effect.begin", "effect.end timeout", "run.end unknown"]);
 }
 
@@ -368,14 +406,8 @@ fn ctrl_c_ends_a_wait_and_a_loop_and_cannot_be_swallowed() {
         "print(\"ready\"); try { sleep(600) } catch { loop { print(\"swallowed\"); } }",
         "print(\"ready\"); host(\"local\").read([\"tail\", \"-f\", \"/dev/null\"], #{ within_s: 600 })",
     ] {
-        let (mut child, mut out, line) = started(&home, &["-e", code]);
-        assert_eq!(line, "ready\n");
-        interrupt(&child);
-        let (mut rest, mut err) = (String::new(), String::new());
-        out.read_to_string(&mut rest).unwrap();
-        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(130), "{code}: {err}");
-        assert!(err.contains("Ctrl-C") && !rest.contains("swallowed"), "{code}: {rest}{err}");
+        let ran = interrupted(&home, code).exits(130).prints("ready\n");
+        assert!(ran.err.contains("Ctrl-C"), "{code}: {}", ran.err);
         assert_eq!(home.story().last().map(String::as_str), Some("run.end interrupted"), "{code}");
     }
 }
@@ -431,7 +463,10 @@ fn an_edited_journal_does_not_verify_and_the_record_is_named() {
 fn without_a_journal_reads_go_on_and_changes_are_refused() {
     let home = Home::new();
     let state = format!("{}/sub", home.put("file", ""));
-    let read = home.run(&["--state-dir", &state, "-e", "host(\"local\").read([\"echo\", \"hi\"]).code"]).exits(0).prints("0\n");
+    let read = home
+        .run(&["--state-dir", &state, "-e", "host(\"local\").read([\"echo\", \"hi\"]).code"])
+        .exits(0)
+        .prints("0\n");
     assert_eq!(read.err.matches("NOT RECORDED").count(), 1, "{}", read.err);
     let code = touch(&home.path("made"));
     let refused = home.run(&["--state-dir", &state, "--yes", "-e", &code]).exits(1);
@@ -512,7 +547,9 @@ fn holders(dir: &Path) -> Vec<PathBuf> {
         let path = entry.path();
         if path.is_dir() {
             found.extend(holders(&path));
-        } else if std::fs::read(&path).is_ok_and(|bytes| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes())) {
+        } else if std::fs::read(&path)
+            .is_ok_and(|bytes| bytes.windows(CANARY.len()).any(|part| part == CANARY.as_bytes()))
+        {
             found.push(path);
         }
     }

@@ -106,7 +106,10 @@ fn equal_closures_at_equal_places_of_two_files_stay_apart() {
     let folder = Folder::of(&[
         ("a.rhai", &text("a")),
         ("b.rhai", &text("b")),
-        ("main.rhai", "import \"a\" as a;\nimport \"b\" as b;\nlet f = a::make();\nlet g = b::make();\n[f.call(1), g.call(2), f.call(3)]"),
+        (
+            "main.rhai",
+            "import \"a\" as a;\nimport \"b\" as b;\nlet f = a::make();\nlet g = b::make();\n[f.call(1), g.call(2), f.call(3)]",
+        ),
     ]);
     assert_eq!(folder.value(), json!(["a 1", "b 2", "a 3"]));
 }
@@ -134,8 +137,10 @@ fn a_module_is_run_once_however_many_import_it() {
 fn a_nested_import_is_found_beside_its_own_file() {
     let folder = Folder::of(&[("main.rhai", "import \"lib/outer\" as outer;\nouter::word()")]);
     std::fs::create_dir_all(folder.path("lib/deep")).unwrap();
-    std::fs::write(folder.path("lib/outer.rhai"), "import \"./deep/inner\" as inner;\nfn word() { inner::word() }").unwrap();
-    std::fs::write(folder.path("lib/deep/inner.rhai"), "import \"../../top\" as top;\nfn word() { top::word() }").unwrap();
+    std::fs::write(folder.path("lib/outer.rhai"), "import \"./deep/inner\" as inner;\nfn word() { inner::word() }")
+        .unwrap();
+    std::fs::write(folder.path("lib/deep/inner.rhai"), "import \"../../top\" as top;\nfn word() { top::word() }")
+        .unwrap();
     std::fs::write(folder.path("top.rhai"), "fn word() { \"found\" }").unwrap();
     assert_eq!(folder.value(), json!("found"));
 }
@@ -245,7 +250,8 @@ fn eval_is_gone() {
 
 #[test]
 fn calls_may_nest_127_deep_and_recursion_without_end_is_an_error() {
-    let deep = "fn f(n) { for x in 0..1 { if n > 1 { switch n { 0 => 0, _ => return 1 + f(n - 1) } } else { return 1 } } }";
+    let deep =
+        "fn f(n) { for x in 0..1 { if n > 1 { switch n { 0 => 0, _ => return 1 + f(n - 1) } } else { return 1 } } }";
     let folder = Folder::of(&[("main.rhai", &format!("{deep}\nf(127)"))]);
     assert_eq!(folder.value(), json!(127));
     for script in ["fn f(n) { 1 + f(n + 1) }\nf(0)", "fn f(g) { g.call(g) }\nf(|g| g.call(g))"] {
@@ -270,13 +276,11 @@ fn sleep_and_now_are_recorded_verbs_and_not_rhais_own() {
 }
 
 #[test]
-fn nothing_is_called_while_a_script_is_compiled() {
-    let script = "if 1 == 2 { now(); throw \"called\" }\nfn f() { sleep(3600) }\n7";
-    let (state, mut session) = session();
-    assert_eq!(session.run_code(script).unwrap(), json!(7));
-    let journal = opsh::gate::journal::Journal::open(state.path()).unwrap();
-    let kinds: Vec<String> = journal.run("last").unwrap().into_iter().map(|entry| entry.kind).collect();
-    assert_eq!(kinds, ["run.start", "run.end"]);
+fn a_script_runs_as_it_was_written() {
+    // The full optimizer calls native functions while it compiles, the simple one drops statements that are needed.
+    let (_state, session) = session();
+    let engine = opsh::engine::build(session.world());
+    assert_eq!(engine.optimization_level(), rhai::OptimizationLevel::None);
 }
 
 // ── the prompt ──

@@ -63,8 +63,10 @@ fn a_script_reads_the_arguments_that_its_usage_names_and_no_others() {
             .map(|found| found.get(1).map_or_else(|| found[2].to_string(), |name| format!("--{}", name.as_str())))
             .collect();
         let tokens: Vec<&str> = usage.split([' ', '[', ']']).filter(|word| !word.is_empty()).skip(2).collect();
-        let is_name = |word: &&&str| word.starts_with("--") || word.chars().all(|c| c.is_uppercase() || c == '_' || c == '…');
-        let named: BTreeSet<String> = tokens.iter().filter(is_name).map(|word| word.trim_end_matches('…').into()).collect();
+        let is_name =
+            |word: &&&str| word.starts_with("--") || word.chars().all(|c| c.is_uppercase() || c == '_' || c == '…');
+        let named: BTreeSet<String> =
+            tokens.iter().filter(is_name).map(|word| word.trim_end_matches('…').into()).collect();
         // The value after an option is an example, not a word of its own.
         assert_eq!(read, named, "{name}: usage: {usage}");
     }
@@ -91,12 +93,20 @@ fn every_function_that_a_module_offers_is_documented() {
         let lines: Vec<&str> = text.lines().collect();
         let mut offered = 0;
         for function in ast.iter_functions().filter(|function| !function.name.starts_with("anon$")) {
-            let is_it = |line: &&str| line.starts_with(&format!("fn {}(", function.name)) || line.starts_with(&format!("private fn {}(", function.name));
-            let at = lines.iter().position(|line| is_it(&line)).unwrap_or_else(|| panic!("{path}: {}", function.name));
+            let is_it = |line: &&str| {
+                line.starts_with(&format!("fn {}(", function.name))
+                    || line.starts_with(&format!("private fn {}(", function.name))
+            };
+            let at = lines.iter().position(is_it).unwrap_or_else(|| panic!("{path}: {}", function.name));
             let documented = at > 0 && lines[at - 1].starts_with("///");
             let private = lines[at].starts_with("private ");
             offered += usize::from(!private);
-            assert!(documented || private, "{path}:{}: {} has neither a doc comment nor `private`", at + 1, function.name);
+            assert!(
+                documented || private,
+                "{path}:{}: {} has neither a doc comment nor `private`",
+                at + 1,
+                function.name
+            );
         }
         assert!(offered > 0, "{path} offers nothing");
     }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Counts and says that the calling test was not done, past the capture of the test runner. Panics instead where
 /// everything must be there: `CI` is set, or `OPSH_REQUIRE=all`.
-#[allow(dead_code, reason = "used by whichever tests need a service")]
 pub fn skip(why: &str) {
     let required = is_required(std::env::var_os("CI").is_some(), std::env::var("OPSH_REQUIRE").ok().as_deref());
     assert!(!required, "everything is required, but {why}");

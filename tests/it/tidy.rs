@@ -45,7 +45,11 @@ const NARROW: &[(&str, &[&str], &str)] = &[
         ],
         "it starts a session; besides, it lists verbs, shows the journal and adopts host keys, which are no scripts",
     ),
-    ("shell", &["error", "gate::policy::Mode", "session"], "it hands lines to a session and shows the mode"),
+    (
+        "shell",
+        &["error", "gate::policy::Mode", "redact::clean", "session"],
+        "it hands lines to a session, shows the mode, and keeps a history without secrets",
+    ),
     (
         "bind",
         &["config", "error", "gate", "redact", "sources"],
@@ -57,6 +61,8 @@ const NARROW: &[(&str, &[&str], &str)] = &[
 /// A crate that touches the world, or is large enough to leak into everything, is named in these places only. `a/b`
 /// is the file `a/b.rs` with the folder `a/b/`; `a/*` is the files directly in `a/`.
 const HOMES: &[(&str, &[&str], &str)] = &[
+    ("aho_corasick", &["redact"], "finding what is secret"),
+    ("base64", &["redact"], "encodings of what is secret"),
     ("bollard", &["bind/docker"], "the Docker Engine"),
     ("clap", &["cli"], "the command line"),
     ("comfy_table", &["screen"], "tables"),
@@ -67,12 +73,14 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("jiff", &["gate/clock", "bind/docker"], "time: the clock is the gate's, the Engine's stamps are parsed"),
     ("libc", &["bind/host", "bind/ssh", "gate/clock", "gate/fault", "gate/journal", "screen"], "what std lacks"),
     ("openssh", &["bind/ssh"], "ssh"),
+    ("regex", &["redact"], "shapes of what is secret"),
     ("rhai", &["bind", "bind/*", "engine", "session"], "the language: the gate, ssh and the Engine do not know it"),
     ("rusqlite", &["gate/journal"], "the journal's database"),
     ("rustls_native_certs", &["bind/http/client"], "the system's certificates"),
     ("rustyline", &["shell"], "the line editor"),
     ("serde_yaml_ng", &["bind/compose"], "compose's configuration"),
     ("sqlparser", &["bind/migrate"], "what a migration does"),
+    ("strsim", &["error"], "the name that was meant"),
     ("tar", &["bind/docker/image"], "files of an image"),
     ("tokio", &["bind/*", "bind/docker", "bind/http", "bind/ssh", "gate/wait", "interrupt"], "waiting"),
     ("tokio_rustls", &["bind/http/client"], "TLS"),
@@ -97,8 +105,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
 ];
 
 /// Crates that only compute: anybody may name them.
-const PURE: &[&str] =
-    &["aho_corasick", "base64", "getrandom", "regex", "serde", "serde_json", "sha2", "strsim", "core", "alloc", "std"];
+const PURE: &[&str] = &["getrandom", "serde", "serde_json", "sha2", "core", "alloc", "std"];
 
 const LONGEST_FILE: usize = 700;
 
@@ -524,6 +531,27 @@ fn every_dependency_is_used_and_has_a_home_or_only_computes() {
     let listed = manifest["dependencies"].as_table().unwrap().keys();
     let unused = listed.filter(|name| !named.contains_key(name.replace('-', "_").as_str()));
     none("in Cargo.toml, and named nowhere in src", unused.cloned().collect());
+}
+
+#[test]
+fn the_readme_tells_the_same_homes() {
+    let text = std::fs::read_to_string(root().join("src/README.md")).unwrap();
+    let table = text.lines().skip_while(|line| !line.contains("foreign crate")).skip(2);
+    let mut told = 0;
+    for row in table.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let places: Vec<&str> = row.split('`').skip(1).step_by(2).map(|place| place.trim_end_matches(".rs")).collect();
+        let names = cells[3].split('(').next().unwrap_or("").split(',').map(|name| name.trim().replace('-', "_"));
+        for name in names.filter(|name| !name.is_empty()) {
+            told += 1;
+            let owned = HOMES.iter().find(|(owned, _, _)| *owned == name);
+            let (_, homes, _) = owned.unwrap_or_else(|| panic!("{name} has no home in HOMES: {row}"));
+            let is_told = |home: &&&str| places.iter().any(|place| is_below(home, place.trim_end_matches('/'), "/"));
+            let untold: Vec<_> = homes.iter().filter(|home| !is_told(home)).collect();
+            assert!(untold.is_empty(), "{name} is at home in {untold:?} too: {row}");
+        }
+    }
+    assert!(told >= 12, "the table of homes was not found: {told}");
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn calls_are_unique_too() {
     let mut seen = BTreeSet::new();
     for verb in verbs() {
         let signature = verb.signature();
-        assert!(seen.insert((signature.receiver, signature.module, signature.name)), "{} is called as another", verb.sig);
+        assert!(
+            seen.insert((signature.receiver, signature.module, signature.name)),
+            "{} is called as another",
+            verb.sig
+        );
     }
 }
 
@@ -170,7 +174,9 @@ fn calls(engine: &Engine, code: &str) -> Result<Vec<(bool, String, usize)>, Stri
     let mut calls = Vec::new();
     ast.walk(&mut |nodes| {
         match nodes.last() {
-            Some(ASTNode::Expr(Expr::MethodCall(call, _))) => calls.push((true, call.name.to_string(), call.args.len())),
+            Some(ASTNode::Expr(Expr::MethodCall(call, _))) => {
+                calls.push((true, call.name.to_string(), call.args.len()))
+            }
             Some(ASTNode::Expr(Expr::FnCall(call, _)) | ASTNode::Stmt(Stmt::FnCall(call, _))) => {
                 calls.push((!call.namespace.is_empty(), call.name.to_string(), call.args.len()))
             }
@@ -226,7 +232,10 @@ fn every_verb_is_used_by_a_test_or_a_script() {
             _ => format!("{}(", signature.name),
         };
         let word = |text: &String| {
-            text.match_indices(&call).any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') || call.contains(['.', ':']))
+            text.match_indices(&call).any(|(at, _)| {
+                !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':')
+                    || call.contains(['.', ':'])
+            })
         };
         (!all.iter().any(word)).then(|| format!("`{call}` is in no test and no script"))
     });

@@ -15,6 +15,9 @@ const NAME: &str = "opsh-it";
 /// The repository.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+/// Compose as the page calls it.
+pub const COMPOSE: &str = "docker-compose -f docker-compose.prod.yml --env-file .env.prod";
+
 /// What never may be seen outside of the files it comes from.
 #[derive(Clone)]
 pub struct Secret {
@@ -224,13 +227,13 @@ fn pairs(text: &str) -> BTreeMap<String, String> {
 
 /// Given, or the same for all processes of one test run, or any.
 fn seed() -> u64 {
-    let mut hasher = RandomState::new().build_hasher();
-    if let Ok(run) = std::env::var("NEXTEST_RUN_ID") {
-        return run.bytes().fold(0, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
+    if let Ok(given) = std::env::var("OPSH_LAB_SEED") {
+        return given.parse().expect("OPSH_LAB_SEED is a number");
     }
-    hasher.write_u32(std::process::id());
-    let any = hasher.finish() % 1_000_000;
-    std::env::var("OPSH_LAB_SEED").ok().map_or(any, |seed| seed.parse().expect("OPSH_LAB_SEED is a number"))
+    match std::env::var("NEXTEST_RUN_ID") {
+        Ok(run) => run.bytes().fold(0, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
+        Err(_) => RandomState::new().build_hasher().finish() % 1_000_000,
+    }
 }
 
 fn bring_up(seed: u64) -> Result<(), String> {

@@ -43,7 +43,10 @@ fn tags_that_are_programs_are_never_run() {
     lab.have("BAD");
     let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
     let hostile = ["v1;touch${IFS}/tmp/owned", "v1$(id>/tmp/owned)", "v1`id>/tmp/owned`", "v1|sh", "v1'x", "v1\"x&"];
-    let _tags = lab.afterwards("cd /opt/vrcshift; git for-each-ref --format='%(refname)' refs/tags/v1\\* | while IFS= read -r ref; do case $ref in *[!a-zA-Z0-9._/-]*) git update-ref -d \"$ref\";; esac; done");
+    let _tags = lab.afterwards(
+        "cd /opt/vrcshift; git for-each-ref --format='%(refname)' refs/tags | while IFS= read -r ref; do \
+         case $ref in *[!a-zA-Z0-9._/-]*) git update-ref -d \"$ref\";; esac; done",
+    );
     for tag in hostile {
         lab.exec(&["git", "-C", "/opt/vrcshift", "update-ref", &format!("refs/tags/{tag}"), &good.commit]);
         refused(&lab, &opsh, &["--", tag], 2, &["is not a tag that can be deployed"]);
@@ -176,10 +179,7 @@ fn a_run_that_observes_refuses_every_change() {
     let before = lab.state();
     roll_back(&opsh, &["--observe", "--yes"], &good.tag).exits(3).explains(&["only observes", "--observe"]);
     opsh.run(&["--observe", "--yes", "-e", "stack(\"prod\").restart(\"backend\", 1)"]).exits(3).explains(&[]);
-    assert_eq!(
-        opsh.run(&["--observe", "-e", "stack(\"prod\").ps()"]).exits(0).out.lines().next().unwrap().contains("SERVICE"),
-        true
-    );
+    opsh.run(&["--observe", "-e", "stack(\"prod\").ps()"]).exits(0).prints(&["SERVICE", "backend"]);
     assert_eq!(lab.state(), before);
     assert!(opsh.changes("last").is_empty());
 }

@@ -112,7 +112,8 @@ fn a_query_takes_any_value_as_a_value() {
         let rows: Value = serde_json::from_str(&ran.out).unwrap();
         assert_eq!(rows, json!([{ "v": value }]), "{value:?}");
     }
-    let typed = "stack(\"prod\").db.query(\"SELECT $1::int + 1 AS a, $2::bool AS b, $3::text AS c, id FROM shifts WHERE id = $1\", [2, true, ()])";
+    let typed = "stack(\"prod\").db.query(\"SELECT $1::int + 1 AS a, $2::bool AS b, $3::text AS c, id FROM shifts \
+                 WHERE id = $1\", [2, true, ()])";
     assert_eq!(opsh.eval(typed), json!([{ "a": 3, "b": true, "c": null, "id": 2 }]));
     assert_eq!(opsh.eval("stack(\"prod\").db.query(\"SELECT 1 AS one; \")"), json!([{ "one": 1 }]));
     assert!(!lab.is("docker exec vrc-shift-db test -e /tmp/owned") && !lab.is("test -e /tmp/owned"));
