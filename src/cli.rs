@@ -189,6 +189,12 @@ fn help(screen: &Screen, name: Option<&str>) -> Result<()> {
     let row = |verb: &&Verb| [verb.name, verb.class.word(), verb.sig].map(String::from).to_vec();
     let rows: Vec<_> = verbs.iter().filter(of_system).map(row).collect();
     if let (Some(name), true) = (name, rows.is_empty()) {
+        let systems: std::collections::BTreeSet<&str> =
+            verbs.iter().filter_map(|verb| verb.name.split('.').next()).collect();
+        if !name.contains('.') {
+            let why = suggestion(name, systems.iter().copied());
+            return Err(Error::new(Kind::Usage, format!("no system \"{name}\""), why).next("opsh help     every verb"));
+        }
         return check_verb(name);
     }
     screen.table(&["verb", "class", "call"], rows);

@@ -617,3 +617,44 @@ fn what_looks_like_a_secret_is_hidden_although_nobody_named_it() {
     let json = home.run(&["--json", "-e", code]).exits(0);
     assert!(!json.out.contains("tr0ub4dor") && json.out.contains("\"user\":\"app\""), "{}", json.out);
 }
+
+#[test]
+fn an_unrecorded_clock_is_refused_and_the_recorded_one_named() {
+    Home::new().run(&["-e", "timestamp()"]).exits(1).says(&["there is no timestamp()", "now() is the time"]);
+}
+
+#[test]
+fn a_misspelt_system_of_verbs_is_answered_with_the_one_that_was_meant() {
+    Home::new().run(&["help", "dockr"]).exits(2).says(&["no system \"dockr\"", "did you mean \"docker\"?"]);
+}
+
+#[test]
+fn what_may_have_happened_is_shown_until_a_person_says_what_was_seen() {
+    let home = Home::new();
+    home.run_with(&["--yes", "-e", &touch(&home.path("x"))], "OPSH_TEST_KILL", "performed:1");
+    home.run(&["-e", "1"]).exits(0).says(&["may have happened: host.run on local"]);
+    let list = home.run(&["--json", "journal", "list"]).exits(0).out;
+    let killed: Value = list
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .find(|run: &Value| run["unknown"] == json!(1))
+        .unwrap();
+    home.run(&["journal", "settle", killed["run"].as_str().unwrap(), "x is there"])
+        .exits(0)
+        .prints("1 change(s) settled\n");
+    let quiet = home.run(&["-e", "1"]).exits(0);
+    assert!(!quiet.err.contains("may have happened"), "{}", quiet.err);
+    home.run(&["journal", "verify"]).exits(0);
+}
+
+#[test]
+fn a_folder_that_is_there_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = Home::new();
+    let dir = home.path("shared");
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+    home.run(&["--state-dir", "shared", "-e", "1"]).exits(0);
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(std::fs::metadata(dir.join("journal.db")).unwrap().permissions().mode() & 0o777, 0o600);
+}
