@@ -52,6 +52,7 @@ impl Session {
             state_dir: options.state_dir,
             args: Default::default(),
             logins: Default::default(),
+            denied: Default::default(),
             engines: Default::default(),
         });
         let engine = engine::build(&world);

@@ -298,15 +298,29 @@ pub fn reach(world: &World, name: &str) -> Result<Reach> {
     world.engines.borrow_mut().remove(name);
     let host = world.config.host(name)?;
     let login = login(world, &host)?;
+    if let Some(error) = world.denied.borrow().get(name) {
+        let again = "a wrong password is tried once: correct it, then start opsh anew";
+        return Err(error.clone().next(again));
+    }
+    let with_password = login.password.is_some();
     let opened = Arc::new(std::sync::Mutex::new(None));
     let slot = Arc::clone(&opened);
-    perform(world, world.host_target(name), &CONNECT, name, json!({ "ssh": host.ssh }), move |pass| async move {
-        let link = ssh::connect(&pass, &login).await?;
-        if let Ok(mut slot) = slot.lock() {
-            *slot = Some(Reach::Ssh(link));
-        }
-        Ok(Did::value(json!({ "host": login.name })))
-    })?;
+    let done =
+        perform(world, world.host_target(name), &CONNECT, name, json!({ "ssh": host.ssh }), move |pass| async move {
+            let link = ssh::connect(&pass, &login).await?;
+            if let Ok(mut slot) = slot.lock() {
+                *slot = Some(Reach::Ssh(link));
+            }
+            Ok(Did::value(json!({ "host": login.name })))
+        });
+    if let Err(error) = &done
+        && with_password
+        && error.kind == Kind::Denied
+        && error.why.contains("tried once")
+    {
+        world.denied.borrow_mut().insert(name.into(), error.clone());
+    }
+    done?;
     let open = opened.lock().ok().and_then(|mut slot| slot.take());
     let open = open.ok_or_else(|| Error::new(Kind::Unknown, format!("login to {name} failed"), "it left no link"))?;
     world.logins.borrow_mut().insert(name.into(), open.clone());

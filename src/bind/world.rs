@@ -24,6 +24,8 @@ pub struct World {
     pub args: RefCell<Args>,
     /// Open logins by host name.
     pub logins: RefCell<BTreeMap<String, Reach>>,
+    /// Logins that a password was not accepted for: it is not tried again by the next line.
+    pub denied: RefCell<BTreeMap<String, Error>>,
     /// Open Docker connections by host name.
     pub engines: RefCell<BTreeMap<String, Docker>>,
 }

@@ -85,6 +85,11 @@ fn a_wrong_password_is_tried_once() {
     let ran = ran.exits(1).explains(&["password", "root"]);
     assert!(!ran.err.contains("not-the-password-4711"), "{}", ran.err);
     assert_eq!((failed(), lab.state()), (before + 1, state));
+
+    let again = "for i in 0..3 { try { host(\"prod-1\").connect() } catch {} } host(\"prod-1\").connect()";
+    let ran = opsh.start_with(&[super::opsh::OPSH], &["-e", again], &wrong).wait();
+    ran.exits(1).explains(&["tried once", "start opsh anew"]);
+    assert_eq!(failed(), before + 2, "a script that catches the error does not try it again");
 }
 
 #[test]
