@@ -53,6 +53,7 @@ impl Session {
             args: Default::default(),
             logins: Default::default(),
             denied: Default::default(),
+            composes: Default::default(),
             engines: Default::default(),
         });
         let engine = engine::build(&world);

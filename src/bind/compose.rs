@@ -13,7 +13,8 @@ use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const CONFIG: Verb = Verb {
@@ -47,8 +48,8 @@ const RECREATE: Verb = Verb {
     sig: "stack.recreate(service: string) -> receipt",
     doc: "Replaces a service's container by one from the image that its reference names now and the environment of \
           the env file, without touching other services and without building. `before` and `after` are image ids, \
-          read from the Engine. For a service that holds data it is of class destroy. Runs detached on the host. \
-          Fails with `failed` when the container is not running afterwards, or not from that image. Deadline 300 s.",
+          read from the Engine. For a service that holds data and runs it is of class destroy; one that has no container is \
+          brought back. Runs detached on the host. Fails with `failed` when the container is not running afterwards, or not from that image. Deadline 300 s.",
     example: r#"stack("prod").recreate("backend")"#,
 };
 
@@ -62,6 +63,7 @@ struct Compose {
     reach: Reach,
     engine: Engine,
     stack: Arc<Stack>,
+    known: Arc<Mutex<BTreeMap<(String, String), Option<String>>>>,
 }
 
 /// Which compose: its first words, version, and what it needs in its environment.
@@ -84,7 +86,7 @@ fn open(call: &Call<'_>) -> Result<Compose> {
 fn of_stack(world: &World, stack: Arc<Stack>) -> Result<Compose> {
     let engine = docker::engine(world, &stack.host)?;
     let reach = host::reach(world, &stack.host)?;
-    Ok(Compose { reach, engine, stack })
+    Ok(Compose { reach, engine, stack, known: Arc::clone(&world.composes) })
 }
 
 impl Compose {
@@ -120,11 +122,28 @@ impl Compose {
     }
 
     async fn probe(&self, pass: &Pass, words: &[&str]) -> Result<Option<Generation>> {
+        let key = (self.stack.host.clone(), words.join(" "));
+        let known = self.known.lock().ok().and_then(|known| known.get(&key).cloned());
+        let version = match known {
+            Some(version) => version,
+            None => {
+                let version = self.ask_version(pass, words).await?;
+                if let Ok(mut known) = self.known.lock() {
+                    known.insert(key, version.clone());
+                }
+                version
+            }
+        };
+        let words = words.iter().map(|word| word.to_string()).collect();
+        Ok(version.map(|version| Generation { words, version }))
+    }
+
+    /// `None` when there is no such command, or it is not compose.
+    async fn ask_version(&self, pass: &Pass, words: &[&str]) -> Result<Option<String>> {
         let all: Vec<String> = words.iter().chain(&["version", "--short"]).map(|word| word.to_string()).collect();
         let ran = host::finished(&self.stack.host, &all, self.reach.run(pass, &host::words_of(all.clone())).await)?;
         let version = ran.out.trim().trim_start_matches('v').to_string();
-        let works = ran.code == 0 && version.starts_with(|c: char| c.is_ascii_digit());
-        Ok(works.then(|| Generation { words: words.iter().map(|word| word.to_string()).collect(), version }))
+        Ok((ran.code == 0 && version.starts_with(|c: char| c.is_ascii_digit())).then_some(version))
     }
 
     /// The words up to the subcommand, with absolute paths below `dir`. The env file always is the stack's own.
@@ -338,7 +357,8 @@ fn recreate(call: &Call<'_>) -> Result<Receipt> {
         Look::at(target, format!("{service} from {reference}"), json!({ "service": service, "reference": reference }))
             .within(300);
     let mut change = Change::of(look);
-    if stack.is_stateful(&service) {
+    // Bringing back one that is not there interrupts nobody.
+    if stack.is_stateful(&service) && !before["image_id"].is_null() {
         change = change.loses(service.clone());
     }
     if let Some(old) = before["image_id"].as_str() {

@@ -9,6 +9,7 @@ use crate::sources::Sources;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 /// Shared by every binding of a session.
 pub struct World {
@@ -26,6 +27,8 @@ pub struct World {
     pub logins: RefCell<BTreeMap<String, Reach>>,
     /// Logins that a password was not accepted for: it is not tried again by the next line.
     pub denied: RefCell<BTreeMap<String, Error>>,
+    /// What each host's compose commands said of themselves, by host and command: asked once, a third of a second each.
+    pub composes: Arc<Mutex<BTreeMap<(String, String), Option<String>>>>,
     /// Open Docker connections by host name.
     pub engines: RefCell<BTreeMap<String, Docker>>,
 }

@@ -188,3 +188,25 @@ fn an_image_that_does_not_know_the_newest_migrations_is_not_trusted_to_take_them
     opsh.run(&[&AGREED[..], &["-e", &code]].concat()).exits(1).explains(&[&format!("version {}", bad.ledger[4])]);
     assert_eq!(lab.state(), before);
 }
+
+#[test]
+fn after_the_pages_down_each_error_says_what_brings_the_next_service_back() {
+    let Some(lab) = Lab::take() else { return };
+    lab.bring("BAD");
+    let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
+    lab.sh(&format!("cd /opt/vrcshift; exec 2>&1; {COMPOSE} down"));
+    for service in ["backend", "db"] {
+        let ran = if service == "db" {
+            opsh.run(&["-e", "stack(\"prod\").ledger()"])
+        } else {
+            roll_back(&opsh, &AGREED, &good.tag)
+        };
+        ran.exits(1).explains(&[&format!("recreate(\"{service}\")")]);
+    }
+    // Nothing runs that a change could interrupt: agreement to changes is enough, also for the database.
+    opsh.run(&["--yes", "-e", "stack(\"prod\").recreate(\"db\"); stack(\"prod\").recreate(\"backend\")"]).exits(0);
+    lab.until("the database answers", 30, "docker exec vrc-shift-db pg_isready -q -U vrcshift -d vrcshift");
+    let before = lab.state();
+    roll_back(&opsh, &AGREED, &good.tag).exits(0);
+    assert_serves(&lab, &good, &before);
+}
