@@ -3,14 +3,12 @@
 mod hosts;
 mod journal;
 
-use crate::bind;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::policy::Mode;
-use crate::gate::verb::Verb;
 use crate::screen::{Options as ScreenOptions, Screen};
-use crate::session::{Options, Session};
+use crate::session::{Options, Session, help};
 use crate::shell;
 use crate::sources::Sources;
 use clap::{Parser, Subcommand};
@@ -110,12 +108,12 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         None => default_state_dir()?,
     };
     match cli.command {
-        Some(Command::Help { name }) => return help(screen, name.as_deref()),
+        Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
         Some(Command::Journal(command)) => return journal::run(&command, &state_dir, screen),
         _ => {}
     }
     for name in &cli.allow {
-        check_verb(name)?;
+        help::check_verb(name)?;
     }
     let mode = match (cli.plan, cli.observe) {
         (true, _) => Mode::Plan,
@@ -160,46 +158,10 @@ fn unsettled(session: &Session, screen: &Screen) {
     }
     for entry in open.iter().take(3) {
         let text = |key: &str| entry.body.get(key).and_then(|value| value.as_str()).unwrap_or("").to_string();
-        screen.warn(&format!(
-            "may have happened: {} on {}  {}  (opsh journal show {}, then settle)",
-            text("verb"),
-            entry.target.as_deref().unwrap_or("?"),
-            text("says"),
-            entry.run
-        ));
+        let target = entry.target.as_deref().unwrap_or("?");
+        screen.warn(&format!("may have happened: {} on {target}  {}", text("verb"), text("says")));
+        screen.say(&format!("  look, then say it: opsh journal settle {} \"WHAT YOU SAW\"", entry.run));
     }
-}
-
-fn check_verb(name: &str) -> Result<()> {
-    if bind::verb(name).is_some() {
-        return Ok(());
-    }
-    let names: Vec<&str> = bind::all().map(|binding| binding.verb().name).collect();
-    let why = suggestion(name, names.iter().copied());
-    Err(Error::new(Kind::Usage, format!("no verb \"{name}\""), why).next("opsh help     every verb"))
-}
-
-fn help(screen: &Screen, name: Option<&str>) -> Result<()> {
-    let verbs: Vec<_> = bind::all().map(bind::Binding::verb).collect();
-    if let Some(verb) = verbs.iter().find(|verb| Some(verb.name) == name) {
-        screen.print(&format!("{}     {}\n\n{}\n\nexample: {}", verb.sig, verb.class.word(), verb.doc, verb.example));
-        return Ok(());
-    }
-    let of_system = |verb: &&&Verb| name.is_none_or(|name| verb.name.split('.').next() == Some(name));
-    let row = |verb: &&Verb| [verb.name, verb.class.word(), verb.sig].map(String::from).to_vec();
-    let rows: Vec<_> = verbs.iter().filter(of_system).map(row).collect();
-    if let (Some(name), true) = (name, rows.is_empty()) {
-        let systems: std::collections::BTreeSet<&str> =
-            verbs.iter().filter_map(|verb| verb.name.split('.').next()).collect();
-        if !name.contains('.') {
-            let why = suggestion(name, systems.iter().copied());
-            return Err(Error::new(Kind::Usage, format!("no system \"{name}\""), why).next("opsh help     every verb"));
-        }
-        return check_verb(name);
-    }
-    screen.table(&["verb", "class", "call"], rows);
-    screen.print("\nopsh help VERB explains one; stack(NAME) and host(NAME) are where scripts start");
-    Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the program was started")]

@@ -168,6 +168,8 @@ struct Run {
     consent: Vec<(String, String, Option<String>)>,
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
+    /// Changes that were begun, in words.
+    begun: Vec<String>,
 }
 
 impl Gate {
@@ -210,7 +212,10 @@ impl Gate {
 
     /// Ends the run.
     pub fn end_run(&self, error: Option<&Error>) {
-        let outcome = error.map_or("ok", |error| outcome(error.kind));
+        let outcome = error.map_or("ok", |error| match error.kind {
+            Kind::Refused => "refused",
+            kind => outcome(kind),
+        });
         self.note("run.end", json!({ "outcome": outcome, "error": error.map(Error::to_json) }));
     }
 
@@ -219,6 +224,7 @@ impl Gate {
         let mut run = self.run.borrow_mut();
         run.consent.clear();
         run.skipped.clear();
+        run.begun.clear();
     }
 
     /// Writes a record that is not an effect. Without a journal it is lost, which [`Gate::perform`] makes plain.
@@ -264,7 +270,11 @@ impl Gate {
             Decision::Run => self.use_up(&effect.intended()),
             Decision::Skip => return Ok(self.skip(effect)),
             Decision::Refuse(reason) => {
-                let refused = refusal(&[(effect.intended(), reason)], self.mode);
+                let mut refused = refusal(&[(effect.intended(), reason)], self.mode, &self.grants);
+                if !self.run.borrow().begun.is_empty() {
+                    let why = refused.why.replace("; nothing changed", "");
+                    refused = Error { next: refused.next, ..self.not_done(Kind::Refused, &refused.what, why) };
+                }
                 return Err(self.refused(effect, refused));
             }
             Decision::AskYes | Decision::AskLost => {
@@ -284,6 +294,7 @@ impl Gate {
         self.screen.idle();
         let took = started.elapsed();
         let (outcome, result) = settle(effect, ended, sent.load(Ordering::Acquire));
+        let result = result.map_err(|error| advise(error, effect, &self.run_id()));
         fault(effect, "performed");
         self.end(effect, &id, outcome, &result, took)?;
         result.map(|did| Done::Did(did, took))
@@ -302,6 +313,10 @@ impl Gate {
     }
 
     fn use_up(&self, one: &Intended) {
+        // A look that a changing verb takes beforehand is not the change that was agreed to.
+        if one.class == Class::Read {
+            return;
+        }
         let consent = &mut self.run.borrow_mut().consent;
         if let Some(at) = consent.iter().position(|key| *key == one.key()) {
             consent.swap_remove(at);
@@ -331,7 +346,7 @@ impl Gate {
             })
             .collect();
         if !refused.is_empty() {
-            let error = refusal(&refused, self.mode);
+            let error = refusal(&refused, self.mode, &self.grants);
             self.note("consent", json!({ "given": false, "why": error.why, "plan": in_words(plan) }));
             return Err(error);
         }
@@ -360,24 +375,39 @@ impl Gate {
         let all = lost.join("; ");
         let typed = if lost.is_empty() { "y" } else { all.as_str() };
         let question = match typed {
-            "y" => "Do this? y or nothing:".to_string(),
-            typed => format!("What is lost: {typed}. Type {typed} to go on, or nothing:"),
+            "y" => "Do this? y, or Enter to stop:".to_string(),
+            typed => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
         };
         let answer = self.screen.ask(&question);
-        if crate::interrupt::is_interrupted() {
-            return Err(Error::new(Kind::Interrupted, "not done", "Ctrl-C at the question; nothing changed"));
-        }
-        let agreed = answer.as_deref().map(str::trim) == Some(typed);
+        let agreed = match answer.as_deref().map(str::trim) {
+            Some("yes") => typed == "y",
+            answer => answer == Some(typed),
+        };
         if agreed {
             self.consent(plan, "person at the terminal");
             return Ok(());
         }
-        self.note("consent", json!({ "given": false, "why": "answered no", "plan": in_words(plan) }));
-        Err(Error::new(
-            Kind::Refused,
-            "not done",
-            "the question was not answered with what it asked for; nothing changed",
-        ))
+        let interrupted = crate::interrupt::is_interrupted();
+        let why = match answer {
+            _ if interrupted => "Ctrl-C at the question".to_string(),
+            None => "the terminal went away at the question".to_string(),
+            Some(answer) if answer.trim().is_empty() => "the answer was no".to_string(),
+            Some(answer) => format!("the answer was \"{}\", not \"{typed}\"", answer.trim()),
+        };
+        self.note("consent", json!({ "given": false, "why": why, "plan": in_words(plan) }));
+        Err(self.not_done(if interrupted { Kind::Interrupted } else { Kind::Refused }, "not done", why))
+    }
+
+    /// Why something was not done, and what had been done before it in this run, which is not undone.
+    fn not_done(&self, kind: Kind, what: &str, why: String) -> Error {
+        let run = self.run.borrow();
+        if run.begun.is_empty() {
+            return Error::new(kind, what, format!("{why}; nothing changed"));
+        }
+        // Exit code 3 promises that nothing changed.
+        let kind = if kind == Kind::Refused { Kind::Unmet } else { kind };
+        Error::new(kind, what, format!("{why}; before it this run did: {}", run.begun.join(", ")))
+            .next(format!("opsh journal show {}     what was done, and what takes it back", run.id))
     }
 
     fn next_id(&self) -> String {
@@ -404,10 +434,12 @@ impl Gate {
             class: Some(effect.class),
             body,
         };
-        self.journal()?.append(&record).map(|_| ()).map_err(|error| Error {
+        self.journal()?.append(&record).map_err(|error| Error {
             what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
             ..error
-        })
+        })?;
+        self.run.borrow_mut().begun.push(format!("{} {}", effect.verb.name, effect.says));
+        Ok(())
     }
 
     fn announce(&self, effect: &Effect) {
@@ -504,7 +536,7 @@ fn in_words(plan: &[Intended]) -> Vec<String> {
     plan.iter().map(|one| format!("{} {} {}", one.verb.name, one.target.name, one.says)).collect()
 }
 
-fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
+fn refusal(refused: &[(Intended, Reason)], mode: Mode, given: &Grants) -> Error {
     let names: Vec<String> =
         refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
     let what = format!("refused: {}", names.join(", "));
@@ -524,14 +556,30 @@ fn refusal(refused: &[(Intended, Reason)], mode: Mode) -> Error {
     }
     let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
     let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
+    let verb = if flags.len() == 1 { "was" } else { "were" };
     let why =
-        format!("there is no terminal to ask at, and {} was not given{loses}; nothing changed", flags.join(" and "));
+        format!("there is no terminal to ask at, and {} {verb} not given{loses}; nothing changed", flags.join(" and "));
+    // The whole set: the line that is typed next should be the last one.
+    let had = given.yes.then(|| "--yes".to_string()).into_iter();
+    let had = had.chain(given.allow.iter().map(|name| format!("--allow {name}")));
+    let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
     Error::new(Kind::Refused, what, why).next(format!("opsh {} …     agree to it beforehand", flags.join(" ")))
+}
+
+/// After a change that may have happened: where to look, and how to say what was seen.
+fn advise(error: Error, effect: &Effect, run: &str) -> Error {
+    if effect.class == Class::Read || !matches!(error.kind, Kind::Unknown | Kind::Interrupted) {
+        return error;
+    }
+    error
+        .next(format!("opsh journal show {run}     what was done in this run"))
+        .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host"))
 }
 
 /// The outcome of the work in one word and as a result, with what a lost or stopped change means.
 fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> (&'static str, Result<Did>) {
-    let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
+    let at = if effect.target.name == HERE { String::new() } else { format!(" on {}", effect.target.name) };
+    let what = format!("{} failed{at}", effect.verb.name);
     let reads = effect.class == Class::Read;
     let maybe = if reads { "" } else { "; it may have happened, or still be going on" };
     let (outcome, error) = match ended {
@@ -546,7 +594,10 @@ fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> (&'static s
             // A change that we stopped waiting for is not a failure: nobody knows.
             ("timeout", Error::new(if reads { Kind::Timeout } else { Kind::Unknown }, what, why))
         }
-        Ended::Interrupted => ("interrupted", Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}"))),
+        Ended::Interrupted => {
+            let what = format!("{} was interrupted{at}", effect.verb.name);
+            ("interrupted", Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}")))
+        }
         Ended::Panicked => ("unknown", Error::new(Kind::Unknown, what, format!("a bug in opsh ended the work{maybe}"))),
     };
     let host = error.host.or_else(|| Some(effect.target.name.clone()));

@@ -1,6 +1,7 @@
 //! The one API of prompt, scripts and tests: [`Session::eval`] a line, [`Session::run_script`] a file.
 
 pub mod header;
+pub mod help;
 
 use crate::bind::values;
 use crate::bind::world::{Args, World};

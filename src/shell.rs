@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
-use crate::session::Session;
+use crate::session::{self, Session};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::io::IsTerminal;
@@ -30,7 +30,7 @@ fn sit(session: &mut Session) -> Result<()> {
     let history = session.world().state_dir.join("history");
     // A missing history is an empty one.
     let _ = editor.load_history(&history);
-    session.gate().screen().say("opsh: Rhai with verbs. opsh help lists them, Ctrl-D leaves.");
+    session.gate().screen().say("opsh: Rhai with verbs. help lists them, help VERB explains one, Ctrl-D leaves.");
     let mut pending = String::new();
     loop {
         let prompt = prompt(session, pending.is_empty());
@@ -42,6 +42,9 @@ fn sit(session: &mut Session) -> Result<()> {
                     continue;
                 }
                 let code = std::mem::take(&mut pending);
+                if ["exit", "quit"].contains(&code.trim().trim_end_matches("()")) {
+                    return Ok(());
+                }
                 if code.trim().is_empty() {
                     continue;
                 }
@@ -70,7 +73,26 @@ fn prompt(session: &Session, fresh: bool) -> String {
     }
 }
 
+/// Words that people type before they know better; true when the line was one of them.
+fn is_word(session: &Session, line: &str) -> bool {
+    let line = line.trim().trim_start_matches("opsh ").trim_end_matches(';');
+    let mut words = line.split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("help" | "?"), name, None) => {
+            let screen = session.gate().screen();
+            if let Err(error) = session::help::show(screen, name) {
+                screen.error(&error, session.sources());
+            }
+            true
+        }
+        _ => false,
+    }
+}
+
 fn evaluate(session: &mut Session, code: &str) {
+    if is_word(session, code) {
+        return;
+    }
     let result = session.eval_typed(code);
     let screen = session.gate().screen().clone();
     match result {

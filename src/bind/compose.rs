@@ -6,6 +6,7 @@
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
+use super::world::Versions;
 use super::{Binding, Call, Change, Look, Receipt, World, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, suggestion};
@@ -13,8 +14,7 @@ use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 const CONFIG: Verb = Verb {
@@ -63,7 +63,7 @@ struct Compose {
     reach: Reach,
     engine: Engine,
     stack: Arc<Stack>,
-    known: Arc<Mutex<BTreeMap<(String, String), Option<String>>>>,
+    known: Arc<Versions>,
 }
 
 /// Which compose: its first words, version, and what it needs in its environment.

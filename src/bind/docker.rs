@@ -17,7 +17,7 @@ pub mod wait;
 use super::ssh::{Complaints, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World, host};
 use crate::config::Stack;
-use crate::error::{Error, Kind, Result, suggestion};
+use crate::error::{Error, Kind, Result, nearest, suggestion};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Effect, Pass, clock};
 use crate::redact;
@@ -230,18 +230,20 @@ pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
     let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
     all.into_iter().find(|container| container.service == service).ok_or_else(|| {
         let known = names.iter().map(String::as_str);
+        let slip = nearest(service, known.clone()).is_some();
         let why = format!(
             "project {} on {} has no container of it; {}",
             stack.compose.project,
             stack.host,
             suggestion(service, known)
         );
-        Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
-            .next(format!("stack(\"{}\").ps()     what runs", stack.name))
-            .next(format!(
-                "stack(\"{}\").recreate(\"{service}\")     make it from the image that compose names",
-                stack.name
-            ))
+        let error = Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
+            .next(format!("stack(\"{}\").ps()     what runs", stack.name));
+        if slip {
+            return error;
+        }
+        let bring_back = format!("stack(\"{}\").recreate(\"{service}\")", stack.name);
+        error.next(format!("{bring_back}     make it from the image that compose names"))
     })
 }
 
@@ -437,6 +439,13 @@ pub fn short_id(id: &str) -> &str {
 fn restart(call: &Call<'_>) -> Result<Receipt> {
     let (service, grace) = (call.text(0)?, call.int(1, 0..=600)?);
     let (stack, engine) = open(call)?;
+    let target = call.world.stack_target(&stack);
+    // A name that is not there is no question to ask a person.
+    let look = Look::at(target, service.clone(), json!({ "service": service, "before": "restart" }));
+    call.read(look, {
+        let (engine, stack, service) = (engine.clone(), Arc::clone(&stack), service.clone());
+        |_| async move { find(&engine, &stack, &service).await.map(|container| json!(container.id)) }
+    })?;
     let args = json!({ "service": service, "grace_s": grace });
     let look = Look::at(call.world.stack_target(&stack), service.clone(), args).within(grace.unsigned_abs() + 60);
     let mut change = Change::of(look);

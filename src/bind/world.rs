@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+/// Versions by host and command; `None` for a command that is not there.
+pub type Versions = Mutex<BTreeMap<(String, String), Option<String>>>;
+
 /// Shared by every binding of a session.
 pub struct World {
     /// The door.
@@ -28,7 +31,7 @@ pub struct World {
     /// Logins that a password was not accepted for: it is not tried again by the next line.
     pub denied: RefCell<BTreeMap<String, Error>>,
     /// What each host's compose commands said of themselves, by host and command: asked once, a third of a second each.
-    pub composes: Arc<Mutex<BTreeMap<(String, String), Option<String>>>>,
+    pub composes: Arc<Versions>,
     /// Open Docker connections by host name.
     pub engines: RefCell<BTreeMap<String, Docker>>,
 }

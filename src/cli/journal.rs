@@ -1,6 +1,6 @@
 //! `opsh journal`: list, show, verify, export.
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::gate::clock;
 use crate::gate::journal::{Entry, Journal, RunLine};
 use crate::screen::Screen;
@@ -16,10 +16,13 @@ pub enum Command {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// What one run did, in order
+    /// What one run did, in order: changes, consent, and what failed
     Show {
         /// Run id, the beginning or end of one, or `last`
         run: String,
+        /// The looks that succeeded too
+        #[arg(long)]
+        all: bool,
     },
     /// Say what became of a run's changes that may have happened, after looking
     Settle {
@@ -41,10 +44,14 @@ pub fn run(command: &Command, state_dir: &Path, screen: &Screen) -> Result<()> {
     let journal = Journal::open(state_dir)?;
     match command {
         Command::List { limit } => list(&journal.runs(*limit)?, screen),
-        Command::Show { run } => show(&journal.run(run)?, screen),
+        Command::Show { run, all } => show(&journal.run(run)?, *all, screen),
         Command::Settle { run, saw } => {
-            let count = journal.settle(run, saw)?;
-            screen.print(&format!("{count} change(s) settled"));
+            if journal.settle(run, saw)? == 0 {
+                let what = format!("nothing to settle in run {run}");
+                return Err(Error::new(Kind::NotFound, what, "every change in it has an outcome")
+                    .next("opsh journal list     runs with changes that may have happened"));
+            }
+            screen.print("settled, with what you saw in the record");
         }
         Command::Verify => verify(&journal, screen)?,
         Command::Export { run } => {
@@ -83,14 +90,17 @@ fn run_json(run: &RunLine) -> Value {
             "mode": run.mode, "changes": run.changes, "unknown": run.unknown, "actor": run.actor })
 }
 
-fn show(entries: &[Entry], screen: &Screen) {
+fn show(entries: &[Entry], all: bool, screen: &Screen) {
     if screen.options().json {
         return entries.iter().for_each(|entry| screen.value(&entry.to_json()));
     }
-    for entry in entries {
-        for line in lines(entry) {
-            screen.print(&line);
-        }
+    let quiet = |entry: &&Entry| !all && entry.kind == "effect.read" && entry.body["outcome"] == "ok";
+    for line in entries.iter().filter(|entry| !quiet(entry)).flat_map(lines) {
+        screen.print(&line);
+    }
+    match entries.iter().filter(quiet).count() {
+        0 => {}
+        looks => screen.print(&format!("({looks} looks that succeeded: --all shows them)")),
     }
 }
 

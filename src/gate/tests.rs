@@ -95,12 +95,23 @@ fn consent_to_lose_one_thing_is_not_consent_to_lose_another() {
     let (_dir, gate) = gate(Mode::Apply, false, &[]);
     gate.consent(&[effect(&DESTROY).intended(), effect(&CHANGE).intended()], "a test");
     gate.perform(&effect(&DESTROY), |_| ok()).expect("47 was agreed to");
-    let again = gate.perform(&effect(&DESTROY), |_| ok()).expect_err("agreed to once");
-    assert_eq!(again.kind, Kind::Refused);
+    gate.perform(&effect(&DESTROY), |_| ok()).expect_err("agreed to once");
     let more = Effect { lost: Some("46".into()), ..effect(&DESTROY) };
-    assert_eq!(gate.perform(&more, |_| ok()).expect_err("46 was not").kind, Kind::Refused);
+    gate.perform(&more, |_| ok()).expect_err("46 was not");
     let worse = Effect { class: Class::Destroy, lost: Some("db".into()), ..effect(&CHANGE) };
-    assert_eq!(gate.perform(&worse, |_| ok()).expect_err("a change was agreed to").kind, Kind::Refused);
+    gate.perform(&worse, |_| ok()).expect_err("a change was agreed to, not this");
+}
+
+#[test]
+fn a_look_beforehand_does_not_use_up_the_consent() {
+    let (_dir, gate) = gate(Mode::Apply, false, &[]);
+    gate.consent(&[effect(&CHANGE).intended()], "a test");
+    let look = Effect { class: Class::Read, ..effect(&CHANGE) };
+    gate.perform(&look, |_| ok()).expect("a read");
+    gate.perform(&effect(&CHANGE), |_| ok()).expect("still agreed to");
+    let error = gate.perform(&effect(&CHANGE), |_| ok()).expect_err("agreed to once");
+    assert!(error.why.contains("before it this run did: test.change backend"), "{}", error.why);
+    assert_eq!(error.kind.exit_code(), 1, "3 promises that nothing changed");
 }
 
 #[test]

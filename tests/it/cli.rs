@@ -323,7 +323,7 @@ fn without_a_terminal_a_change_needs_yes_and_says_so() {
         "opsh --yes",
     ]);
     assert!(!file.exists());
-    assert_eq!(home.story(), ["run.start", "run.end failed"]);
+    assert_eq!(home.story(), ["run.start", "run.end refused"]);
     home.run(&["--yes", "-e", &code]).exits(0).says(&["→ host.run  local  touch", "✓ host.run  local"]);
     assert!(file.exists());
     assert_eq!(home.story(), ["run.start", "effect.begin", "effect.end ok", "run.end ok"]);
@@ -641,7 +641,7 @@ fn what_may_have_happened_is_shown_until_a_person_says_what_was_seen() {
         .unwrap();
     home.run(&["journal", "settle", killed["run"].as_str().unwrap(), "x is there"])
         .exits(0)
-        .prints("1 change(s) settled\n");
+        .prints("settled, with what you saw in the record\n");
     let quiet = home.run(&["-e", "1"]).exits(0);
     assert!(!quiet.err.contains("may have happened"), "{}", quiet.err);
     home.run(&["journal", "verify"]).exits(0);

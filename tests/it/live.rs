@@ -11,5 +11,6 @@ mod lab;
 mod opsh;
 mod refusals;
 mod rollback;
+mod terminal;
 mod trust;
 mod verbs;

@@ -26,9 +26,6 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     (
         "cli",
         &[
-            "bind::all",
-            "bind::verb",
-            "bind::Binding",
             "bind::host",
             "bind::ssh::HostKey",
             "config",
@@ -37,7 +34,6 @@ const NARROW: &[(&str, &[&str], &str)] = &[
             "gate::clock",
             "gate::journal",
             "gate::policy::Mode",
-            "gate::verb::Verb",
             "screen",
             "session",
             "shell",

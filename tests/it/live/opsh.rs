@@ -92,16 +92,21 @@ impl<'a> Opsh<'a> {
         self.start_with(&[OPSH], words, &[])
     }
 
+    /// Lets a command run as this operator, in the project's folder.
+    pub fn at_home(&self, command: &mut Command) {
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
+        command.env("HOME", self.home.path()).env("XDG_STATE_HOME", self.file("state"));
+        command.env("XDG_RUNTIME_DIR", self.file("run")).env("OPSH_CANARY", CANARY).current_dir(ROOT);
+    }
+
     /// Starts `program` (words that end with opsh's own path) with these words and variables.
     pub fn start_with(&'a self, program: &[&str], words: &[&str], env: &[(&str, &str)]) -> Running<'a> {
         let n = std::fs::read_dir(self.home.path()).unwrap().count();
         let (out, err) = (self.file(&format!("out{n}")), self.file(&format!("err{n}")));
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg("--config").arg(self.file("opsh.toml")).args(words);
-        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
-        command.env("HOME", self.home.path()).env("XDG_STATE_HOME", self.file("state"));
-        command.env("XDG_RUNTIME_DIR", self.file("run")).env("OPSH_CANARY", CANARY).envs(env.iter().copied());
-        command.current_dir(ROOT).stdin(Stdio::null());
+        self.at_home(&mut command);
+        command.envs(env.iter().copied()).stdin(Stdio::null());
         command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let child = command.spawn().unwrap();
         let line = words.join(" ");
