@@ -270,11 +270,7 @@ impl Gate {
             Decision::Run => self.use_up(&effect.intended()),
             Decision::Skip => return Ok(self.skip(effect)),
             Decision::Refuse(reason) => {
-                let mut refused = refusal(&[(effect.intended(), reason)], self.mode, &self.grants);
-                if !self.run.borrow().begun.is_empty() {
-                    let why = refused.why.replace("; nothing changed", "");
-                    refused = Error { next: refused.next, ..self.not_done(Kind::Refused, &refused.what, why) };
-                }
+                let refused = self.refusal(&[(effect.intended(), reason)]);
                 return Err(self.refused(effect, refused));
             }
             Decision::AskYes | Decision::AskLost => {
@@ -346,7 +342,7 @@ impl Gate {
             })
             .collect();
         if !refused.is_empty() {
-            let error = refusal(&refused, self.mode, &self.grants);
+            let error = self.refusal(&refused);
             self.note("consent", json!({ "given": false, "why": error.why, "plan": in_words(plan) }));
             return Err(error);
         }
@@ -536,34 +532,37 @@ fn in_words(plan: &[Intended]) -> Vec<String> {
     plan.iter().map(|one| format!("{} {} {}", one.verb.name, one.target.name, one.says)).collect()
 }
 
-fn refusal(refused: &[(Intended, Reason)], mode: Mode, given: &Grants) -> Error {
-    let names: Vec<String> =
-        refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
-    let what = format!("refused: {}", names.join(", "));
-    if mode == Mode::Observe {
-        return Error::new(Kind::Refused, what, "this run only observes; nothing changed")
-            .next("the same line without --observe");
-    }
-    let mut flags: Vec<String> = Vec::new();
-    for (one, reason) in refused {
-        let flag = match reason {
-            Reason::NeedsAllow => format!("--allow {}", one.verb.name),
-            _ => "--yes".to_string(),
-        };
-        if !flags.contains(&flag) {
-            flags.push(flag);
+impl Gate {
+    /// What was refused, and what to type instead.
+    fn refusal(&self, refused: &[(Intended, Reason)]) -> Error {
+        let names: Vec<String> =
+            refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
+        let what = format!("refused: {}", names.join(", "));
+        if self.mode == Mode::Observe {
+            let error = self.not_done(Kind::Refused, &what, "this run only observes".into());
+            return error.next("the same line without --observe");
         }
+        let mut flags: Vec<String> = Vec::new();
+        for (one, reason) in refused {
+            let flag = match reason {
+                Reason::NeedsAllow => format!("--allow {}", one.verb.name),
+                _ => "--yes".to_string(),
+            };
+            if !flags.contains(&flag) {
+                flags.push(flag);
+            }
+        }
+        let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
+        let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
+        let verb = if flags.len() == 1 { "was" } else { "were" };
+        let why = format!("there is no terminal to ask at, and {} {verb} not given{loses}", flags.join(" and "));
+        // The whole set: the line that is typed next should be the last one.
+        let had = self.grants.yes.then(|| "--yes".to_string()).into_iter();
+        let had = had.chain(self.grants.allow.iter().map(|name| format!("--allow {name}")));
+        let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
+        let agree = format!("opsh {} …     agree to it beforehand", flags.join(" "));
+        self.not_done(Kind::Refused, &what, why).next(agree)
     }
-    let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
-    let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
-    let verb = if flags.len() == 1 { "was" } else { "were" };
-    let why =
-        format!("there is no terminal to ask at, and {} {verb} not given{loses}; nothing changed", flags.join(" and "));
-    // The whole set: the line that is typed next should be the last one.
-    let had = given.yes.then(|| "--yes".to_string()).into_iter();
-    let had = had.chain(given.allow.iter().map(|name| format!("--allow {name}")));
-    let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
-    Error::new(Kind::Refused, what, why).next(format!("opsh {} …     agree to it beforehand", flags.join(" ")))
 }
 
 /// After a change that may have happened: where to look, and how to say what was seen.

@@ -22,7 +22,7 @@ impl Secret {
     /// Takes the value and makes the sink know it from now on.
     pub fn new(value: impl Into<String>) -> Secret {
         let value: String = value.into();
-        learn(&value);
+        remember(&value);
         Secret(value.into())
     }
 
@@ -48,10 +48,16 @@ pub fn is_secret_name(name: &str) -> bool {
     NAMES.is_match(name)
 }
 
-/// Remembers a value so that it and its encodings are hidden everywhere from now on.
+/// Hides a value and its encodings everywhere from now on, because it stands under a secret's name. Unlike a [`Secret`],
+/// which somebody declared, it is only taken for one: ordinary words and small numbers are left alone.
 pub fn learn(value: &str) {
+    if !is_ordinary(value.trim()) {
+        remember(value);
+    }
+}
+
+fn remember(value: &str) {
     if value.trim().len() >= SHORTEST
-        && !is_ordinary(value.trim())
         && let Some(mut known) = known()
     {
         known.learn(value);
@@ -319,6 +325,14 @@ mod tests {
         for name in ["PWD", "OLDPWD", "LOG_LEVEL", "KEYBOARD", "PASSENGERS"] {
             assert!(!is_secret_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_declared_secret_is_hidden_although_it_is_an_ordinary_word() {
+        learn("enabled");
+        assert_eq!(clean("webhook enabled"), "webhook enabled", "only taken for a secret by its name");
+        let _password = Secret::new("48151623");
+        assert!(!clean("it was 48151623").contains("48151623"));
     }
 
     #[test]

@@ -20,6 +20,9 @@ const SCHEMA: i64 = 1;
 /// SQLite before 3.51.3 can lose committed rows when two connections write and checkpoint at once.
 const OLDEST_SQLITE: i32 = 3_051_003;
 
+/// Outcomes of a change that nobody knows the end of, as SQL.
+const MAY_HAVE_HAPPENED: &str = "('unknown', 'timeout', 'interrupted')";
+
 /// A body larger than this many bytes is kept as its beginning, length and digest.
 const LARGEST_BODY: usize = 64 << 10;
 
@@ -193,15 +196,9 @@ impl Journal {
     /// Writes one record; when this returns it is on the disk. A `*.start` or `*.begin` opens its run or effect, a
     /// `*.end` closes it, in the same transaction.
     pub fn append(&self, record: &Record<'_>) -> Result<i64> {
-        self.try_append(record).map_err(|error| unwritable(&self.path, error.to_string()))
-    }
-
-    fn try_append(&self, record: &Record<'_>) -> rusqlite::Result<i64> {
-        self.write(record, true).map(|seq| seq.unwrap_or_default())
-    }
-
-    fn append_if_open(&self, record: &Record<'_>) -> rusqlite::Result<Option<i64>> {
-        self.write(record, false)
+        self.write(record, true)
+            .map(Option::unwrap_or_default)
+            .map_err(|error| unwritable(&self.path, error.to_string()))
     }
 
     /// `late`: an end that comes after another one is written as late; else it is not written.
@@ -270,7 +267,7 @@ impl Journal {
                 if what == "run" { ("run.end", None, "killed") } else { ("effect.end", Some(id.as_str()), "unknown") };
             let body = json!({ "outcome": outcome, "why": why });
             let record = Record { kind, run: &run, effect, target: None, class: None, body };
-            self.append_if_open(&record).map_err(|error| unwritable(&self.path, error.to_string()))?;
+            self.write(&record, false).map_err(|error| unwritable(&self.path, error.to_string()))?;
         }
         Ok(())
     }
@@ -278,14 +275,16 @@ impl Journal {
     /// The newest `limit` runs, newest first.
     pub fn runs(&self, limit: usize) -> Result<Vec<RunLine>> {
         self.read(
-            "SELECT s.run, s.at_us, s.actor, json_extract(s.body, '$.what'), json_extract(s.body, '$.mode'),
+            &format!(
+                "SELECT s.run, s.at_us, s.actor, json_extract(s.body, '$.what'), json_extract(s.body, '$.mode'),
                     coalesce((SELECT json_extract(e.body, '$.outcome') FROM journal e WHERE e.run = s.run AND e.kind = 'run.end'), 'running'),
                     (SELECT count(*) FROM journal c WHERE c.run = s.run AND c.kind = 'effect.begin' AND c.class <> 'read'),
                     (SELECT count(*) FROM journal u WHERE u.run = s.run AND u.kind = 'effect.end'
-                        AND json_extract(u.body, '$.outcome') IN ('unknown', 'timeout', 'interrupted')
+                        AND json_extract(u.body, '$.outcome') IN {MAY_HAVE_HAPPENED}
                         AND u.class IS NOT 'read'
                         AND NOT EXISTS (SELECT 1 FROM journal t WHERE t.effect = u.effect AND t.kind = 'effect.settled'))
-             FROM journal s WHERE s.kind = 'run.start' ORDER BY s.seq DESC LIMIT ?1",
+             FROM journal s WHERE s.kind = 'run.start' ORDER BY s.seq DESC LIMIT ?1"
+            ),
             params![limit as i64],
             |row| {
                 Ok(RunLine {
@@ -386,7 +385,7 @@ impl Journal {
         let sql = format!(
             "{SELECT} b WHERE b.kind = 'effect.begin' AND b.class <> 'read' AND EXISTS (SELECT 1 FROM journal e
              WHERE e.effect = b.effect AND e.kind = 'effect.end'
-                AND json_extract(e.body, '$.outcome') IN ('unknown', 'timeout', 'interrupted'))
+                AND json_extract(e.body, '$.outcome') IN {MAY_HAVE_HAPPENED})
              AND NOT EXISTS (SELECT 1 FROM journal s WHERE s.effect = b.effect AND s.kind = 'effect.settled')
              ORDER BY b.seq DESC"
         );
