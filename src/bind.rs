@@ -1,6 +1,7 @@
 //! The list of bindings: each verb becomes a native function, with help and policy from the same constant.
 
 pub mod values;
+pub mod way;
 pub mod world;
 
 pub mod clock;
@@ -18,7 +19,7 @@ pub mod stack;
 
 use crate::error::{Error, Kind, Place, Result};
 use crate::gate::verb::{Class, Param, Signature, Verb};
-use crate::gate::{Did, Done, Effect, Pass, Target};
+use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
 use rhai::{Dynamic, Engine, EvalAltResult, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -86,6 +87,19 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    fn of(done: Done) -> Receipt {
+        match done {
+            Done::Did(did, took) => Receipt {
+                changed: did.changed,
+                skipped: false,
+                before: did.before,
+                after: did.after,
+                took_ms: took.as_millis() as u64,
+            },
+            Done::Skipped => Receipt { skipped: true, ..Receipt::default() },
+        }
+    }
+
     fn to_dynamic(&self) -> Dynamic {
         let took = self.took_ms;
         from_json(&json!({
@@ -250,24 +264,15 @@ impl Call<'_> {
         serde_json::from_value(to_json(value)).map_err(|error| self.bad(&error.to_string()))
     }
 
-    /// Performs a read.
-    pub fn read<F>(&self, look: Look, work: impl FnOnce(Pass) -> F) -> Result<Value>
+    /// Performs a read. `work` gets a copy of `context` each time: it is called again when its link was lost.
+    pub fn read<C, F>(&self, look: Look, context: C, work: impl Fn(Pass, C) -> F) -> Result<Value>
     where
+        C: Clone,
         F: Future<Output = Result<Value>> + Send + 'static,
     {
-        let effect = Effect {
-            verb: self.verb,
-            class: Class::Read,
-            target: look.target,
-            args: look.args,
-            says: look.says,
-            inverse: None,
-            lost: None,
-            place: self.place.clone(),
-            deadline: look.deadline,
-        };
+        let effect = Effect { class: Class::Read, ..self.effect(Change::of(look)) };
         let done = self.world.gate.perform(&effect, |pass| {
-            let work = work(pass);
+            let work = work(pass, context.clone());
             async move { work.await.map(Did::value) }
         })?;
         Ok(match done {
@@ -277,11 +282,17 @@ impl Call<'_> {
     }
 
     /// Performs a change.
-    pub fn change<F>(&self, change: Change, work: impl FnOnce(Pass) -> F) -> Result<Receipt>
+    pub fn change<C, F>(&self, change: Change, context: C, work: impl Fn(Pass, C) -> F) -> Result<Receipt>
     where
+        C: Clone,
         F: Future<Output = Result<Did>> + Send + 'static,
     {
-        let effect = Effect {
+        let done = self.world.gate.perform(&self.effect(change), |pass| work(pass, context.clone()))?;
+        Ok(Receipt::of(done))
+    }
+
+    fn effect(&self, change: Change) -> Effect {
+        Effect {
             verb: self.verb,
             class: change.class.unwrap_or(self.verb.class),
             target: change.look.target,
@@ -291,17 +302,8 @@ impl Call<'_> {
             lost: change.lost,
             place: self.place.clone(),
             deadline: change.look.deadline,
-        };
-        Ok(match self.world.gate.perform(&effect, work)? {
-            Done::Did(did, took) => Receipt {
-                changed: did.changed,
-                skipped: false,
-                before: did.before,
-                after: did.after,
-                took_ms: took.as_millis() as u64,
-            },
-            Done::Skipped => Receipt { skipped: true, ..Receipt::default() },
-        })
+            lives: change.lives,
+        }
     }
 }
 
@@ -340,12 +342,20 @@ pub struct Change {
     pub inverse: Option<String>,
     /// What is lost.
     pub lost: Option<String>,
+    /// How it goes on when opsh does not.
+    pub lives: Lives,
 }
 
 impl Change {
-    /// A change without an inverse.
+    /// A change without an inverse, which ends with opsh.
     pub fn of(look: Look) -> Change {
-        Change { look, class: None, inverse: None, lost: None }
+        Change { look, class: None, inverse: None, lost: None, lives: Lives::No }
+    }
+
+    /// A change whose work goes on when opsh does not.
+    pub fn lives(mut self, lives: Lives) -> Change {
+        self.lives = lives;
+        self
     }
 
     /// With its inverse.

@@ -52,10 +52,8 @@ impl Session {
             sources: Sources::default(),
             state_dir: options.state_dir,
             args: Default::default(),
-            logins: Default::default(),
-            denied: Default::default(),
+            ways: Default::default(),
             composes: Default::default(),
-            engines: Default::default(),
         });
         let engine = engine::build(&world);
         Ok(Session { engine, world, scope: Scope::new(), functions: AST::empty(), lines: 0 })

@@ -31,15 +31,16 @@ const SLEEP: Verb = Verb {
 pub const BINDINGS: &[Binding] = &[Binding::Read(&NOW, now), Binding::Read(&SLEEP, sleep)];
 
 fn now(call: &Call<'_>) -> Result<Dynamic> {
-    let value =
-        call.read(Look::at(Target::here(), "", json!({})), |_| async { Ok(json!(clock::rfc3339(clock::wall_us()))) })?;
+    let value = call.read(Look::at(Target::here(), "", json!({})), (), |_, ()| async {
+        Ok(json!(clock::rfc3339(clock::wall_us())))
+    })?;
     Ok(super::map(value))
 }
 
 fn sleep(call: &Call<'_>) -> Result<Dynamic> {
     let seconds = call.int(0, 0..=86400)?.unsigned_abs();
     let look = Look::at(Target::here(), format!("{seconds} s"), json!({ "seconds": seconds })).within(seconds + 60);
-    call.read(look, |_| async move {
+    call.read(look, (), move |_, ()| async move {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         Ok(json!(null))
     })?;

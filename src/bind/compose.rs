@@ -6,12 +6,13 @@
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
+use super::way::Way;
 use super::world::Versions;
-use super::{Binding, Call, Change, Look, Receipt, World, host};
+use super::{Binding, Call, Change, Look, Receipt, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Pass};
+use crate::gate::{Did, Lives, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -57,8 +58,15 @@ const RECREATE: Verb = Verb {
 pub const BINDINGS: &[Binding] =
     &[Binding::Read(&CONFIG, config), Binding::Change(&BUILD, build), Binding::Change(&RECREATE, recreate)];
 
-/// Compose as it is called on one host for one stack.
+/// A stack, and the way to the host that its compose is called on.
 #[derive(Clone)]
+struct Place {
+    way: Way,
+    stack: Arc<Stack>,
+    known: Arc<Versions>,
+}
+
+/// Compose as it is called on one host for one stack.
 struct Compose {
     reach: Reach,
     engine: Engine,
@@ -78,15 +86,16 @@ impl Generation {
     }
 }
 
-fn open(call: &Call<'_>) -> Result<Compose> {
+fn open(call: &Call<'_>) -> Result<Place> {
     let stack = call.stack()?;
-    of_stack(call.world, stack)
+    Ok(Place { way: call.world.way(&stack.host)?, stack, known: Arc::clone(&call.world.composes) })
 }
 
-fn of_stack(world: &World, stack: Arc<Stack>) -> Result<Compose> {
-    let engine = docker::engine(world, &stack.host)?;
-    let reach = host::reach(world, &stack.host)?;
-    Ok(Compose { reach, engine, stack, known: Arc::clone(&world.composes) })
+impl Place {
+    async fn compose(&self, pass: &Pass) -> Result<Compose> {
+        let (reach, engine) = (self.way.reach(pass).await?, self.way.engine(pass).await?);
+        Ok(Compose { reach, engine, stack: Arc::clone(&self.stack), known: Arc::clone(&self.known) })
+    }
 }
 
 impl Compose {
@@ -242,9 +251,11 @@ fn with_tag(image: &str) -> String {
 }
 
 fn config(call: &Call<'_>) -> Result<Dynamic> {
-    let compose = open(call)?;
-    let target = call.world.stack_target(&compose.stack);
-    let value = call.read(Look::at(target, "", json!({})), |pass| async move { compose.config(&pass).await })?;
+    let place = open(call)?;
+    let target = call.world.stack_target(&place.stack);
+    let value = call.read(Look::at(target, "", json!({})), place, |pass, place| async move {
+        place.compose(&pass).await?.config(&pass).await
+    })?;
     Ok(super::map(value))
 }
 
@@ -282,13 +293,16 @@ fn build(call: &Call<'_>) -> Result<Receipt> {
     {
         return Err(call.bad(&format!("\"{service}\" is no name of a service")));
     }
-    let compose = open(call)?;
+    let place = open(call)?;
     let short = commit[..12].to_string();
-    let target = call.world.stack_target(&compose.stack);
+    let target = call.world.stack_target(&place.stack);
     let args = json!({ "service": service, "commit": commit });
     let look = Look::at(target, format!("{service} from {short}"), args).within(1800);
     // A kept image takes nothing from anybody: there is nothing to take back.
-    call.change(Change::of(look), |pass| async move { compose.build(&pass, &service, &commit).await })
+    let change = Change::of(look).lives(Lives::Run(place.stack.host.clone()));
+    call.change(change, (place, service, commit), |pass, (place, service, commit)| async move {
+        place.compose(&pass).await?.build(&pass, &service, &commit).await
+    })
 }
 
 impl Compose {
@@ -334,23 +348,21 @@ impl Compose {
 
 fn recreate(call: &Call<'_>) -> Result<Receipt> {
     let service = call.text(0)?;
-    let compose = open(call)?;
-    let stack = Arc::clone(&compose.stack);
+    let place = open(call)?;
+    let stack = Arc::clone(&place.stack);
     let target = call.world.stack_target(&stack);
     let look = Look::at(target.clone(), service.clone(), json!({ "service": service }));
-    let before = call.read(look, {
-        let (compose, service) = (compose.clone(), service.clone());
-        |pass| async move {
-            let config = compose.config(&pass).await?;
-            let known = config["services"].as_object().into_iter().flat_map(|map| map.keys());
-            let names: Vec<&str> = known.map(String::as_str).collect();
-            let Some(reference) = config["services"][&service]["image"].as_str() else {
-                let why = suggestion(&service, names.iter().copied());
-                return Err(Error::new(Kind::NotFound, format!("no service \"{service}\""), why));
-            };
-            let running = docker::look_for(&compose.engine, &compose.stack, &service).await?;
-            Ok(json!({ "reference": reference, "image_id": running.map(|container| container.image_id) }))
-        }
+    let before = call.read(look, (place.clone(), service.clone()), |pass, (place, service)| async move {
+        let compose = place.compose(&pass).await?;
+        let config = compose.config(&pass).await?;
+        let known = config["services"].as_object().into_iter().flat_map(|map| map.keys());
+        let names: Vec<&str> = known.map(String::as_str).collect();
+        let Some(reference) = config["services"][&service]["image"].as_str() else {
+            let why = suggestion(&service, names.iter().copied());
+            return Err(Error::new(Kind::NotFound, format!("no service \"{service}\""), why));
+        };
+        let running = docker::look_for(&compose.engine, &compose.stack, &service).await?;
+        Ok(json!({ "reference": reference, "image_id": running.map(|container| container.image_id) }))
     })?;
     let reference = before["reference"].as_str().unwrap_or_default().to_string();
     let look =
@@ -362,13 +374,20 @@ fn recreate(call: &Call<'_>) -> Result<Receipt> {
         change = change.loses(service.clone());
     }
     if let Some(old) = before["image_id"].as_str() {
-        let name = &stack.name;
+        let name = json!(stack.name);
         change = change.undone_by(format!(
-            "stack(\"{name}\").tag_image(\"{old}\", \"{reference}\"); stack(\"{name}\").recreate(\"{service}\")"
+            "stack({name}).tag_image({}, {}); stack({name}).recreate({})",
+            json!(old),
+            json!(reference),
+            json!(service)
         ));
     }
     let old = before["image_id"].clone();
-    call.change(change, |pass| async move { compose.recreate(&pass, &service, &reference, old).await })
+    let change = change.lives(Lives::Run(stack.host.clone()));
+    let context = (place, service, reference, old);
+    call.change(change, context, |pass, (place, service, reference, old)| async move {
+        place.compose(&pass).await?.recreate(&pass, &service, &reference, old).await
+    })
 }
 
 impl Compose {

@@ -46,10 +46,12 @@ fn query(call: &Call<'_>) -> Result<Dynamic> {
     let sql = call.text(0)?;
     let params = call.json(1).ok().and_then(|value| value.as_array().cloned()).unwrap_or_default();
     check(&sql).map_err(|why| call.bad(&why))?;
-    let engine = docker::engine(call.world, &stack.host)?;
+    let way = call.world.way(&stack.host)?;
     let look = Look::at(call.world.stack_target(&stack), sql.clone(), json!({ "sql": sql, "params": params }));
-    let value =
-        call.read(look.within(30), |_| async move { rows(&engine, &stack, &sql, &params).await.map(Value::from) })?;
+    let context = (stack, way, sql, params);
+    let value = call.read(look.within(30), context, |pass, (stack, way, sql, params)| async move {
+        rows(&way.engine(&pass).await?, &stack, &sql, &params).await.map(Value::from)
+    })?;
     Ok(super::map(value))
 }
 

@@ -15,11 +15,12 @@ pub mod transport;
 pub mod wait;
 
 use super::ssh::{Complaints, Reach};
-use super::{Binding, Call, Change, Look, Receipt, World, host};
+use super::way::Way;
+use super::{Binding, Call, Change, Look, Receipt, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest, suggestion};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Effect, Pass, clock};
+use crate::gate::{Did, Pass, clock};
 use crate::redact;
 use engine::Engine;
 use logs::LogQuery;
@@ -28,7 +29,6 @@ use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// The label that says which commit an image was built from.
 pub const REVISION: &str = "org.opencontainers.image.revision";
@@ -146,44 +146,8 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Change(&RESTART, restart),
 ];
 
-/// The Engine of a host; the first call of a session connects, as an effect of its own.
-pub fn engine(world: &World, name: &str) -> Result<Engine> {
-    // First the login: a lost one takes the connection that rode on it along.
-    let reach = host::reach(world, name)?;
-    if let Some(open) = world.engines.borrow().get(name) {
-        return Ok(open.clone());
-    }
-    let opened = Arc::new(Mutex::new(None));
-    let slot = Arc::clone(&opened);
-    let effect = Effect {
-        verb: &CONNECT,
-        class: Class::Read,
-        target: world.host_target(name),
-        args: json!({}),
-        says: name.into(),
-        inverse: None,
-        lost: None,
-        place: None,
-        deadline: Duration::from_secs(30),
-    };
-    let host = name.to_string();
-    world.gate.perform(&effect, |pass| async move {
-        let engine = dialled(pass, &host, reach).await?;
-        let version = engine.version().await?;
-        if let Ok(mut slot) = slot.lock() {
-            *slot = Some(engine);
-        }
-        Ok(Did::value(json!({ "engine": version.engine, "api": version.api })))
-    })?;
-    let open = opened.lock().ok().and_then(|mut slot| slot.take());
-    let open =
-        open.ok_or_else(|| Error::new(Kind::Unknown, format!("no Docker on {name}"), "it left no connection"))?;
-    world.engines.borrow_mut().insert(name.into(), open.clone());
-    Ok(open)
-}
-
 /// Over the local socket, or over `docker system dial-stdio` in a channel of the open login.
-async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
+pub async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
     let pass = Arc::new(pass);
     if matches!(reach, Reach::Local) {
         return Engine::connect(&pass, host, transport::unix_dial("/var/run/docker.sock"), Arc::new(String::new)).await;
@@ -208,10 +172,10 @@ async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
     Engine::connect(&pass, host, dial, reason).await
 }
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Engine)> {
+fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
     let stack = call.stack()?;
-    let engine = engine(call.world, &stack.host)?;
-    Ok((stack, engine))
+    let way = call.world.way(&stack.host)?;
+    Ok((stack, way))
 }
 
 /// As [`find`]; `None` only when the Engine says that there is none.
@@ -269,37 +233,43 @@ fn password_in_url(text: &str) -> Option<&str> {
 }
 
 fn connect(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, engine) = open(call)?;
-    let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), |_| async move {
-        let version = engine.version().await?;
+    let (stack, way) = open(call)?;
+    let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), way, |pass, way| async move {
+        let version = way.engine(&pass).await?.version().await?;
         Ok(json!({ "engine": version.engine, "api": version.api }))
     })?;
     Ok(super::map(value))
 }
 
 fn ps(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, engine) = open(call)?;
-    let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), |_| async move {
-        let mut rows = Vec::new();
-        for container in engine.containers(&stack.compose.project).await? {
-            let detail = engine.inspect(&container.id).await?;
-            let health = detail.health.map(|health| health.status);
-            rows.push(json!({
+    let (stack, way) = open(call)?;
+    let value = call.read(
+        Look::at(call.world.stack_target(&stack), "", json!({})),
+        (stack, way),
+        |pass, (stack, way)| async move {
+            let engine = way.engine(&pass).await?;
+            let mut rows = Vec::new();
+            for container in engine.containers(&stack.compose.project).await? {
+                let detail = engine.inspect(&container.id).await?;
+                let health = detail.health.map(|health| health.status);
+                rows.push(json!({
                 "service": container.service, "container": container.name, "image": container.image_ref,
                 "state": container.state, "health": health, "restarts": detail.restart_count, "since": container.status,
             }));
-        }
-        rows.sort_by_key(|row| row["service"].as_str().map(String::from));
-        Ok(rows.into())
-    })?;
+            }
+            rows.sort_by_key(|row| row["service"].as_str().map(String::from));
+            Ok(rows.into())
+        },
+    )?;
     Ok(super::map(value))
 }
 
 fn container(call: &Call<'_>) -> Result<Dynamic> {
     let service = call.text(0)?;
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service }));
-    let value = call.read(look, |_| async move {
+    let value = call.read(look, (stack, way, service), |pass, (stack, way, service)| async move {
+        let engine = way.engine(&pass).await?;
         let detail = detail(&engine, &stack, &service).await?;
         let image = engine.image(&detail.image_id).await?;
         let revision = image.and_then(|image| image.labels.get(REVISION).cloned());
@@ -333,16 +303,23 @@ fn logs(call: &Call<'_>) -> Result<Dynamic> {
     if !(1..=100_000).contains(&options.tail) {
         return Err(call.bad(&format!("tail must be 1 to 100000, not {}", options.tail)));
     }
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
-    let value = call.read(Look::at(call.world.stack_target(&stack), service.clone(), args), |_| async move {
-        let id = detail(&engine, &stack, &service).await?.id;
-        let since_s = options.since_s.map(|ago| clock::wall_us() / 1_000_000 - i64::from(ago));
-        let found =
-            engine.logs(&id, &LogQuery { tail: Some(options.tail), since_s, until_s: None, keep: host::KEEP }).await?;
-        let line = |line: logs::LogLine| json!({ "at": line.at.to_string(), "stream": line.stream, "text": line.text });
-        Ok(found.lines.into_iter().map(line).collect())
-    })?;
+    let value = call.read(
+        Look::at(call.world.stack_target(&stack), service.clone(), args),
+        (stack, way, service),
+        move |pass, (stack, way, service)| async move {
+            let engine = way.engine(&pass).await?;
+            let id = detail(&engine, &stack, &service).await?.id;
+            let since_s = options.since_s.map(|ago| clock::wall_us() / 1_000_000 - i64::from(ago));
+            let found = engine
+                .logs(&id, &LogQuery { tail: Some(options.tail), since_s, until_s: None, keep: host::KEEP })
+                .await?;
+            let line =
+                |line: logs::LogLine| json!({ "at": line.at.to_string(), "stream": line.stream, "text": line.text });
+            Ok(found.lines.into_iter().map(line).collect())
+        },
+    )?;
     Ok(super::map(value))
 }
 
@@ -356,19 +333,21 @@ fn image_json(image: Image) -> Value {
 
 fn image(call: &Call<'_>) -> Result<Dynamic> {
     let reference = call.text(0)?;
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), reference.clone(), json!({ "reference": reference }));
-    let value =
-        call.read(look, |_| async move { Ok(engine.image(&reference).await?.map_or(Value::Null, image_json)) })?;
+    let value = call.read(look, (way, reference), |pass, (way, reference)| async move {
+        Ok(way.engine(&pass).await?.image(&reference).await?.map_or(Value::Null, image_json))
+    })?;
     Ok(super::map(value))
 }
 
 fn kept_image(call: &Call<'_>) -> Result<Dynamic> {
     let (service, commit) = (call.text(0)?, call.text(1)?);
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look =
         Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service, "commit": commit }));
-    let value = call.read(look, |_| async move {
+    let value = call.read(look, (stack, way, service, commit), |pass, (stack, way, service, commit)| async move {
+        let engine = way.engine(&pass).await?;
         let own = |image: &Image| {
             let label = |name: &str| image.labels.get(name).map(String::as_str);
             label(STACK_LABEL) == Some(&stack.compose.project) && label(SERVICE_LABEL) == Some(&service)
@@ -383,11 +362,11 @@ fn kept_image(call: &Call<'_>) -> Result<Dynamic> {
 
 fn missing_files(call: &Call<'_>) -> Result<Dynamic> {
     let (image_id, paths) = (call.text(0)?, call.words(1)?);
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look =
         Look::at(call.world.stack_target(&stack), paths.join(" "), json!({ "image_id": image_id, "paths": paths }));
-    let value = call.read(look, |_| async move {
-        let found = engine.has_files(&image_id, &paths).await?;
+    let value = call.read(look, (way, image_id, paths), |pass, (way, image_id, paths)| async move {
+        let found = way.engine(&pass).await?.has_files(&image_id, &paths).await?;
         Ok(found.into_iter().filter(|file| !file.executable).map(|file| file.path).collect())
     })?;
     Ok(super::map(value))
@@ -395,16 +374,15 @@ fn missing_files(call: &Call<'_>) -> Result<Dynamic> {
 
 fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     let (image_id, reference) = (call.text(0)?, call.text(1)?);
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let Some((repository, tag)) = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) else {
         return Err(call.bad(&format!("reference must be repository:tag, not \"{reference}\"")));
     };
     let (repository, tag) = (repository.to_string(), tag.to_string());
     let target = call.world.stack_target(&stack);
     let look = Look::at(target.clone(), reference.clone(), json!({ "reference": reference }));
-    let before = call.read(look, {
-        let (engine, reference) = (engine.clone(), reference.clone());
-        |_| async move { Ok(engine.image(&reference).await?.map_or(Value::Null, |image| image.id.into())) }
+    let before = call.read(look, (way.clone(), reference.clone()), |pass, (way, reference)| async move {
+        Ok(way.engine(&pass).await?.image(&reference).await?.map_or(Value::Null, |image| image.id.into()))
     })?;
     let args = json!({ "image_id": image_id, "reference": reference });
     let says = format!("{reference} → {}", short_id(&image_id));
@@ -412,7 +390,11 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     if let Some(old) = before.as_str() {
         change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name));
     }
-    call.change(change, |pass| async move {
+    let (repository, tag) = (repository.to_string(), tag.to_string());
+    let context = (stack, way, image_id, reference, repository, tag, before);
+    call.change(change, context, |pass, context| async move {
+        let (stack, way, image_id, reference, repository, tag, before) = context;
+        let engine = way.engine(&pass).await?;
         let missing = || {
             let why = format!("image {} is not on {}", short_id(&image_id), stack.host);
             Error::new(Kind::NotFound, format!("{reference} was not tagged"), why)
@@ -438,13 +420,13 @@ pub fn short_id(id: &str) -> &str {
 
 fn restart(call: &Call<'_>) -> Result<Receipt> {
     let (service, grace) = (call.text(0)?, call.int(1, 0..=600)?);
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let target = call.world.stack_target(&stack);
     // A name that is not there is no question to ask a person.
     let look = Look::at(target, service.clone(), json!({ "service": service, "before": "restart" }));
-    call.read(look, {
-        let (engine, stack, service) = (engine.clone(), Arc::clone(&stack), service.clone());
-        |_| async move { find(&engine, &stack, &service).await.map(|container| json!(container.id)) }
+    let context = (Arc::clone(&stack), way.clone(), service.clone());
+    call.read(look, context.clone(), |pass, (stack, way, service)| async move {
+        find(&way.engine(&pass).await?, &stack, &service).await.map(|container| json!(container.id))
     })?;
     let args = json!({ "service": service, "grace_s": grace });
     let look = Look::at(call.world.stack_target(&stack), service.clone(), args).within(grace.unsigned_abs() + 60);
@@ -452,7 +434,8 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     if stack.is_stateful(&service) {
         change = change.loses(service.clone());
     }
-    call.change(change, |pass| async move {
+    call.change(change, context, move |pass, (stack, way, service)| async move {
+        let engine = way.engine(&pass).await?;
         let before = find(&engine, &stack, &service).await?;
         let began = engine.inspect(&before.id).await?.started_at;
         pass.sending();

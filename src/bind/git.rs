@@ -4,12 +4,13 @@
 //! programs, and tags move.
 
 use super::host::{self, HostHandle, words_of};
+use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::bind::ssh::Reach;
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Pass};
+use crate::gate::{Did, Lives, Pass};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -109,13 +110,13 @@ pub struct RepoHandle {
 impl RepoHandle {
     /// The checkout that a stack is deployed from.
     pub fn of_stack(stack: &Stack) -> RepoHandle {
-        let line = format!("stack(\"{}\").repo", stack.name);
+        let line = format!("stack({}).repo", json!(stack.name));
         RepoHandle { host: stack.host.clone(), dir: stack.dir.clone(), line }
     }
 
     /// Any clone on a host.
     pub fn of_host(host: &HostHandle, dir: &str) -> RepoHandle {
-        let line = format!("host(\"{}\").repo({})", host.name(), json!(dir));
+        let line = format!("host({}).repo({})", json!(host.name()), json!(dir));
         RepoHandle { host: host.name(), dir: dir.into(), line }
     }
 
@@ -126,21 +127,22 @@ impl RepoHandle {
 }
 
 /// A stack's repository for the verbs of other systems.
-pub struct Repository(Git);
+#[derive(Clone)]
+pub struct Repository(Tree);
 
 impl Repository {
     /// The checkout that a stack is deployed from.
     pub fn of_stack(world: &World, stack: &Stack) -> Result<Repository> {
-        let reach = host::reach(world, &stack.host)?;
-        Ok(Repository(Git { reach, host: stack.host.clone(), dir: stack.dir.clone() }))
+        Ok(Repository(Tree { way: world.way(&stack.host)?, dir: stack.dir.clone() }))
     }
 
     /// Every file that ever was directly in `folder` on any branch or tag, by name, with its newest text.
     pub async fn history_of(&self, pass: &Pass, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
+        let git = self.0.git(pass).await?;
         let folder = format!("{}/", folder.trim_end_matches('/'));
         let format = "--format=%x01%H";
         let log = ["log", "--all", "--no-renames", "--diff-filter=AM", "--name-only", "-z", format, "--", &folder];
-        let out = self.0.out(pass, &log).await?;
+        let out = git.out(pass, &log).await?;
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
         let mut commit = "";
         for word in out.split(['\0', '\n']).filter(|word| !word.is_empty()) {
@@ -151,7 +153,7 @@ impl Repository {
             let Some(name) = word.strip_prefix(&folder).filter(|name| !name.contains('/')) else { continue };
             // Newest first: what was found already is newer.
             if !found.iter().any(|(known, _)| known == name) {
-                let text = self.0.out(pass, &["cat-file", "blob", &format!("{commit}:{word}")]).await?;
+                let text = git.out(pass, &["cat-file", "blob", &format!("{commit}:{word}")]).await?;
                 found.push((name.to_string(), text.into_bytes()));
             }
         }
@@ -159,7 +161,21 @@ impl Repository {
     }
 }
 
-/// One git repository on one host, as the work of an effect sees it.
+/// One git repository on one host.
+#[derive(Clone)]
+struct Tree {
+    way: Way,
+    dir: String,
+}
+
+impl Tree {
+    async fn git(&self, pass: &Pass) -> Result<Git> {
+        let reach = self.way.reach(pass).await?;
+        Ok(Git { reach, host: self.way.name().into(), dir: self.dir.clone() })
+    }
+}
+
+/// One git repository as the work of an effect sees it.
 struct Git {
     reach: Reach,
     host: String,
@@ -232,10 +248,9 @@ impl Git {
     }
 }
 
-fn open(call: &Call<'_>) -> Result<(Git, RepoHandle)> {
+fn open(call: &Call<'_>) -> Result<(Tree, RepoHandle)> {
     let repo: RepoHandle = call.this()?;
-    let reach = host::reach(call.world, &repo.host)?;
-    Ok((Git { reach, host: repo.host.clone(), dir: repo.dir.clone() }, repo))
+    Ok((Tree { way: call.world.way(&repo.host)?, dir: repo.dir.clone() }, repo))
 }
 
 fn look_at(call: &Call<'_>, repo: &RepoHandle, says: &str, args: Value) -> Look {
@@ -245,8 +260,9 @@ fn look_at(call: &Call<'_>, repo: &RepoHandle, says: &str, args: Value) -> Look 
 }
 
 fn head(call: &Call<'_>) -> Result<Dynamic> {
-    let (git, repo) = open(call)?;
-    let value = call.read(look_at(call, &repo, "", json!({})), |pass| async move {
+    let (tree, repo) = open(call)?;
+    let value = call.read(look_at(call, &repo, "", json!({})), tree, |pass, tree| async move {
+        let git = tree.git(&pass).await?;
         let commit = head_of(&git, &pass).await?;
         let tags = git.out(&pass, &["tag", "--points-at", &commit]).await?;
         let branch = git.maybe(&pass, &["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
@@ -264,8 +280,9 @@ async fn head_of(git: &Git, pass: &Pass) -> Result<String> {
 
 fn tags(call: &Call<'_>) -> Result<Dynamic> {
     let count = call.int(0, 1..=1000)?;
-    let (git, repo) = open(call)?;
-    let value = call.read(look_at(call, &repo, "", json!({ "count": count })), |pass| async move {
+    let (tree, repo) = open(call)?;
+    let value = call.read(look_at(call, &repo, "", json!({ "count": count })), tree, move |pass, tree| async move {
+        let git = tree.git(&pass).await?;
         // The zero byte separates: a tag's name may hold anything else.
         let format =
             "--format=%(refname:short)%00%(objecttype)%00%(*objectname)%00%(objectname)%00%(creatordate:iso-strict)";
@@ -312,13 +329,15 @@ fn check_commit(call: &Call<'_>, at: usize) -> Result<String> {
 
 fn resolve(call: &Call<'_>) -> Result<Dynamic> {
     let tag = call.text(0)?;
-    let (git, repo) = open(call)?;
+    let (tree, repo) = open(call)?;
     let list = format!("{}.tags(10)     the tags there are", repo.line);
     check_name(&tag).map_err(|why| {
         Error::new(Kind::Usage, format!("{tag:?} is not a tag that can be deployed"), why).next(list.clone())
     })?;
-    let host = repo.host.clone();
-    let value = call.read(look_at(call, &repo, &tag, json!({ "tag": tag })), |pass| async move {
+    let look = look_at(call, &repo, &tag, json!({ "tag": tag }));
+    let value = call.read(look, (tree, tag, list), |pass, (tree, tag, list)| async move {
+        let git = tree.git(&pass).await?;
+        let host = &git.host;
         let reference = format!("refs/tags/{tag}");
         let peeled = format!("{reference}^{{commit}}");
         let found = git.maybe(&pass, &["rev-parse", "--verify", "--quiet", "--end-of-options", &peeled]).await?;
@@ -356,8 +375,10 @@ async fn on_origin(git: &Git, pass: &Pass, reference: &str) -> Result<Option<Str
 }
 
 fn status(call: &Call<'_>) -> Result<Dynamic> {
-    let (git, repo) = open(call)?;
-    let value = call.read(look_at(call, &repo, "", json!({})), |pass| async move { status_of(&git, &pass).await })?;
+    let (tree, repo) = open(call)?;
+    let value = call.read(look_at(call, &repo, "", json!({})), tree, |pass, tree| async move {
+        status_of(&tree.git(&pass).await?, &pass).await
+    })?;
     Ok(super::map(value))
 }
 
@@ -405,9 +426,10 @@ async fn operation(git: &Git, pass: &Pass) -> Result<Option<&'static str>> {
 
 fn files(call: &Call<'_>) -> Result<Dynamic> {
     let (commit, dir) = (check_commit(call, 0)?, call.text(1)?);
-    let (git, repo) = open(call)?;
+    let (tree, repo) = open(call)?;
     let look = look_at(call, &repo, &dir, json!({ "commit": commit, "dir": dir }));
-    let value = call.read(look, |pass| async move {
+    let value = call.read(look, (tree, commit, dir), |pass, (tree, commit, dir)| async move {
+        let git = tree.git(&pass).await?;
         let folder = format!("{}/", dir.trim_end_matches('/'));
         let out = git.out(&pass, &["ls-tree", "-z", "--name-only", &commit, "--", &folder]).await?;
         Ok(out.split('\0').filter_map(|path| path.strip_prefix(&folder)).map(String::from).collect())
@@ -417,9 +439,10 @@ fn files(call: &Call<'_>) -> Result<Dynamic> {
 
 fn has_file(call: &Call<'_>) -> Result<Dynamic> {
     let (commit, path) = (check_commit(call, 0)?, call.text(1)?);
-    let (git, repo) = open(call)?;
+    let (tree, repo) = open(call)?;
     let look = look_at(call, &repo, &path, json!({ "commit": commit, "path": path }));
-    let value = call.read(look, |pass| async move {
+    let value = call.read(look, (tree, commit, path), |pass, (tree, commit, path)| async move {
+        let git = tree.git(&pass).await?;
         let out = git.out(&pass, &["ls-tree", "-z", "--name-only", &commit, "--", &path]).await?;
         Ok(json!(out.split('\0').any(|found| found == path)))
     })?;
@@ -428,17 +451,20 @@ fn has_file(call: &Call<'_>) -> Result<Dynamic> {
 
 fn checkout(call: &Call<'_>) -> Result<Receipt> {
     let commit = check_commit(call, 0)?;
-    let (git, repo) = open(call)?;
+    let (tree, repo) = open(call)?;
     // Where we are now is what undo needs; it must be known before the record is written.
-    let before = call.read(look_at(call, &repo, "", json!({ "before": "checkout" })), {
-        let git = Git { reach: git.reach.clone(), host: git.host.clone(), dir: git.dir.clone() };
-        |pass| async move { head_of(&git, &pass).await.map(Value::from) }
+    let look = look_at(call, &repo, "", json!({ "before": "checkout" }));
+    let before = call.read(look, tree.clone(), |pass, tree| async move {
+        head_of(&tree.git(&pass).await?, &pass).await.map(Value::from)
     })?;
     let before = before.as_str().unwrap_or_default().to_string();
     let short = &commit[..12];
     let look = look_at(call, &repo, &format!("{} → {short}", repo.dir), json!({ "commit": commit })).within(120);
-    let change = Change::of(look).undone_by(format!("{}.checkout(\"{before}\")", repo.line));
-    call.change(change, |pass| async move {
+    let change = Change::of(look)
+        .undone_by(format!("{}.checkout(\"{before}\")", repo.line))
+        .lives(Lives::Run(repo.host.clone()));
+    call.change(change, (tree, before, commit), |pass, (tree, before, commit)| async move {
+        let git = tree.git(&pass).await?;
         let status = status_of(&git, &pass).await?;
         if status["clean"] != json!(true) {
             let why = format!("the work tree has changes: {}", join(&status["changed"]));

@@ -2,12 +2,12 @@
 
 mod reads;
 
-use super::ssh::{self, Command, Durable, Finished, HostKey, Login, Outcome, Reach};
-use super::{Binding, Call, Change, Look, Receipt, World, secret};
-use crate::config::{Host, LOCAL, SecretRef};
+use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
+use super::{Binding, Call, Change, Look, Receipt, World};
+use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Effect, Pass, Target};
+use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -132,8 +132,13 @@ impl Default for RunOptions {
 
 fn connect(call: &Call<'_>) -> Result<Dynamic> {
     let host: HostHandle = call.this()?;
-    reach(call.world, &host.name())?;
-    Ok(super::map(json!({ "host": host.name() })))
+    let way = call.world.way(&host.name())?;
+    let look = Look::at(call.world.host_target(&host.name()), host.name(), json!({}));
+    let value = call.read(look, way, |pass, way| async move {
+        way.reach(&pass).await?;
+        Ok(json!({ "host": way.name() }))
+    })?;
+    Ok(super::map(value))
 }
 
 fn read(call: &Call<'_>) -> Result<Dynamic> {
@@ -144,12 +149,14 @@ fn read(call: &Call<'_>) -> Result<Dynamic> {
     if !(1..=3600).contains(&options.within_s) {
         return Err(call.bad(&format!("within_s must be 1 to 3600, not {}", options.within_s)));
     }
-    let reach = reach(call.world, &name)?;
+    let way = call.world.way(&name)?;
     let look = Look::at(call.world.host_target(&name), words.join(" "), json!({ "words": words, "dir": options.dir }));
     let command = Command { cwd: options.dir, ..words_of(words) };
-    let value = call.read(look.within(options.within_s), |pass| async move {
-        let ran = finished(&name, &command.words, reach.run(&pass, &command).await)?;
-        if options.check { ran.checked(&name, &command.words).map(Ran::into_json) } else { Ok(ran.into_json()) }
+    let check = options.check;
+    let value = call.read(look.within(options.within_s), (way, command), move |pass, (way, command)| async move {
+        let reach = way.reach(&pass).await?;
+        let ran = finished(way.name(), &command.words, reach.run(&pass, &command).await)?;
+        if check { ran.checked(way.name(), &command.words).map(Ran::into_json) } else { Ok(ran.into_json()) }
     })?;
     Ok(super::map(value))
 }
@@ -176,12 +183,13 @@ fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command)
         return Err(call.bad(&format!("within_s must be 1 to 86400, not {}", options.within_s)));
     }
     let command = Command { cwd: options.dir.clone(), ..command };
-    let reach = reach(call.world, &name)?;
+    let way = call.world.way(&name)?;
     let args = json!({ "words": command.words, "dir": options.dir });
     let look = Look::at(call.world.host_target(&name), says, args).within(options.within_s);
-    let change = Change { inverse: options.undo, ..Change::of(look) };
-    call.change(change, |pass| async move {
-        let ran = run_durable(&reach, &pass, &name, &command).await?.checked(&name, &command.words)?;
+    let change = Change { inverse: options.undo, lives: Lives::Run(name), ..Change::of(look) };
+    call.change(change, (way, command), |pass, (way, command)| async move {
+        let (reach, name) = (way.reach(&pass).await?, way.name());
+        let ran = run_durable(&reach, &pass, name, &command).await?.checked(name, &command.words)?;
         Ok(Did { changed: true, after: ran.into_json(), ..Did::default() })
     })
 }
@@ -284,62 +292,44 @@ pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Comma
     Ok(ran)
 }
 
-/// The open login of a host; the first call of a session logs in, as an effect of its own.
-pub fn reach(world: &World, name: &str) -> Result<Reach> {
-    if name == LOCAL {
-        return Ok(Reach::Local);
-    }
-    if let Some(open) = world.logins.borrow().get(name)
-        && !matches!(open, Reach::Ssh(link) if link.gone().is_some())
-    {
-        return Ok(open.clone());
-    }
-    // What rode on the lost link is gone with it.
-    world.engines.borrow_mut().remove(name);
-    let host = world.config.host(name)?;
-    let login = login(world, &host)?;
-    if let Some(error) = world.denied.borrow().get(name) {
-        let again = "a wrong password is tried once: correct it, then start opsh anew";
-        return Err(error.clone().next(again));
-    }
-    let with_password = login.password.is_some();
-    let opened = Arc::new(std::sync::Mutex::new(None));
-    let slot = Arc::clone(&opened);
-    let done =
-        perform(world, world.host_target(name), &CONNECT, name, json!({ "ssh": host.ssh }), move |pass| async move {
-            let link = ssh::connect(&pass, &login).await?;
-            if let Ok(mut slot) = slot.lock() {
-                *slot = Some(Reach::Ssh(link));
-            }
-            Ok(Did::value(json!({ "host": login.name })))
-        });
-    if let Err(error) = &done
-        && with_password
-        && error.kind == Kind::Denied
-        && error.why.contains("tried once")
-    {
-        world.denied.borrow_mut().insert(name.into(), error.clone());
-    }
-    done?;
-    let open = opened.lock().ok().and_then(|mut slot| slot.take());
-    let open = open.ok_or_else(|| Error::new(Kind::Unknown, format!("login to {name} failed"), "it left no link"))?;
-    world.logins.borrow_mut().insert(name.into(), open.clone());
-    Ok(open)
+/// The keys that a host offers, without logging in.
+pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
+    let way = world.way(name)?;
+    let effect = own_effect(&OFFERED, world.host_target(name), name, json!({ "host": name }));
+    let done = world.gate.perform(&effect, |pass| {
+        let way = way.clone();
+        async move {
+            let keys = ssh::offered_keys(&pass, &way.login_without_password(&pass).await?).await?;
+            Ok(Did::value(json!(keys)))
+        }
+    })?;
+    let Done::Did(did, _) = done else { return Ok(Vec::new()) };
+    serde_json::from_value(did.value)
+        .map_err(|error| Error::new(Kind::Failed, format!("the keys of {name} cannot be told"), error.to_string()))
+}
+
+/// Trusts a key from now on.
+pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<()> {
+    let way = world.way(name)?;
+    let args = json!({ "host": name, "fingerprint": key.fingerprint, "replace": replace });
+    // What is changed is this machine's list, and who asked for it typed the fingerprint: that is the consent.
+    let here = Target { name: LOCAL.into(), protected: false };
+    let effect = own_effect(&ADOPT, here, &format!("{name} {}", key.fingerprint), args);
+    let done = world.gate.perform(&effect, |pass| {
+        let (way, key) = (way.clone(), key.clone());
+        async move {
+            let login = way.login_without_password(&pass).await?;
+            pass.sending();
+            ssh::remember_key(&pass, &login, &key, replace)?;
+            Ok(Did { changed: true, after: json!(key.fingerprint), ..Did::default() })
+        }
+    });
+    done.map(drop)
 }
 
 /// An effect that no script called by name.
-fn perform<F>(
-    world: &World,
-    target: Target,
-    verb: &'static Verb,
-    says: &str,
-    args: Value,
-    work: impl FnOnce(Pass) -> F,
-) -> Result<()>
-where
-    F: Future<Output = Result<Did>> + Send + 'static,
-{
-    let effect = Effect {
+fn own_effect(verb: &'static Verb, target: Target, says: &str, args: Value) -> Effect {
+    Effect {
         verb,
         class: verb.class,
         target,
@@ -349,67 +339,8 @@ where
         lost: None,
         place: None,
         deadline: Duration::from_secs(60),
-    };
-    world.gate.perform(&effect, work).map(|_| ())
-}
-
-fn login(world: &World, host: &Host) -> Result<Login> {
-    let secret = |from: &Option<SecretRef>, what: &str| {
-        from.as_ref().map(|from| secret::resolve(world, from, &format!("{what} of {}", host.name))).transpose()
-    };
-    Ok(Login {
-        port: host.port,
-        identity: host.identity.clone(),
-        jump: host.jump.clone(),
-        host_key: host.host_key.clone(),
-        password: secret(&host.password, "password")?,
-        jump_password: secret(&host.jump_password, "jump password")?,
-        passphrase: secret(&host.passphrase, "passphrase")?,
-        ..Login::new(&host.name, &host.ssh, world.state_dir.join("known_hosts"), control_dir())
-    })
-}
-
-/// A short private folder for sockets: their paths may have 90 bytes.
-#[expect(clippy::disallowed_methods, reason = "where the user's sockets live")]
-fn control_dir() -> std::path::PathBuf {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = || std::path::PathBuf::from(format!("/tmp/opsh-{}", unsafe { libc::geteuid() }));
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() && dir.len() < 40 => std::path::PathBuf::from(dir).join("opsh"),
-        _ => own(),
+        lives: Lives::No,
     }
-}
-
-/// The keys that a host offers, without logging in.
-pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
-    let host = world.config.host(name)?;
-    let login = Login { password: None, ..login(world, &Host { password: None, ..(*host).clone() })? };
-    let found = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let slot = Arc::clone(&found);
-    perform(world, world.host_target(name), &OFFERED, name, json!({ "ssh": host.ssh }), move |pass| async move {
-        let keys = ssh::offered_keys(&pass, &login).await?;
-        let value = keys.iter().map(|key| json!({ "kind": key.kind, "fingerprint": key.fingerprint })).collect();
-        if let Ok(mut slot) = slot.lock() {
-            *slot = keys;
-        }
-        Ok(Did::value(value))
-    })?;
-    Ok(found.lock().map(|mut keys| std::mem::take(&mut *keys)).unwrap_or_default())
-}
-
-/// Trusts a key from now on.
-pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<()> {
-    let host = world.config.host(name)?;
-    let login = login(world, &Host { password: None, ..(*host).clone() })?;
-    let key = key.clone();
-    let args = json!({ "host": name, "fingerprint": key.fingerprint, "replace": replace });
-    // What is changed is this machine's list, and who asked for it typed the fingerprint: that is the consent.
-    let here = Target { name: LOCAL.into(), protected: false };
-    perform(world, here, &ADOPT, &format!("{name} {}", key.fingerprint), args, move |pass| async move {
-        pass.sending();
-        ssh::remember_key(&pass, &login, &key, replace)?;
-        Ok(Did { changed: true, after: json!(key.fingerprint), ..Did::default() })
-    })
 }
 
 const ADOPT: Verb = Verb {

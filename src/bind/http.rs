@@ -3,6 +3,7 @@
 mod client;
 
 use super::ssh::{Command, Reach};
+use super::way::Way;
 use super::{Binding, Call, Look, host, stack};
 use crate::bind::host::HostHandle;
 use crate::config::{From, Probe, Stack};
@@ -92,22 +93,21 @@ fn get_options(call: &Call<'_>) -> Result<Duration> {
 fn get(call: &Call<'_>) -> Result<Dynamic> {
     let (url, timeout) = (call.text(0)?, get_options(call)?);
     let look = Look::at(Target::here(), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
-    let value =
-        call.read(
-            look,
-            |pass| async move { client::get(&pass, &url, timeout, BODY).await.map(client::Answer::into_json) },
-        )?;
+    let value = call.read(look, url, move |pass, url| async move {
+        client::get(&pass, &url, timeout, BODY).await.map(client::Answer::into_json)
+    })?;
     Ok(super::map(value))
 }
 
 fn host_get(call: &Call<'_>) -> Result<Dynamic> {
     let name = call.this::<HostHandle>()?.name();
     let (url, timeout) = (call.text(0)?, get_options(call)?);
-    let reach = host::reach(call.world, &name)?;
+    let way = call.world.way(&name)?;
     let look =
         Look::at(call.world.host_target(&name), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
-    let value = call.read(look, |pass| async move {
-        curl(&reach, &pass, &name, &url, timeout).await.map(client::Answer::into_json)
+    let value = call.read(look, (way, url), move |pass, (way, url)| async move {
+        let reach = way.reach(&pass).await?;
+        curl(&reach, &pass, way.name(), &url, timeout).await.map(client::Answer::into_json)
     })?;
     Ok(super::map(value))
 }
@@ -162,19 +162,21 @@ fn parse_curl(out: &str) -> Option<client::Answer> {
     })
 }
 
-fn probes(call: &Call<'_>) -> Result<(Arc<Stack>, Reach)> {
+fn probes(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
     let stack = call.stack()?;
     if stack.probe.is_empty() {
         return Err(stack::lacks(&stack, "probe", "probe = [{ url = \"http://127.0.0.1:8080/…\", expect = 200 }]"));
     }
-    let reach = host::reach(call.world, &stack.host)?;
-    Ok((stack, reach))
+    let way = call.world.way(&stack.host)?;
+    Ok((stack, way))
 }
 
 fn probe(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, reach) = probes(call)?;
+    let (stack, way) = probes(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    let value = call.read(look, |pass| async move { ask_all(&reach, &pass, &stack).await.map(Value::from) })?;
+    let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
+        ask_all(&way.reach(&pass).await?, &pass, &stack).await.map(Value::from)
+    })?;
     Ok(super::map(value))
 }
 
@@ -225,11 +227,14 @@ fn wait_healthy(call: &Call<'_>) -> Result<Dynamic> {
     if !(1..=3600).contains(&options.within_s) || !(1..=100).contains(&options.times) {
         return Err(call.bad("within_s must be 1 to 3600 and times 1 to 100"));
     }
-    let (stack, reach) = probes(call)?;
+    let (stack, way) = probes(call)?;
     let says = format!("{} probe(s), {} times", stack.probe.len(), options.times);
     let args = json!({ "within_s": options.within_s, "times": options.times });
     let look = Look::at(call.world.stack_target(&stack), says, args).within(options.within_s + 30);
-    let value = call.read(look, |pass| async move { settle(&reach, &pass, &stack, &options).await })?;
+    let context = (stack, way, Arc::new(options));
+    let value = call.read(look, context, |pass, (stack, way, options)| async move {
+        settle(&way.reach(&pass).await?, &pass, &stack, &options).await
+    })?;
     Ok(super::map(value))
 }
 

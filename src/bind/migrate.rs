@@ -9,11 +9,12 @@ use super::docker::engine::Engine;
 use super::docker::image::Limits;
 use super::docker::once::{ONCE, Once};
 use super::docker::{self, STACK_LABEL, short_id};
+use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, db, git, host, stack};
 use crate::config::{Migrate, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Pass};
+use crate::gate::{Did, Lives, Pass};
 use rhai::Dynamic;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -100,11 +101,11 @@ struct File {
 
 type Files = BTreeMap<i64, File>;
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Engine)> {
+fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
     let stack = call.stack()?;
     configured(&stack)?;
-    let engine = docker::engine(call.world, &stack.host)?;
-    Ok((stack, engine))
+    let way = call.world.way(&stack.host)?;
+    Ok((stack, way))
 }
 
 fn configured(stack: &Stack) -> Result<&Migrate> {
@@ -157,17 +158,20 @@ fn parse_files(found: &[(String, Vec<u8>)]) -> Result<Files, String> {
 }
 
 fn ledger(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    let value = call.read(look, |_| async move { applied(&engine, &stack).await.map(Value::from) })?;
+    let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
+        applied(&way.engine(&pass).await?, &stack).await.map(Value::from)
+    })?;
     Ok(super::map(value))
 }
 
 fn status(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let repository = git::Repository::of_stack(call.world, &stack)?;
-    let value = call.read(look, |pass| async move {
+    let value = call.read(look, (stack, way, repository), |pass, (stack, way, repository)| async move {
+        let engine = way.engine(&pass).await?;
         let migrate = configured(&stack)?;
         let image = docker::find(&engine, &stack, &migrate.service).await?.image_id;
         let files = files_of(&engine, &stack, &image).await?;
@@ -207,14 +211,31 @@ fn table(applied: &[i64], files: &Files, elsewhere: &Files) -> Value {
 }
 
 fn running(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    let value = call.read(look, |_| async move { at_work(&engine, &stack).await.map(Value::from) })?;
+    let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
+        at_work(&way.engine(&pass).await?, &stack).await.map(Value::from)
+    })?;
     Ok(super::map(value))
+}
+
+/// One name for each stack: the Engine gives it to one container at a time, so two operators cannot take back at once.
+fn once_name(stack: &Stack) -> String {
+    format!("opsh-{}-migrate", stack.compose.project)
 }
 
 fn own_label(stack: &Stack) -> String {
     format!("{STACK_LABEL}={}", stack.compose.project)
+}
+
+/// Removes the container that an opsh which is gone left behind: it has ended, or [`at_work`] would have named it.
+async fn clear_ended(engine: &Engine, stack: &Stack) -> Result<()> {
+    let name = once_name(stack);
+    let found = engine.containers_labelled(&[ONCE, &own_label(stack)]).await?;
+    match found.iter().find(|one| one.name == name) {
+        Some(left) => engine.remove(&left.id, false).await,
+        None => Ok(()),
+    }
 }
 
 async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<String>> {
@@ -225,9 +246,10 @@ async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<String>> {
 
 fn losses(call: &Call<'_>) -> Result<Dynamic> {
     let versions = versions(call, call.json(0)?)?;
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({ "versions": versions }));
-    let value = call.read(look, |_| async move {
+    let value = call.read(look, (stack, way, versions), |pass, (stack, way, versions)| async move {
+        let engine = way.engine(&pass).await?;
         let service = &configured(&stack)?.service;
         let image = docker::find(&engine, &stack, service).await?.image_id;
         let files = files_of(&engine, &stack, &image).await?;
@@ -332,12 +354,15 @@ fn list(versions: &[i64]) -> String {
 
 fn down(call: &Call<'_>) -> Result<Receipt> {
     let plan: DownPlan = serde_json::from_value(call.json(0)?).map_err(|error| call.bad(&error.to_string()))?;
-    let (stack, engine) = open(call)?;
+    let (stack, way) = open(call)?;
     let says = format!("{} with image {}", list(&plan.versions), short_id(&plan.image_id));
     let args = json!({ "versions": plan.versions, "ledger": plan.ledger, "image_id": plan.image_id });
     let look = Look::at(call.world.stack_target(&stack), says, args).within(600);
     let lost = plan.versions.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    call.change(Change::of(look).loses(lost), |pass| async move { take_back(&engine, &pass, &stack, &plan).await })
+    let lives = Lives::Container { host: stack.host.clone(), name: once_name(&stack) };
+    call.change(Change::of(look).loses(lost).lives(lives), (stack, way, plan), |pass, (stack, way, plan)| async move {
+        take_back(&way.engine(&pass).await?, &pass, &stack, &plan).await
+    })
 }
 
 async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan) -> Result<Did> {
@@ -362,7 +387,7 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
     let service = &configured(stack)?.service;
     let like = docker::find(engine, stack, service).await?.id;
     let once = Once {
-        name: format!("opsh-{}", pass.effect()),
+        name: once_name(stack),
         image_id: plan.image_id.clone(),
         like,
         entrypoint: Some(vec!["/app/migrate".into()]),
@@ -371,6 +396,7 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
         labels: [(STACK_LABEL.to_string(), stack.compose.project.clone())].into(),
         ..Once::default()
     };
+    clear_ended(engine, stack).await?;
     pass.sending();
     engine.once_start(&once).await?;
     let ran = engine.once_wait(&once.name, host::KEEP).await?;

@@ -67,8 +67,12 @@ fn expect(call: &Call<'_>) -> Result<Dynamic> {
     let Some(fact) = fact.as_bool() else {
         return Err(call.bad(&format!("fact must be true or false, not {fact}")));
     };
-    call.read(Look::at(Target::here(), what.clone(), json!({ "what": what, "fact": fact })), |_| async move {
-        if fact { Ok(json!(true)) } else { Err(Error::new(Kind::Unmet, format!("not so: {what}"), why)) }
-    })?;
+    call.read(
+        Look::at(Target::here(), what.clone(), json!({ "what": what, "fact": fact })),
+        (what, why),
+        move |_, (what, why)| async move {
+            if fact { Ok(json!(true)) } else { Err(Error::new(Kind::Unmet, format!("not so: {what}"), why)) }
+        },
+    )?;
     Ok(Dynamic::UNIT)
 }

@@ -1,20 +1,20 @@
 //! Where secrets come from: environment, files, commands, the person at the terminal.
 
-use super::World;
 use crate::config::SecretRef;
 use crate::error::{Error, Kind, Result};
+use crate::gate::Pass;
 use crate::redact::Secret;
 use std::path::Path;
 
 /// The value that `from` names; `what` says what it is for. Each look is a record with the name only.
-pub fn resolve(world: &World, from: &SecretRef, what: &str) -> Result<Secret> {
+pub async fn resolve(pass: &Pass, from: &SecretRef, what: &str) -> Result<Secret> {
     let name = match from {
         SecretRef::Env(name) => format!("env:{name}"),
         SecretRef::File(path) => format!("file:{}", path.display()),
         SecretRef::Cmd(words) => format!("cmd:{}", words.first().map_or("", String::as_str)),
         SecretRef::Prompt => "prompt:".into(),
     };
-    world.gate.note("secret.read", serde_json::json!({ "what": what, "from": name }));
+    pass.note("secret.read", serde_json::json!({ "what": what, "from": name }));
     let missing = |why: String| {
         let other = "password = \"env:…\", \"file:…\", \"cmd:…\" or \"prompt:\"     another source, in opsh.toml";
         Error::new(Kind::Usage, format!("no {what}"), why).next(other)
@@ -22,11 +22,11 @@ pub fn resolve(world: &World, from: &SecretRef, what: &str) -> Result<Secret> {
     match from {
         SecretRef::Env(variable) => from_env(variable).map_err(missing),
         SecretRef::File(path) => from_file(path).map_err(missing),
-        SecretRef::Cmd(words) => from_command(words).map_err(missing),
-        SecretRef::Prompt if world.gate.screen().options().terminal => {
-            world.gate.screen().ask_secret(&format!("{what}:")).ok_or_else(|| missing("nothing was typed".into()))
+        SecretRef::Cmd(words) => from_command(words).await.map_err(missing),
+        SecretRef::Prompt => {
+            let typed = pass.ask_secret(&format!("{what}:")).await;
+            typed.ok_or_else(|| missing("it is asked for at a terminal: there is none, or nothing was typed".into()))
         }
-        SecretRef::Prompt => Err(missing("it is asked for at a terminal, and there is none".into())),
     }
 }
 
@@ -51,13 +51,15 @@ fn from_file(path: &Path) -> Result<Secret, String> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a secret that a local program keeps")]
-fn from_command(words: &[String]) -> Result<Secret, String> {
+async fn from_command(words: &[String]) -> Result<Secret, String> {
     let (program, args) = words.split_first().ok_or("cmd: names no program")?;
-    let output = std::process::Command::new(program)
+    let output = tokio::process::Command::new(program)
         .args(args)
         .stdin(std::process::Stdio::null())
         .stderr(std::process::Stdio::inherit())
+        .kill_on_drop(true)
         .output()
+        .await
         .map_err(|error| format!("{program}: {error}"))?;
     if !output.status.success() {
         return Err(format!("{program} failed: {}", output.status));
@@ -85,9 +87,9 @@ mod tests {
         assert_eq!(from_file(&path).expect("read").expose(), "s3cret-value");
     }
 
-    #[test]
-    fn a_command_that_fails_is_an_error_and_not_an_empty_password() {
-        assert!(from_command(&["false".into()]).is_err());
-        assert_eq!(from_command(&["echo".into(), "value-x".into()]).expect("printed").expose(), "value-x");
+    #[tokio::test]
+    async fn a_command_that_fails_is_an_error_and_not_an_empty_password() {
+        assert!(from_command(&["false".into()]).await.is_err());
+        assert_eq!(from_command(&["echo".into(), "value-x".into()]).await.expect("printed").expose(), "value-x");
     }
 }

@@ -92,6 +92,16 @@ impl Login {
     }
 }
 
+/// A short private folder for sockets: their paths may have 90 bytes.
+pub fn control_dir() -> PathBuf {
+    // SAFETY: geteuid has no preconditions and cannot fail.
+    let own = || PathBuf::from(format!("/tmp/opsh-{}", unsafe { libc::geteuid() }));
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(dir) if !dir.is_empty() && dir.len() < 40 => PathBuf::from(dir).join("opsh"),
+        _ => own(),
+    }
+}
+
 /// A place that runs words.
 #[derive(Clone)]
 pub enum Reach {

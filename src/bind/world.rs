@@ -1,8 +1,7 @@
-//! What outlives a call: the gate, the configuration, and one open connection per host.
+//! What outlives a call: the gate, the configuration, and the way to each host.
 
-use crate::bind::docker::engine::Engine as Docker;
-use crate::bind::ssh::Reach;
-use crate::config::{Config, Stack};
+use crate::bind::way::Way;
+use crate::config::{Config, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::{Gate, Target};
 use crate::sources::Sources;
@@ -26,14 +25,10 @@ pub struct World {
     pub state_dir: PathBuf,
     /// Arguments of the script that runs.
     pub args: RefCell<Args>,
-    /// Open logins by host name.
-    pub logins: RefCell<BTreeMap<String, Reach>>,
-    /// Logins that a password was not accepted for: it is not tried again by the next line.
-    pub denied: RefCell<BTreeMap<String, Error>>,
+    /// The way to each host that was named, by its name.
+    pub ways: RefCell<BTreeMap<String, Way>>,
     /// What each host's compose commands said of themselves, by host and command: asked once, a third of a second each.
     pub composes: Arc<Versions>,
-    /// Open Docker connections by host name.
-    pub engines: RefCell<BTreeMap<String, Docker>>,
 }
 
 /// Arguments of a script, checked against its header.
@@ -56,6 +51,20 @@ impl World {
     pub fn host_target(&self, name: &str) -> Target {
         let protected = !self.config.host(name).is_ok_and(|host| host.sandbox);
         Target { name: name.into(), protected }
+    }
+
+    /// The way to a host; nothing is opened before an effect needs it. Fails for a name that opsh.toml does not know.
+    pub fn way(&self, name: &str) -> Result<Way> {
+        if let Some(way) = self.ways.borrow().get(name) {
+            return Ok(way.clone());
+        }
+        let way = if name == LOCAL {
+            Way::local()
+        } else {
+            Way::to(self.config.host(name)?, self.state_dir.join("known_hosts"))
+        };
+        self.ways.borrow_mut().insert(name.into(), way.clone());
+        Ok(way)
     }
 
     /// A stack as a target: protected unless it or its host is a sandbox.

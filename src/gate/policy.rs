@@ -71,6 +71,13 @@ pub enum Decision {
     Refuse(Reason),
 }
 
+impl Decision {
+    /// True when a person has to be asked.
+    pub fn asks(self) -> bool {
+        matches!(self, Decision::AskYes | Decision::AskLost)
+    }
+}
+
 /// Why an effect is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {

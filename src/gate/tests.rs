@@ -32,6 +32,7 @@ fn effect(verb: &'static Verb) -> Effect {
         lost: (verb.class == Class::Destroy).then(|| "47".to_string()),
         place: None,
         deadline: Duration::from_secs(5),
+        lives: Lives::No,
     }
 }
 
@@ -47,11 +48,14 @@ fn kinds(gate: &Gate) -> Vec<String> {
 fn a_change_is_recorded_before_it_is_performed() {
     let (dir, gate) = gate(Mode::Apply, true, &[]);
     let path = dir.path().to_path_buf();
-    let seen = move |_: Pass| async move {
-        let other = Journal::open(&path).expect("a second look");
-        let entries = other.run("last").expect("read");
-        assert_eq!(entries.last().map(|entry| entry.kind.as_str()), Some("effect.begin"));
-        ok().await
+    let seen = |_: Pass| {
+        let path = path.clone();
+        async move {
+            let other = Journal::open(&path).expect("a second look");
+            let entries = other.run("last").expect("read");
+            assert_eq!(entries.last().map(|entry| entry.kind.as_str()), Some("effect.begin"));
+            ok().await
+        }
     };
     gate.perform(&effect(&CHANGE), seen).expect("performed");
     assert_eq!(kinds(&gate), ["run.start", "effect.begin", "effect.end"]);

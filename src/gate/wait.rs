@@ -1,10 +1,12 @@
 //! The one place where opsh waits: an I/O thread with the one runtime, Ctrl-C, deadlines.
 
+use super::pass::Marks;
 use crate::interrupt;
 use std::future::Future;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::runtime::{Builder, Handle};
+use tokio::sync::Semaphore;
 
 /// How a future ended.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct Io {
 impl Io {
     /// Starts the thread and the Ctrl-C handler. The handler is in place when this returns: one that is installed
     /// while a line is being edited is lost, and the next Ctrl-C ends opsh.
-    pub fn start() -> std::io::Result<Io> {
+    pub fn start_thread() -> std::io::Result<Io> {
         let (sender, ready) = mpsc::channel();
         std::thread::Builder::new().name("opsh-io".into()).spawn(move || {
             let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -46,42 +48,70 @@ impl Io {
         Ok(Io { handle })
     }
 
-    /// Runs `future` on the I/O thread and waits for it. `tick` is called about ten times a second meanwhile.
-    pub fn wait<T: Send + 'static>(
+    /// Starts `work` on the I/O thread as soon as it is its turn. `tell` gets its end, exactly once; its deadline counts
+    /// from its beginning.
+    pub fn start<T: Send + 'static>(
         &self,
-        future: impl Future<Output = T> + Send + 'static,
-        deadline: Option<Duration>,
-        mut tick: impl FnMut(Duration),
-    ) -> Ended<T> {
-        let (sender, receiver) = mpsc::channel();
+        work: impl Future<Output = T> + Send + 'static,
+        limit: Limit,
+        tell: impl FnOnce(Ended<T>) + Send + 'static,
+    ) {
         self.handle.spawn(async move {
+            let mut told = Told(Some(tell), std::marker::PhantomData);
+            let turn = tokio::select! {
+                biased;
+                () = interrupt::raised() => return told.tell(Ended::Interrupted),
+                turn = limit.turns.acquire_owned() => turn,
+            };
             let ended = tokio::select! {
                 biased;
                 () = interrupt::raised() => Ended::Interrupted,
-                value = future => Ended::Done(value),
-                () = expire(deadline) => Ended::Timeout,
+                value = work => Ended::Done(value),
+                () = expire(limit.deadline, &limit.marks) => Ended::Timeout,
             };
-            let _ = sender.send(ended);
+            drop(turn);
+            told.tell(ended);
         });
-        let mut passed = Duration::ZERO;
-        let step = Duration::from_millis(100);
-        loop {
-            match receiver.recv_timeout(step) {
-                Ok(ended) => return ended,
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Ended::Panicked,
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    passed += step;
-                    tick(passed);
-                }
-            }
+    }
+
+    /// Waits for the next message of what was started, at most a tenth of a second.
+    pub fn hear<M>(inbox: &mpsc::Receiver<M>) -> Option<M> {
+        inbox.recv_timeout(Duration::from_millis(100)).ok()
+    }
+}
+
+/// What bounds a piece of work.
+pub struct Limit {
+    /// How long it may take.
+    pub deadline: Duration,
+    /// How many may go on at once.
+    pub turns: Arc<Semaphore>,
+    /// Where the work says that it needs longer.
+    pub marks: Arc<Marks>,
+}
+
+/// Tells the end; work that panics is dropped, and its end told by that.
+struct Told<T, F: FnOnce(Ended<T>)>(Option<F>, std::marker::PhantomData<T>);
+
+impl<T, F: FnOnce(Ended<T>)> Told<T, F> {
+    fn tell(&mut self, ended: Ended<T>) {
+        if let Some(tell) = self.0.take() {
+            tell(ended);
         }
     }
 }
 
-async fn expire(deadline: Option<Duration>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep(deadline).await,
-        None => std::future::pending().await,
+impl<T, F: FnOnce(Ended<T>)> Drop for Told<T, F> {
+    fn drop(&mut self) {
+        self.tell(Ended::Panicked);
+    }
+}
+
+async fn expire(deadline: Duration, marks: &Marks) {
+    let began = tokio::time::Instant::now();
+    // The deadline may have moved while we slept.
+    while let Some(left) = (deadline + marks.slack()).checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
     }
 }
 
@@ -104,14 +134,28 @@ fn listen_for_interrupts() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    fn wait<T: Send + 'static>(io: &Io, work: impl Future<Output = T> + Send + 'static, within_ms: u64) -> Ended<T> {
+        let (sender, inbox) = mpsc::channel();
+        let limit = Limit {
+            deadline: Duration::from_millis(within_ms),
+            turns: Arc::new(Semaphore::new(1)),
+            marks: Arc::default(),
+        };
+        io.start(work, limit, move |ended| drop(sender.send(ended)));
+        loop {
+            if let Some(ended) = Io::hear(&inbox) {
+                return ended;
+            }
+        }
+    }
+
     #[test]
-    fn a_future_ends_by_itself_by_its_deadline_or_by_its_panic() {
-        let io = Io::start().expect("a thread");
-        assert!(matches!(io.wait(async { 7 }, None, |_| {}), Ended::Done(7)));
-        let never = std::future::pending::<()>();
-        assert!(matches!(io.wait(never, Some(Duration::from_millis(10)), |_| {}), Ended::Timeout));
+    fn work_ends_by_itself_by_its_deadline_or_by_its_panic() {
+        let io = Io::start_thread().expect("a thread");
+        assert!(matches!(wait(&io, async { 7 }, 60_000), Ended::Done(7)));
+        assert!(matches!(wait(&io, std::future::pending::<()>(), 10), Ended::Timeout));
         let bug = async { panic!("a bug that a test planted") };
-        assert!(matches!(io.wait::<()>(bug, None, |_| {}), Ended::Panicked));
-        assert!(matches!(io.wait(async { 8 }, None, |_| {}), Ended::Done(8)), "the thread lives on");
+        assert!(matches!(wait::<()>(&io, bug, 60_000), Ended::Panicked));
+        assert!(matches!(wait(&io, async { 8 }, 60_000), Ended::Done(8)), "the thread lives on");
     }
 }

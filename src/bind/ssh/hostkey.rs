@@ -6,6 +6,7 @@ use super::failure::Trouble;
 use super::launch::{self, ControlDir, Ssh};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// A public key that a host offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostKey {
     /// `ssh-ed25519`, `ecdsa-sha2-nistp256` or `ssh-rsa`.
     pub kind: String,

@@ -111,7 +111,7 @@ impl Link {
     }
 
     /// Why the connection was lost, if it is within this time.
-    pub(super) async fn lost_within(&self, time: Duration) -> Option<String> {
+    pub async fn lost_within(&self, time: Duration) -> Option<String> {
         let mut ended = self.0.ended.clone();
         let waited = tokio::time::timeout(time, ended.wait_for(Option::is_some)).await;
         waited.ok()?.ok()?.clone()

@@ -1,0 +1,224 @@
+//! Consent: what is asked, once for a whole plan, and what is refused with the flag that it lacks.
+
+use super::policy::{self, Decision, Facts, Mode, Reason};
+use super::verb::{Class, Verb};
+use super::{Effect, Gate, Target};
+use crate::error::{Error, Kind, Result};
+use crate::screen::Mark;
+use serde_json::json;
+
+/// An effect that a plan names before anything is done.
+#[derive(Clone, Debug)]
+pub struct Intended {
+    /// The verb.
+    pub verb: &'static Verb,
+    /// Its class with these arguments.
+    pub class: Class,
+    /// Where.
+    pub target: Target,
+    /// As a person reads it.
+    pub says: String,
+    /// What is lost.
+    pub lost: Option<String>,
+}
+
+/// What the command line agreed to.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// `--yes`: changes.
+    pub yes: bool,
+    /// `--allow VERB`: these destroys.
+    pub allow: Vec<String>,
+}
+
+/// What is to be done with an effect that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// Perform it.
+    Go,
+    /// Print it: plan mode.
+    Skip,
+    /// It waits for, or judges, what was skipped: plan mode.
+    WouldLook,
+}
+
+impl Gate {
+    /// Decides all effects of one call before the first of them: one refusal refuses all, one question asks for all.
+    pub(super) fn admit(&self, effects: &[Effect]) -> Result<Vec<Admitted>> {
+        let would_look = |effect: &Effect| effect.verb.waits && self.is_beyond_plan(&effect.target.name);
+        let intended: Vec<Intended> = effects.iter().map(Effect::intended).collect();
+        let decided: Vec<Decision> = intended.iter().map(|one| self.decide(one)).collect();
+        self.refuse_any(&intended, &decided)?;
+        let asks = |(one, decision): (&Intended, &Decision)| decision.asks().then(|| one.clone());
+        let asking: Vec<Intended> = intended.iter().zip(&decided).filter_map(asks).collect();
+        if !asking.is_empty() {
+            self.ask(&asking)?;
+        }
+        intended.iter().for_each(|one| self.use_up(one));
+        let admitted = |(effect, decision): (&Effect, &Decision)| match decision {
+            Decision::Skip => Admitted::Skip,
+            _ if would_look(effect) => Admitted::WouldLook,
+            _ => Admitted::Go,
+        };
+        Ok(effects.iter().zip(&decided).map(admitted).collect())
+    }
+
+    fn refuse_any(&self, plan: &[Intended], decided: &[Decision]) -> Result<()> {
+        let refused: Vec<(Intended, Reason)> = plan
+            .iter()
+            .zip(decided)
+            .filter_map(|(one, decision)| match decision {
+                Decision::Refuse(reason) => Some((one.clone(), *reason)),
+                _ => None,
+            })
+            .collect();
+        if refused.is_empty() { Ok(()) } else { Err(self.refusal(&refused)) }
+    }
+
+    fn decide(&self, one: &Intended) -> Decision {
+        policy::decide(Facts {
+            mode: self.mode,
+            class: one.class,
+            protected: one.target.protected,
+            consented: self.run.borrow().consent.contains(&one.key()),
+            terminal: self.screen.options().terminal,
+            yes: self.grants.yes,
+            allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
+        })
+    }
+
+    fn use_up(&self, one: &Intended) {
+        // A look that a changing verb takes beforehand is not the change that was agreed to.
+        if one.class == Class::Read {
+            return;
+        }
+        let consent = &mut self.run.borrow_mut().consent;
+        if let Some(at) = consent.iter().position(|key| *key == one.key()) {
+            consent.swap_remove(at);
+        }
+    }
+
+    /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question.
+    pub fn authorize(&self, plan: &[Intended]) -> Result<()> {
+        let decided: Vec<Decision> = plan.iter().map(|one| self.decide(one)).collect();
+        self.refuse_any(plan, &decided).inspect_err(|error| self.note_refusal(plan, error))?;
+        if decided.iter().any(|decision| decision.asks()) {
+            return self.ask(plan);
+        }
+        if self.mode == Mode::Apply {
+            self.consent(plan, "command line or sandbox");
+        }
+        Ok(())
+    }
+
+    fn note_refusal(&self, plan: &[Intended], error: &Error) {
+        self.note("consent", json!({ "given": false, "why": error.why, "plan": in_words(plan) }));
+    }
+
+    pub(super) fn consent(&self, plan: &[Intended], by: &str) {
+        self.run.borrow_mut().consent.extend(plan.iter().map(Intended::key));
+        self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan) }));
+    }
+
+    /// One question for the whole plan. The default is no.
+    fn ask(&self, plan: &[Intended]) -> Result<()> {
+        for intended in plan {
+            self.screen.effect(Mark::Would, intended.verb.name, &intended.target.name, &intended.says);
+        }
+        let asked =
+            |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
+        let lost: Vec<&str> = plan.iter().filter(asked).map(|one| one.lost.as_deref().unwrap_or("it")).collect();
+        let all = lost.join("; ");
+        let typed = if lost.is_empty() { "y" } else { all.as_str() };
+        let question = match typed {
+            "y" => "Do this? y, or Enter to stop:".to_string(),
+            typed => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
+        };
+        let answer = self.screen.ask(&question);
+        let agreed = match answer.as_deref().map(str::trim) {
+            Some("yes") => typed == "y",
+            answer => answer == Some(typed),
+        };
+        if agreed {
+            self.consent(plan, "person at the terminal");
+            return Ok(());
+        }
+        let interrupted = crate::interrupt::is_interrupted();
+        let why = match answer {
+            _ if interrupted => "Ctrl-C at the question".to_string(),
+            None => "the terminal went away at the question".to_string(),
+            Some(answer) if answer.trim().is_empty() => "the answer was no".to_string(),
+            Some(answer) => format!("the answer was \"{}\", not \"{typed}\"", answer.trim()),
+        };
+        self.note("consent", json!({ "given": false, "why": why, "plan": in_words(plan) }));
+        Err(self.not_done(if interrupted { Kind::Interrupted } else { Kind::Refused }, "not done", why))
+    }
+
+    /// Why something was not done, and what had been done before it in this run, which is not undone.
+    pub(super) fn not_done(&self, kind: Kind, what: &str, why: String) -> Error {
+        let run = self.run.borrow();
+        if run.begun.is_empty() {
+            return Error::new(kind, what, format!("{why}; nothing changed"));
+        }
+        // Exit code 3 promises that nothing changed.
+        let kind = if kind == Kind::Refused { Kind::Unmet } else { kind };
+        Error::new(kind, what, format!("{why}; before it this run did: {}", run.begun.join(", ")))
+            .next(format!("opsh journal show {}     what was done, and what takes it back", run.id))
+    }
+}
+
+impl Gate {
+    /// What was refused, and what to type instead.
+    fn refusal(&self, refused: &[(Intended, Reason)]) -> Error {
+        let names: Vec<String> =
+            refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
+        let what = format!("refused: {}", names.join(", "));
+        if self.mode == Mode::Observe {
+            let error = self.not_done(Kind::Refused, &what, "this run only observes".into());
+            return error.next("the same line without --observe");
+        }
+        let mut flags: Vec<String> = Vec::new();
+        for (one, reason) in refused {
+            let flag = match reason {
+                Reason::NeedsAllow => format!("--allow {}", one.verb.name),
+                _ => "--yes".to_string(),
+            };
+            if !flags.contains(&flag) {
+                flags.push(flag);
+            }
+        }
+        let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
+        let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
+        let verb = if flags.len() == 1 { "was" } else { "were" };
+        let why = format!("there is no terminal to ask at, and {} {verb} not given{loses}", flags.join(" and "));
+        // The whole set: the line that is typed next should be the last one.
+        let had = self.grants.yes.then(|| "--yes".to_string()).into_iter();
+        let had = had.chain(self.grants.allow.iter().map(|name| format!("--allow {name}")));
+        let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
+        let agree = format!("opsh {} …     agree to it beforehand", flags.join(" "));
+        self.not_done(Kind::Refused, &what, why).next(agree)
+    }
+}
+
+impl Effect {
+    pub(super) fn intended(&self) -> Intended {
+        Intended {
+            verb: self.verb,
+            class: self.class,
+            target: self.target.clone(),
+            says: self.says.clone(),
+            lost: self.lost.clone(),
+        }
+    }
+}
+
+impl Intended {
+    fn key(&self) -> (String, String, Option<String>) {
+        let lost = self.lost.clone().filter(|_| self.class == Class::Destroy);
+        (self.verb.name.to_string(), self.target.name.clone(), lost)
+    }
+}
+
+fn in_words(plan: &[Intended]) -> Vec<String> {
+    plan.iter().map(|one| format!("{} {} {}", one.verb.name, one.target.name, one.says)).collect()
+}

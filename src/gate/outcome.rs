@@ -1,0 +1,80 @@
+//! What an end means: of a change that was sent and got no answer, nobody knows whether it happened.
+
+use super::verb::Class;
+use super::wait::Ended;
+use super::{Did, Effect, HERE};
+use crate::error::{Error, Kind, Result};
+use std::time::Duration;
+
+/// After a change that may have happened: where to look, and how to say what was seen.
+pub(super) fn advise(error: Error, effect: &Effect, run: &str) -> Error {
+    if effect.class == Class::Read || !matches!(error.kind, Kind::Unknown | Kind::Interrupted) {
+        return error;
+    }
+    error
+        .next(format!("opsh journal show {run}     what was done in this run"))
+        .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host"))
+}
+
+/// The outcome of the work in one word and as a result, with what a lost or stopped change means.
+pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> (&'static str, Result<Did>) {
+    let at = if effect.target.name == HERE { String::new() } else { format!(" on {}", effect.target.name) };
+    let what = format!("{} failed{at}", effect.verb.name);
+    let reads = effect.class == Class::Read;
+    let maybe = if reads { "" } else { "; it may have happened, or still be going on" };
+    let (outcome, error) = match ended {
+        Ended::Done(Ok(did)) => return ("ok", Ok(did)),
+        Ended::Done(Err(error)) => {
+            let kind = kind_of(error.kind, reads, sent);
+            let why = if kind != error.kind && !reads { format!("{}{maybe}", error.why) } else { error.why.clone() };
+            (outcome(kind), Error { kind, why, ..error })
+        }
+        Ended::Timeout => {
+            let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
+            // A change that we stopped waiting for is not a failure: nobody knows.
+            ("timeout", Error::new(if reads { Kind::Timeout } else { Kind::Unknown }, what, why))
+        }
+        Ended::Interrupted => {
+            let what = format!("{} was interrupted{at}", effect.verb.name);
+            ("interrupted", Error::new(Kind::Interrupted, what, format!("Ctrl-C{maybe}")))
+        }
+        Ended::Panicked => ("unknown", Error::new(Kind::Unknown, what, format!("a bug in opsh ended the work{maybe}"))),
+    };
+    let host = error.host.or_else(|| Some(effect.target.name.clone()));
+    (outcome, Err(Error { host, trace: effect.place.iter().cloned().collect(), ..error }))
+}
+
+/// A read that got no answer did nothing; a change that was sent and got none may have happened.
+fn kind_of(kind: Kind, reads: bool, sent: bool) -> Kind {
+    match kind {
+        Kind::Unknown if reads => Kind::Unreachable,
+        Kind::Unreachable | Kind::Denied | Kind::Timeout if sent && !reads => Kind::Unknown,
+        kind => kind,
+    }
+}
+
+pub(super) fn outcome(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Timeout => "timeout",
+        Kind::Interrupted => "interrupted",
+        Kind::Unknown => "unknown",
+        _ => "failed",
+    }
+}
+
+pub(super) fn outcome_words(error: &Error) -> String {
+    match error.kind {
+        Kind::Unknown => "outcome unknown: it may have happened".into(),
+        Kind::Timeout | Kind::Interrupted => "stopped waiting: it may have happened".into(),
+        _ => error.why.lines().next().unwrap_or("failed").to_string(),
+    }
+}
+
+/// `0.4 s`, `12 s`, `3 min 5 s`.
+pub fn human(took: Duration) -> String {
+    match took.as_secs() {
+        0..10 => format!("{:.1} s", took.as_secs_f64()),
+        seconds @ 10..120 => format!("{seconds} s"),
+        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
+    }
+}

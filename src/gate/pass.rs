@@ -1,0 +1,151 @@
+//! The token that work cannot be done without, and what the work tells the door while it goes on.
+
+#[cfg(test)]
+use super::clock;
+use crate::redact::Secret;
+use serde_json::Value;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Proof that the gate decided and recorded: whatever opens a connection, starts a process, writes a file or reads a
+/// clock takes one by reference. Only the gate makes it.
+pub struct Pass {
+    effect: String,
+    marks: Arc<Marks>,
+    wire: Option<Wire>,
+}
+
+/// Tells whether a link that the work rides on is gone; waits a moment for that to be known.
+type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+/// What the work has said of itself.
+#[derive(Default)]
+pub(super) struct Marks {
+    sent: AtomicBool,
+    lost: AtomicBool,
+    rides_on: Mutex<Vec<Probe>>,
+    /// Milliseconds that the deadline moves.
+    slack_ms: AtomicU64,
+}
+
+/// What the work says while it goes on; the session's thread hears it.
+pub(super) enum Event {
+    /// Output of a running command. The permit is the place it takes up until it is on the screen.
+    Output(Vec<u8>, OwnedSemaphorePermit),
+    /// A record that is not an effect.
+    Note(&'static str, Value),
+    /// A secret is needed that only a person knows. No answer: there is no terminal, or nothing was typed.
+    Ask(String, oneshot::Sender<Option<Secret>>),
+}
+
+/// The way from the I/O thread to the session's thread.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub send: Arc<dyn Fn(Event) + Send + Sync>,
+    pub room: Arc<Semaphore>,
+}
+
+/// Pieces of output that wait for the screen; a command that prints faster waits.
+pub(super) const ROOM: usize = 16;
+
+impl Pass {
+    pub(super) fn new(effect: &str, marks: Arc<Marks>, wire: Wire) -> Pass {
+        Pass { effect: effect.into(), marks, wire: Some(wire) }
+    }
+
+    /// A token for a connection that is opened within the effect and outlives it.
+    pub fn for_connection(&self) -> Pass {
+        Pass { effect: self.effect.clone(), marks: Arc::default(), wire: None }
+    }
+
+    /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
+    pub fn effect(&self) -> &str {
+        &self.effect
+    }
+
+    /// Says that the change is about to be sent: a link that is lost from here on means that it may have happened.
+    pub fn sending(&self) {
+        self.marks.sent.store(true, Ordering::Release);
+    }
+
+    /// Says which link the work rides on: a read that fails because it was lost is repeated once, over a new one.
+    pub fn rides_on<F: Future<Output = bool> + Send + 'static>(&self, gone: impl Fn() -> F + Send + Sync + 'static) {
+        if let Ok(mut links) = self.marks.rides_on.lock() {
+            links.push(Box::new(move || Box::pin(gone())));
+        }
+    }
+
+    /// Does what does not count against the deadline, such as logging in; it brings a limit of its own.
+    pub async fn beside_deadline<T>(&self, work: impl Future<Output = T>) -> T {
+        // Granted beforehand, or the deadline would pass in the middle; what was not needed is taken back.
+        const GRANTED: Duration = Duration::from_secs(3600);
+        let (began, marks) = (Instant::now(), &self.marks);
+        marks.slack_ms.fetch_add(GRANTED.as_millis() as u64, Ordering::AcqRel);
+        let value = work.await;
+        let unused = GRANTED.saturating_sub(began.elapsed());
+        marks.slack_ms.fetch_sub(unused.as_millis() as u64, Ordering::AcqRel);
+        value
+    }
+
+    /// Hands bytes of a running command to the screen as they come; waits while the screen is behind.
+    pub async fn output(&self, bytes: &[u8]) {
+        let Some(wire) = &self.wire else { return };
+        if let Ok(permit) = Arc::clone(&wire.room).acquire_owned().await {
+            (wire.send)(Event::Output(bytes.to_vec(), permit));
+        }
+    }
+
+    /// Writes a record that is not an effect.
+    pub fn note(&self, kind: &'static str, body: Value) {
+        if let Some(wire) = &self.wire {
+            (wire.send)(Event::Note(kind, body));
+        }
+    }
+
+    /// Asks the person at the terminal for a secret; `None` without a terminal, or without an answer.
+    pub async fn ask_secret(&self, question: &str) -> Option<Secret> {
+        let (reply, answer) = oneshot::channel();
+        (self.wire.as_ref()?.send)(Event::Ask(question.into(), reply));
+        answer.await.ok().flatten()
+    }
+
+    /// A token for tests of what lies behind the door.
+    #[cfg(test)]
+    pub fn for_tests() -> Pass {
+        Pass { effect: format!("test-{}.1", clock::run_id()), marks: Arc::default(), wire: None }
+    }
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pass").field("effect", &self.effect).finish_non_exhaustive()
+    }
+}
+
+impl Marks {
+    pub fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// After a failure: looks whether a link was lost.
+    pub async fn look_at_links(&self) {
+        let probes = self.rides_on.lock().map(|mut links| std::mem::take(&mut *links)).unwrap_or_default();
+        for gone in probes {
+            if gone().await {
+                self.lost.store(true, Ordering::Release);
+            }
+        }
+    }
+
+    pub fn link_was_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    pub fn slack(&self) -> Duration {
+        Duration::from_millis(self.slack_ms.load(Ordering::Acquire))
+    }
+}

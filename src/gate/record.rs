@@ -1,0 +1,134 @@
+//! What the door writes: a begin before a change, one end for everything, notes besides.
+
+use super::journal::Record;
+use super::outcome::outcome_words;
+use super::verb::Class;
+use super::{Did, Effect, Gate, Lives, human};
+use crate::error::{Error, Kind, Place, Result};
+use crate::screen::Mark;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+impl Gate {
+    /// Writes a record that is not an effect. Without a journal it is lost, which [`Gate::perform`] makes plain.
+    pub fn note(&self, kind: &'static str, body: Value) {
+        self.note_about(kind, None, body);
+    }
+
+    pub(super) fn note_about(&self, kind: &'static str, target: Option<&str>, body: Value) {
+        let run = self.run_id();
+        if let Ok(journal) = &self.journal
+            && let Err(error) = journal.append(&Record { kind, run: &run, effect: None, target, class: None, body })
+        {
+            self.warn_unrecorded(&error);
+        }
+    }
+
+    fn warn_unrecorded(&self, error: &Error) {
+        if !self.warned.replace(true) {
+            self.screen.warn(&format!("NOT RECORDED: {error}. Reads go on, changes are refused."));
+        }
+    }
+
+    /// Writes what is about to be done; without that record no change is done.
+    pub(super) fn begin(&self, effect: &Effect, id: &str) -> Result<()> {
+        if effect.class == Class::Read {
+            return Ok(());
+        }
+        let run = self.run_id();
+        let mut body = json!({
+            "verb": effect.verb.name, "args": effect.args, "says": effect.says, "inverse": effect.inverse,
+            "at": effect.place.as_ref().map(Place::to_string),
+        });
+        if effect.lives != Lives::No {
+            body["lives"] = json!(effect.lives);
+        }
+        let record = Record {
+            kind: "effect.begin",
+            run: &run,
+            effect: Some(id),
+            target: Some(&effect.target.name),
+            class: Some(effect.class),
+            body,
+        };
+        self.journal()?.append(&record).map_err(|error| Error {
+            what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
+            ..error
+        })?;
+        self.run.borrow_mut().begun.push(format!("{} {}", effect.verb.name, effect.says));
+        Ok(())
+    }
+
+    pub(super) fn announce(&self, effect: &Effect) {
+        if effect.class != Class::Read {
+            self.screen.effect(Mark::Begin, effect.verb.name, &effect.target.name, &effect.says);
+        }
+    }
+
+    /// Writes the one end of an effect. A read writes only this; its loss is said aloud, a change's is an error.
+    pub(super) fn end(
+        &self,
+        effect: &Effect,
+        id: &str,
+        outcome: &str,
+        result: &Result<Did>,
+        took: Duration,
+        repeated: bool,
+    ) -> Result<()> {
+        let mut body = json!({
+            "outcome": outcome, "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
+        });
+        if repeated {
+            body["repeated"] = json!("the link was lost the first time");
+        }
+        match result {
+            Ok(did) => {
+                body["value"] = did.value.clone();
+                if effect.class != Class::Read {
+                    body["changed"] = json!(did.changed);
+                    body["before"] = did.before.clone();
+                    body["after"] = did.after.clone();
+                }
+            }
+            Err(error) => body["error"] = error.to_json(),
+        }
+        if effect.class == Class::Read {
+            body["args"] = effect.args.clone();
+            body["at"] = json!(effect.place.as_ref().map(Place::to_string));
+        } else {
+            let (mark, says) = match result {
+                Ok(did) if did.changed => (Mark::Ok, human(took)),
+                Ok(_) => (Mark::Ok, "nothing to change".to_string()),
+                Err(error) => (Mark::Bad, outcome_words(error)),
+            };
+            self.screen.effect(mark, effect.verb.name, &effect.target.name, &says);
+        }
+        let run = self.run_id();
+        let kind = if effect.class == Class::Read { "effect.read" } else { "effect.end" };
+        let record = Record {
+            kind,
+            run: &run,
+            effect: Some(id),
+            target: Some(&effect.target.name),
+            class: Some(effect.class),
+            body,
+        };
+        let written = self.journal().and_then(|journal| journal.append(&record));
+        match written {
+            Ok(_) => Ok(()),
+            Err(error) if effect.class == Class::Read => {
+                self.warn_unrecorded(&error);
+                Ok(())
+            }
+            Err(error) => {
+                let what =
+                    format!("{} on {} ended {outcome}, and that is not recorded", effect.verb.name, effect.target.name);
+                let why = match result {
+                    Ok(_) => error.why,
+                    Err(own) => format!("{}; the journal: {}", own.why, error.why),
+                };
+                Err(Error { what, why, kind: Kind::Journal, ..error })
+            }
+        }
+    }
+}
