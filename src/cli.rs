@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::policy::Mode;
 use crate::screen::{Options as ScreenOptions, Screen};
-use crate::session::{Options, Session, help};
+use crate::session::{Options, Replay, Session, help};
 use crate::shell;
 use crate::sources::Sources;
 use clap::{Parser, Subcommand};
@@ -38,6 +38,9 @@ struct Cli {
     /// Agree beforehand to this verb, which loses data or service; may be given several times
     #[arg(long, value_name = "VERB")]
     allow: Vec<String>,
+    /// Let an exported run answer in place of the world; nothing is reached or changed
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
+    replay: Option<PathBuf>,
     /// Values as JSON lines on standard output, errors as one JSON object on standard error
     #[arg(long)]
     json: bool,
@@ -122,9 +125,13 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     };
     let config = Config::load(cli.config.as_deref(), &working_dir())?;
     let grants = Grants { yes: cli.yes, allow: cli.allow };
-    let mut session = Session::new(Options { mode, grants, config, state_dir }, Rc::clone(screen))?;
+    let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
+    let replays = replay.is_some();
+    let mut session = Session::new(Options { mode, grants, config, state_dir, replay }, Rc::clone(screen))?;
     *sources = session.sources().clone();
-    unsettled(&session, screen);
+    if !replays {
+        unsettled(&session, screen);
+    }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
         (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),

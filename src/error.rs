@@ -133,6 +133,22 @@ impl Error {
         self
     }
 
+    /// The error that [`Error::to_json`] was made of, without its places.
+    pub fn from_json(json: &Value) -> Error {
+        let text = |key: &str| json[key].as_str().map(String::from);
+        let next = json["next"].as_array().into_iter().flatten();
+        Error {
+            next: next.filter_map(|line| line.as_str().map(String::from)).collect(),
+            host: text("host"),
+            exit: json["exit"].as_i64(),
+            ..Error::new(
+                text("kind").and_then(|word| Kind::from_word(&word)).unwrap_or(Kind::Failed),
+                text("what").unwrap_or_default(),
+                text("why").unwrap_or_default(),
+            )
+        }
+    }
+
     /// The map that `catch` sees and `--json` prints.
     pub fn to_json(&self) -> Value {
         let mut map = Map::new();

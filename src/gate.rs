@@ -12,6 +12,7 @@ mod outcome;
 mod pass;
 pub mod policy;
 mod record;
+pub mod replay;
 pub mod verb;
 mod wait;
 
@@ -25,6 +26,7 @@ use outcome::{advise, outcome, settle};
 pub use pass::Pass;
 use pass::{Event, Marks, ROOM, Wire};
 use policy::Mode;
+use replay::Recording;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -133,6 +135,8 @@ pub struct Gate {
     mode: Mode,
     grants: Grants,
     journal: Result<Journal>,
+    /// Answers in place of the world.
+    recording: Option<Recording>,
     screen: Rc<Screen>,
     io: Io,
     run: RefCell<Run>,
@@ -158,7 +162,17 @@ impl Gate {
     pub fn new(mode: Mode, grants: Grants, journal: Result<Journal>, screen: Rc<Screen>) -> Result<Gate> {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
-        Ok(Gate { mode, grants, journal, screen, io, run: RefCell::default(), warned: Cell::new(false) })
+        let (run, warned) = (RefCell::default(), Cell::new(false));
+        Ok(Gate { mode, grants, journal, recording: None, screen, io, run, warned })
+    }
+
+    /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
+    /// replayed did not happen: it goes into `journal` only when there is one, which is never the operator's own.
+    pub fn replay(recording: Recording, journal: Option<Journal>, screen: Rc<Screen>) -> Result<Gate> {
+        let unrecorded = || Error::new(Kind::Journal, "a replay is not recorded", "it did not happen");
+        let (mode, grants) = (recording.mode, recording.grants.clone());
+        let gate = Gate::new(mode, grants, journal.ok_or_else(unrecorded), screen)?;
+        Ok(Gate { recording: Some(recording), ..gate })
     }
 
     /// Mode of the run.
@@ -181,15 +195,31 @@ impl Gate {
         self.run.borrow().id.clone()
     }
 
-    /// Begins a run: consent, counters and skipped targets start anew. `what` and `facts` say what is run.
-    pub fn begin_run(&self, what: &str, facts: Value) {
+    /// Begins a run: consent, counters and skipped targets start anew. `what` and `facts` say what is run. Fails only in
+    /// a replay that is recorded where that run was recorded before.
+    pub fn begin_run(&self, what: &str, facts: Value) -> Result<()> {
         crate::interrupt::clear();
-        *self.run.borrow_mut() = Run { id: clock::run_id(), ..Run::default() };
+        let id = self.recording.as_ref().map_or_else(clock::run_id, |recording| recording.run.clone());
+        if let (Some(_), Ok(journal)) = (&self.recording, &self.journal)
+            && journal.run(&id).is_ok()
+        {
+            let why = format!("{} has run {id} already", journal.path().display());
+            return Err(Error::new(Kind::Usage, "the replay was not started", why)
+                .next("opsh --state-dir DIR --replay FILE …     an empty folder"));
+        }
+        *self.run.borrow_mut() = Run { id, ..Run::default() };
         let body = json!({
             "what": what, "mode": self.mode.word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
             "yes": self.grants.yes, "allow": self.grants.allow,
         });
         self.note("run.start", body);
+        Ok(())
+    }
+
+    /// How a replay differs from its recording, if it does; whatever the script made of that. `content`: it ended
+    /// without an error.
+    pub fn divergence(&self, content: bool) -> Option<Error> {
+        self.recording.as_ref()?.verdict(content)
     }
 
     /// Ends the run.
@@ -270,6 +300,10 @@ impl Gate {
     ) where
         F: Future<Output = Result<Did>> + Send + 'static,
     {
+        if let Some(recording) = &self.recording {
+            wave.iter().for_each(|&at| results[at] = Some(self.answer(recording, &effects[at])));
+            return;
+        }
         let (sender, inbox) = mpsc::channel();
         let wires = Wires { sender, turns: Arc::new(Semaphore::new(AT_ONCE)), room: Arc::new(Semaphore::new(ROOM)) };
         let mut flights: Vec<Flight<'_>> = Vec::new();
@@ -335,6 +369,24 @@ impl Gate {
     fn again(&self, flight: &mut Flight<'_>) -> bool {
         let lost = flight.effect.class == Class::Read && flight.marks.link_was_lost();
         lost && !std::mem::replace(&mut flight.repeated, true)
+    }
+
+    /// As [`Gate::wave`], from the recording.
+    fn answer(&self, recording: &Recording, effect: &Effect) -> Result<Done> {
+        let id = self.next_id();
+        let planted = planted(self.run.borrow().effects);
+        let answer =
+            if planted == Planted::Here { None } else { Some(recording.answer(effect, planted == Planted::Before)?) };
+        self.begin(effect, &id)?;
+        fault(effect, "begun");
+        self.announce(effect);
+        let (outcome, result, took) = match &answer {
+            Some(answer) => (answer.outcome.as_str(), answer.result(effect), answer.took),
+            None => ("failed", Err(refused(effect, fault_of(effect))), Duration::ZERO),
+        };
+        fault(effect, "performed");
+        self.end(effect, &id, outcome, &result, took, false)?;
+        result.map(|did| Done::Did(did, took))
     }
 
     fn land(&self, flight: &Flight<'_>, ended: Ended<Result<Did>>) -> Result<Done> {
@@ -464,6 +516,36 @@ fn not_tried(effect: &Effect, failed: &str) -> Error {
     let what = format!("{} was not tried on {}", effect.verb.name, effect.target.name);
     let why = format!("it failed on {failed} before; nothing was done here");
     refused(effect, Error::new(Kind::Unmet, what, why))
+}
+
+/// Where the fault that a test planted stands, seen from an effect of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Planted {
+    /// Nowhere, or later.
+    No,
+    /// This effect fails.
+    Here,
+    /// An earlier one failed: the script is on a way that the recording does not know.
+    Before,
+}
+
+fn fault_of(effect: &Effect) -> Error {
+    let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
+    Error::new(Kind::Failed, what, "a fault that a test planted")
+}
+
+#[cfg(debug_assertions)]
+fn planted(number: u32) -> Planted {
+    match fault::planted() {
+        Some(at) if at == number => Planted::Here,
+        Some(at) if at < number => Planted::Before,
+        _ => Planted::No,
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn planted(_: u32) -> Planted {
+    Planted::No
 }
 
 #[cfg(debug_assertions)]

@@ -10,6 +10,7 @@ use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Journal;
 use crate::gate::policy::Mode;
+use crate::gate::replay::Recording;
 use crate::gate::{Gate, Grants};
 use crate::screen::Screen;
 use crate::sources::Sources;
@@ -30,6 +31,26 @@ pub struct Options {
     pub config: Config,
     /// Folder of the journal and known hosts.
     pub state_dir: PathBuf,
+    /// An exported run that answers in place of the world.
+    pub replay: Option<Replay>,
+}
+
+/// What a replay is given.
+pub struct Replay {
+    /// The file that `opsh journal export` was written to.
+    pub file: PathBuf,
+    /// True when it may be recorded, in a folder that was named for it.
+    pub record: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the recording stands in place of the world")]
+fn recording(path: &Path) -> Result<Recording> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Error::new(Kind::Usage, format!("recording {name} cannot be read"), error.to_string())
+            .next(format!("opsh journal export RUN > {name}     makes one"))
+    })?;
+    Recording::parse(&name, &text)
 }
 
 /// An engine with its variables, functions and door.
@@ -44,8 +65,14 @@ pub struct Session {
 impl Session {
     /// A session that writes to `screen`.
     pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
-        let journal = Journal::open(&options.state_dir);
-        let gate = Gate::new(options.mode, options.grants, journal, screen)?;
+        let gate = match &options.replay {
+            None => Gate::new(options.mode, options.grants, Journal::open(&options.state_dir), screen)?,
+            Some(replay) => {
+                let recording = recording(&replay.file)?;
+                let journal = replay.record.then(|| Journal::open(&options.state_dir)).transpose()?;
+                Gate::replay(recording, journal, screen)?
+            }
+        };
         let world = Rc::new(World {
             gate,
             config: options.config,
@@ -110,8 +137,14 @@ impl Session {
 
     /// Evaluates `code` as a run of its own: `opsh -e CODE`.
     pub fn run_code(&mut self, code: &str) -> Result<Value> {
-        self.world.gate.begin_run(&format!("-e {code}"), Value::Null);
+        self.world.gate.begin_run(&format!("-e {code}"), Value::Null)?;
         let result = self.eval(code);
+        self.ended(result)
+    }
+
+    /// Ends the run. In a replay the first thing that differs is its result, whatever the script made of it.
+    fn ended(&self, result: Result<Value>) -> Result<Value> {
+        let result = self.world.gate.divergence(result.is_ok()).map_or(result, Err);
         self.world.gate.end_run(result.as_ref().err());
         result
     }
@@ -144,19 +177,18 @@ impl Session {
         });
         let what = std::iter::once(name).chain(args.words.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args;
-        self.world.gate.begin_run(&what, facts);
+        self.world.gate.begin_run(&what, facts)?;
         let result = self
             .engine
             .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), ast)
             .map(|value| values::to_json(&value))
             .map_err(|error| engine::errors::translate(&error, name));
-        self.world.gate.end_run(result.as_ref().err());
-        result
+        self.ended(result)
     }
 
     /// Begins the run that a sitting at the prompt is.
-    pub fn begin_sitting(&self) {
-        self.world.gate.begin_run("prompt", Value::Null);
+    pub fn begin_sitting(&self) -> Result<()> {
+        self.world.gate.begin_run("prompt", Value::Null)
     }
 
     /// Ends it; `error` is what ended it, if anything did.

@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 
 /// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
 pub fn run(session: &mut Session) -> Result<()> {
-    session.begin_sitting();
+    session.begin_sitting()?;
     let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
     session.end_sitting(result.as_ref().err());
     result

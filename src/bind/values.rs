@@ -100,22 +100,14 @@ pub fn thrown(error: Error, position: Position) -> Box<EvalAltResult> {
 /// The error that a thrown value stands for; any other value is a script's own `throw`.
 pub fn caught(value: &Dynamic) -> Error {
     let json = to_json(value);
-    let text = |key: &str| json.get(key).and_then(Value::as_str).map(String::from);
-    let Some(what) = text("what") else {
-        let said = match &json {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        return Error::new(Kind::Failed, "the script stopped", said);
-    };
-    let kind = text("kind").and_then(|word| Kind::from_word(&word)).unwrap_or(Kind::Failed);
-    let next = json.get("next").and_then(Value::as_array).cloned().unwrap_or_default();
-    Error {
-        next: next.iter().filter_map(|line| line.as_str().map(String::from)).collect(),
-        host: text("host"),
-        exit: json.get("exit").and_then(Value::as_i64),
-        ..Error::new(kind, what, text("why").unwrap_or_default())
+    if json.get("what").is_some_and(Value::is_string) {
+        return Error::from_json(&json);
     }
+    let said = match &json {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    Error::new(Kind::Failed, "the script stopped", said)
 }
 
 #[cfg(test)]

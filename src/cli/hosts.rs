@@ -24,7 +24,7 @@ pub enum Command {
 
 pub fn run(command: &Command, session: &mut Session) -> Result<()> {
     let Command::Adopt { name, fingerprint, replace } = command;
-    session.gate().begin_run(&format!("host adopt {name}"), json!({ "replace": replace }));
+    session.gate().begin_run(&format!("host adopt {name}"), json!({ "replace": replace }))?;
     let result = adopt(session, name, fingerprint.as_deref(), *replace);
     session.gate().end_run(result.as_ref().err());
     result

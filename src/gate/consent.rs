@@ -45,6 +45,9 @@ pub(super) enum Admitted {
 impl Gate {
     /// Decides all effects of one call before the first of them: one refusal refuses all, one question asks for all.
     pub(super) fn admit(&self, effects: &[Effect]) -> Result<Vec<Admitted>> {
+        if let Some(error) = self.recorded_refusal(&changes(effects)) {
+            return Err(error);
+        }
         let would_look = |effect: &Effect| effect.verb.waits && self.is_beyond_plan(&effect.target.name);
         let intended: Vec<Intended> = effects.iter().map(Effect::intended).collect();
         let decided: Vec<Decision> = intended.iter().map(|one| self.decide(one)).collect();
@@ -72,7 +75,24 @@ impl Gate {
                 _ => None,
             })
             .collect();
-        if refused.is_empty() { Ok(()) } else { Err(self.refusal(&refused)) }
+        if refused.is_empty() { Ok(()) } else { Err(self.refused(plan, self.refusal(&refused))) }
+    }
+
+    /// Notes a no, with the error that the script gets.
+    fn refused(&self, plan: &[Intended], error: Error) -> Error {
+        let body = json!({ "given": false, "why": error.why, "plan": in_words(plan), "error": error.to_json() });
+        self.note("consent", body);
+        error
+    }
+
+    /// In a replay: the no of then, if it was one.
+    fn recorded_refusal(&self, plan: &[Intended]) -> Option<Error> {
+        if plan.is_empty() {
+            return None;
+        }
+        let refused = self.recording.as_ref()?.consent(plan, &in_words(plan))?;
+        self.note("consent", json!({ "given": false, "why": refused.why, "plan": in_words(plan) }));
+        Some(refused)
     }
 
     fn decide(&self, one: &Intended) -> Decision {
@@ -80,7 +100,8 @@ impl Gate {
             mode: self.mode,
             class: one.class,
             protected: one.target.protected,
-            consented: self.run.borrow().consent.contains(&one.key()),
+            // What was done then was agreed to then, and what was not comes as a refusal of the recording.
+            consented: self.recording.is_some() || self.run.borrow().consent.contains(&one.key()),
             terminal: self.screen.options().terminal,
             yes: self.grants.yes,
             allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
@@ -100,8 +121,11 @@ impl Gate {
 
     /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question.
     pub fn authorize(&self, plan: &[Intended]) -> Result<()> {
+        if let Some(error) = self.recorded_refusal(plan) {
+            return Err(error);
+        }
         let decided: Vec<Decision> = plan.iter().map(|one| self.decide(one)).collect();
-        self.refuse_any(plan, &decided).inspect_err(|error| self.note_refusal(plan, error))?;
+        self.refuse_any(plan, &decided)?;
         if decided.iter().any(|decision| decision.asks()) {
             return self.ask(plan);
         }
@@ -109,10 +133,6 @@ impl Gate {
             self.consent(plan, "command line or sandbox");
         }
         Ok(())
-    }
-
-    fn note_refusal(&self, plan: &[Intended], error: &Error) {
-        self.note("consent", json!({ "given": false, "why": error.why, "plan": in_words(plan) }));
     }
 
     pub(super) fn consent(&self, plan: &[Intended], by: &str) {
@@ -150,8 +170,8 @@ impl Gate {
             Some(answer) if answer.trim().is_empty() => "the answer was no".to_string(),
             Some(answer) => format!("the answer was \"{}\", not \"{typed}\"", answer.trim()),
         };
-        self.note("consent", json!({ "given": false, "why": why, "plan": in_words(plan) }));
-        Err(self.not_done(if interrupted { Kind::Interrupted } else { Kind::Refused }, "not done", why))
+        let kind = if interrupted { Kind::Interrupted } else { Kind::Refused };
+        Err(self.refused(plan, self.not_done(kind, "not done", why)))
     }
 
     /// Why something was not done, and what had been done before it in this run, which is not undone.
@@ -217,6 +237,11 @@ impl Intended {
         let lost = self.lost.clone().filter(|_| self.class == Class::Destroy);
         (self.verb.name.to_string(), self.target.name.clone(), lost)
     }
+}
+
+/// Those that policy can refuse.
+fn changes(effects: &[Effect]) -> Vec<Intended> {
+    effects.iter().filter(|effect| effect.class != Class::Read).map(Effect::intended).collect()
 }
 
 fn in_words(plan: &[Intended]) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! Death at a chosen moment, for the tests of the journal's promise. Not compiled into a release.
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
-//! before it is performed; `performed:3` after it was performed and before its `effect.end`.
+//! before it is performed; `performed:3` after it was performed and before its `effect.end`. In a replay
+//! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has, and 0 puts the fault before the first.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -14,4 +15,9 @@ pub fn strike(point: &str) {
         // SAFETY: raising a signal on ourselves has no preconditions.
         unsafe { libc::raise(libc::SIGKILL) };
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test decides which effect fails")]
+pub fn planted() -> Option<u32> {
+    std::env::var("OPSH_TEST_FAIL").ok()?.parse().ok()
 }

@@ -17,7 +17,7 @@ fn gate(mode: Mode, yes: bool, allow: &[&str]) -> (tempfile::TempDir, Gate) {
     let screen = Rc::new(Screen::new(Options { json: false, color: false, terminal: false, width: 80 }));
     let grants = Grants { yes, allow: allow.iter().map(|name| name.to_string()).collect() };
     let gate = Gate::new(mode, grants, Journal::open(dir.path()), screen).expect("a gate");
-    gate.begin_run("test", Value::Null);
+    gate.begin_run("test", Value::Null).expect("a run");
     (dir, gate)
 }
 
@@ -72,7 +72,7 @@ fn a_refused_effect_is_never_performed() {
         let (_dir, gate) = gate(mode, yes, &[]);
         let error = gate.perform(&effect(verb), |_| async { unreachable!("it was refused") }).expect_err("refused");
         assert_eq!(error.kind, Kind::Refused);
-        assert_eq!(kinds(&gate), ["run.start"]);
+        assert_eq!(kinds(&gate), ["run.start", "consent"], "the no is on record");
     }
 }
 
@@ -173,7 +173,7 @@ fn without_a_journal_reads_go_on_and_changes_do_not() {
     let broken = Err(Error::new(Kind::Journal, "journal /x cannot be written", "read-only file system"));
     let grants = Grants { yes: true, allow: Vec::new() };
     let gate = Gate::new(Mode::Apply, grants, broken, screen).expect("a gate");
-    gate.begin_run("test", Value::Null);
+    gate.begin_run("test", Value::Null).expect("a run");
     assert!(matches!(gate.perform(&effect(&READ), |_| ok()), Ok(Done::Did(..))));
     let error =
         gate.perform(&effect(&CHANGE), |_| async { unreachable!("no record, no change") }).expect_err("refused");

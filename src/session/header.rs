@@ -96,7 +96,7 @@ impl Header {
             args.options.insert(name.into(), value);
             return Ok(());
         }
-        if ["plan", "observe", "yes", "allow", "json", "config", "state-dir"].contains(&name) {
+        if ["plan", "observe", "yes", "allow", "replay", "json", "config", "state-dir"].contains(&name) {
             let error = self.wrong(format!("--{name} is an option of opsh, not of the script"));
             return Err(error.next(format!("opsh --{name} {} …     it goes before the script", args.script)));
         }

@@ -5,8 +5,10 @@
 mod bans;
 mod cli;
 mod closures;
+mod home;
 mod live;
 mod readme;
+mod replay;
 mod scripts;
 mod skip;
 mod tidy;

@@ -1,0 +1,99 @@
+//! A home of its own for each test that runs the built program without a terminal, and what a run left.
+
+use serde_json::Value;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// The built program.
+pub const OPSH: &str = env!("CARGO_BIN_EXE_opsh");
+
+/// A home with nothing in it.
+pub struct Home(pub tempfile::TempDir);
+
+/// What a run left.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl Home {
+    pub fn new() -> Home {
+        Home(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn put(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.path("state/opsh/journal.db")
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(OPSH);
+        command.args(words).current_dir(self.0.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
+        command.env("HOME", self.0.path()).env("XDG_STATE_HOME", self.path("state"));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run(&self, words: &[&str]) -> Ran {
+        Ran::of(self.command(words).output().unwrap())
+    }
+
+    pub fn run_with(&self, words: &[&str], variable: &str, value: &str) -> Ran {
+        Ran::of(self.command(words).env(variable, value).output().unwrap())
+    }
+
+    /// The records of the last run.
+    pub fn records(&self) -> Vec<Value> {
+        let ran = self.run(&["journal", "export", "last"]).exits(0);
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Kinds of the records of the last run, with the outcome of those that have one.
+    pub fn story(&self) -> Vec<String> {
+        let outcome =
+            |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
+        self.records().iter().map(|record| format!("{}{}", record["kind"].as_str().unwrap(), outcome(record))).collect()
+    }
+}
+
+impl Ran {
+    pub fn of(output: Output) -> Ran {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        let (code, signal) = (output.status.code(), output.status.signal());
+        Ran { code, signal, out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Ran {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self
+    }
+
+    /// Every one of `words` is in standard error.
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Ran {
+        for word in words {
+            assert!(self.err.contains(word), "not said: {word}\n{}", self.err);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn prints(self, text: &str) -> Ran {
+        assert_eq!(self.out, text, "{}", self.err);
+        self
+    }
+}
