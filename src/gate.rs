@@ -195,6 +195,11 @@ impl Gate {
         self.run.borrow().id.clone()
     }
 
+    /// How many effects this run had so far, reads too.
+    pub fn effects(&self) -> u32 {
+        self.run.borrow().effects
+    }
+
     /// Begins a run: consent, counters and skipped targets start anew. `what` and `facts` say what is run. Fails only in
     /// a replay that is recorded where that run was recorded before.
     pub fn begin_run(&self, what: &str, facts: Value) -> Result<()> {

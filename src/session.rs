@@ -145,8 +145,18 @@ impl Session {
     /// Ends the run. In a replay the first thing that differs is its result, whatever the script made of it.
     fn ended(&self, result: Result<Value>) -> Result<Value> {
         let result = self.world.gate.divergence(result.is_ok()).map_or(result, Err);
+        let result = result.map_err(|error| self.with_next(error));
         self.world.gate.end_run(result.as_ref().err());
         result
+    }
+
+    /// An error that names nothing to type next: what the run did and saw is where to look.
+    fn with_next(&self, error: Error) -> Error {
+        if !error.next.is_empty() || self.world.gate.effects() == 0 {
+            return error;
+        }
+        let line = format!("opsh journal show {}     what this run did and saw", self.world.gate.run_id());
+        error.next(line)
     }
 
     /// Runs a script file with its arguments.

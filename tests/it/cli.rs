@@ -231,7 +231,7 @@ fn without_a_terminal_a_change_needs_yes_and_says_so() {
         "opsh --yes",
     ]);
     assert!(!file.exists());
-    assert_eq!(home.story(), ["run.start", "run.end refused"]);
+    assert_eq!(home.story(), ["run.start", "consent", "run.end refused"]);
     home.run(&["--yes", "-e", &code]).exits(0).says(&["→ host.run  local  touch", "✓ host.run  local"]);
     assert!(file.exists());
     assert_eq!(home.story(), ["run.start", "effect.begin", "effect.end ok", "run.end ok"]);

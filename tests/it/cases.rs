@@ -1,0 +1,113 @@
+//! The cases of `tests/cases`: a script, the recording that answers it, and the screen it shows. `UPDATE=1` rewrites the
+//! screens; the difference is the review.
+//!
+//! Each case is run once more for each of its effects, failing there: that is the sweep.
+
+use crate::home::{OPSH, Ran};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// One folder of `tests/cases`: `command`, `opsh.toml`, `recording.jsonl`, `screen`.
+struct Case {
+    dir: PathBuf,
+    words: Vec<String>,
+}
+
+fn cases() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut dirs: Vec<PathBuf> = std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    dirs.sort();
+    let case = |dir: PathBuf| {
+        let command = std::fs::read_to_string(dir.join("command")).unwrap();
+        Case { words: command.split_whitespace().map(String::from).collect(), dir }
+    };
+    dirs.into_iter().map(case).collect()
+}
+
+impl Case {
+    fn name(&self) -> String {
+        self.dir.file_name().unwrap().to_string_lossy().into_owned()
+    }
+
+    /// opsh with the case's configuration and recording, as seen from the root of the repository.
+    fn opsh(&self, state: &Path, words: &[&str], fail: Option<usize>) -> Ran {
+        let mut command = Command::new(OPSH);
+        command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", state);
+        command.arg("--state-dir").arg(state).arg("--config").arg(self.dir.join("opsh.toml"));
+        if let Some(at) = fail {
+            command.env("OPSH_TEST_FAIL", at.to_string());
+        }
+        Ran::of(command.args(words).stdin(Stdio::null()).output().unwrap())
+    }
+
+    fn replay(&self, state: &Path, fail: Option<usize>) -> Ran {
+        let recording = self.dir.join("recording.jsonl").display().to_string();
+        let words = ["--replay", &recording].into_iter().chain(self.words.iter().map(String::as_str));
+        self.opsh(state, &words.collect::<Vec<_>>(), fail)
+    }
+
+    /// Records of the one run in this folder's journal.
+    fn records(&self, state: &Path) -> Vec<Value> {
+        let ran = self.opsh(state, &["journal", "export", "last"], None).exits(0);
+        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// What was shown, both streams one after the other: they are written by one thread, but a test reads two pipes.
+fn screen(ran: &Ran) -> String {
+    format!("exit {}\n--- stdout\n{}--- stderr\n{}", ran.code.unwrap(), ran.out, ran.err)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+#[test]
+fn every_case_shows_its_screen_each_time() {
+    for case in cases() {
+        let runs: Vec<String> =
+            (0..2).map(|_| screen(&case.replay(tempfile::tempdir().unwrap().path(), None))).collect();
+        assert_eq!(runs[0], runs[1], "{} is not the same twice", case.name());
+        let path = case.dir.join("screen");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, &runs[0]).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(runs[0], expected, "{}: UPDATE=1 rewrites it", case.name());
+    }
+}
+
+/// Effects of a run: id, kind of record, body.
+fn changes(records: &[Value], kind: &str) -> Vec<Value> {
+    records.iter().filter(|record| record["kind"] == kind).cloned().collect()
+}
+
+#[test]
+fn every_case_that_fails_at_an_effect_says_so_and_keeps_its_record() {
+    for case in cases() {
+        let whole = tempfile::tempdir().unwrap();
+        case.replay(whole.path(), None);
+        let effects = case.records(whole.path()).iter().filter(|record| record["class"].is_string()).count();
+        let ends = changes(&case.records(whole.path()), "effect.end").len();
+        let total = effects - ends;
+        assert!(total > 0, "{} performs nothing", case.name());
+        for at in 1..=total {
+            let state = tempfile::tempdir().unwrap();
+            let place = format!("{} failing at effect {at} of {total}", case.name());
+            let ran = case.replay(state.path(), Some(at));
+            assert_ne!(ran.code, Some(0), "{place}: {ran:?}");
+            for part in ["error: ", "  why: ", " next: "] {
+                assert!(ran.err.contains(part), "{place} does not say \"{part}\":\n{}", ran.err);
+            }
+            let records = case.records(state.path());
+            assert_eq!(text(records.last().unwrap(), "kind"), "run.end", "{place}");
+            let (begun, ended) = (changes(&records, "effect.begin"), changes(&records, "effect.end"));
+            assert_eq!(begun.len(), ended.len(), "{place}: every change that was begun has its end");
+            for (begin, end) in begun.iter().zip(&ended) {
+                assert_eq!(begin["effect"], end["effect"], "{place}");
+            }
+        }
+    }
+}
