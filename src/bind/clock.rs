@@ -13,7 +13,7 @@ const NOW: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "now() -> string",
-    doc: "The time in UTC as RFC 3339 with microseconds: `2026-11-24T06:17:43.120000Z`. Never fails.",
+    doc: "The time in UTC. RFC 3339 with microseconds: `2026-11-24T06:17:43.120000Z`. Never fails. Deadline 60 s.",
     example: "now()",
 };
 
@@ -22,8 +22,8 @@ const SLEEP: Verb = Verb {
     class: Class::Read,
     waits: true,
     sig: "sleep(seconds: int) -> ()",
-    doc: "Waits `seconds` (0 to 86400). Fails with `interrupted` at Ctrl-C. In plan mode nothing is waited for after a \
-          skipped change.",
+    doc: "Waits `seconds` (0 to 86400). Fails with `interrupted` at Ctrl-C. In plan mode nothing is waited for after \
+          a skipped change. Deadline `seconds` + 60 s.",
     example: "sleep(1)",
 };
 

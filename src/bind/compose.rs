@@ -23,10 +23,10 @@ const CONFIG: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.config() -> map",
-    doc: "What compose makes of the stack's files and env file as they are on the host now. `compose` is the version \
-          used; `services` maps each service to `image` (the reference that a recreate uses), `builds` (bool) and \
-          `env` (key names, never values). Fails with `not_found` for a missing file, `failed` with compose's own \
-          words for a file that is not valid or a variable that is not set.",
+    doc: "What compose makes of the stack's files now. They and the env file are read on the host: `compose` is the \
+          version used; `services` maps each service to `image` (the reference that a recreate uses), `builds` (bool) \
+          and `env` (key names, never values). Fails with `not_found` for a missing file, `failed` with compose's own \
+          words for a file that is not valid or a variable that is not set. Deadline 60 s.",
     example: r#"stack("prod").config().services.backend.image"#,
 };
 
@@ -35,10 +35,10 @@ const BUILD: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.build(service: string, commit: string) -> receipt",
-    doc: "Builds a service's image from a commit (40 hex), in a clean work tree beside the checkout, while the old \
-          one serves; nothing that runs and no tag in use is touched. The image is labelled with the commit and kept \
-          as `PROJECT_SERVICE:opsh-COMMIT`; `after` is its id. Runs detached on the host. Fails \
-          with `failed` and the end of what compose said, or `unknown` when the link is lost. Deadline 1800 s.",
+    doc: "Builds a service's image from a commit. `commit` (40 hex) is built in a clean work tree beside the \
+          checkout, while the old one serves; nothing that runs and no tag in use is touched. The image is labelled \
+          with the commit and kept as `PROJECT_SERVICE:opsh-COMMIT`; `after` is its id. Runs detached on the host. \
+          Fails with `failed` and the end of what compose said, or `unknown` when the link is lost. Deadline 1800 s.",
     example: r#"stack("prod").build("backend", "0123456789012345678901234567890123456789")"#,
 };
 
@@ -47,10 +47,11 @@ const RECREATE: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.recreate(service: string) -> receipt",
-    doc: "Replaces a service's container by one from the image that its reference names now and the environment of \
-          the env file, without touching other services and without building. `before` and `after` are image ids, \
-          read from the Engine. For a service that holds data and runs it is of class destroy; one that has no container is \
-          brought back. Runs detached on the host. Fails with `failed` when the container is not running afterwards, or not from that image. Deadline 300 s.",
+    doc: "Replaces a service's container. The new one is made of the image that its reference names now and the \
+          environment of the env file, without touching other services and without building. `before` and `after` are \
+          image ids, read from the Engine. For a service that holds data and runs it is of class destroy; one that \
+          has no container is brought back. Runs detached on the host. Fails with `failed` when the container is not \
+          running afterwards, or not from that image. Deadline 300 s.",
     example: r#"stack("prod").recreate("backend")"#,
 };
 

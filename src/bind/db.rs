@@ -19,11 +19,12 @@ const QUERY: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "db.query(sql: string, params?: array) -> array",
-    doc: "Rows of one SELECT, WITH, VALUES or TABLE statement as maps, in a READ ONLY transaction; a statement may \
-          take 10 s and wait 2 s for a lock. `params` (strings, numbers, true, false, `()`) are `$1`, `$2`, …; they \
-          are passed as values, never pasted: a string is text, so write `$1::uuid` for another type. What the database \
-          role may do by calling a function, a SELECT may do. 1 MiB of rows at most. Fails with `usage` for another kind of statement \
-          or more than one, `failed` with the server's words.",
+    doc: "Rows of one statement that only reads, as maps. It is a SELECT, WITH, VALUES or TABLE in a READ ONLY \
+          transaction, and may take 10 s and wait 2 s for a lock. `params` (strings, numbers, true, false, `()`) are \
+          `$1`, `$2`, …; they are passed as values, never pasted: a string is text, so write `$1::uuid` for another \
+          type. What the database role may do by calling a function, a SELECT may do. 1 MiB of rows at most. Fails \
+          with `usage` for another kind of statement or more than one, `failed` with the server's words. Deadline 30 \
+          s.",
     example: r#"stack("prod").db.query("SELECT state, count(*) AS n FROM pg_stat_activity WHERE datname = $1 GROUP BY 1", ["vrcshift"])"#,
 };
 

@@ -43,8 +43,9 @@ const CONNECT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.docker() -> map",
-    doc: "Reaches the Docker Engine of the stack's host over the open login and returns its `engine` and `api` \
-          version. Fails with `denied` when the account may not use the socket, `unreachable` when no Engine runs.",
+    doc: "Reaches the Docker Engine of the stack's host. It rides on the open login; returns its `engine` and `api` \
+          version. Fails with `denied` when the account may not use the socket, `unreachable` when no Engine runs. \
+          Deadline 30 s.",
     example: r#"stack("prod").docker().engine"#,
 };
 
@@ -53,8 +54,9 @@ const PS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.ps() -> array",
-    doc: "The stack's containers, stopped ones too: `service`, `container`, `image`, `state`, `health`, `restarts`, \
-          `since` (seconds since it started or stopped, as Docker words it). Fails as `stack.docker`.",
+    doc: "The stack's containers, stopped ones too. Each is a map: `service`, `container`, `image`, `state`, \
+          `health`, `restarts`, `since` (seconds since it started or stopped, as Docker words it). Fails as \
+          `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").ps()"#,
 };
 
@@ -63,10 +65,10 @@ const CONTAINER: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.container(service: string) -> map",
-    doc: "What runs for a service: `id`, `name`, `image_id`, `image` (the reference it was made from), `revision` (the \
-          commit its image is labelled with, or `()`), `state`, `health` (`()` without a health check), `restarts`, \
-          `oom`, `exit`, `env` (key names, never values), `compose` (the compose version that made it). Fails with \
-          `not_found` when the service has no container.",
+    doc: "What runs for a service. A map: `id`, `name`, `image_id`, `image` (the reference it was made from), \
+          `revision` (the commit its image is labelled with, or `()`), `state`, `health` (`()` without a health \
+          check), `restarts`, `oom`, `exit`, `env` (key names, never values), `compose` (the compose version that \
+          made it). Fails with `not_found` when the service has no container. Deadline 60 s.",
     example: r#"stack("prod").container("backend").image_id"#,
 };
 
@@ -75,9 +77,9 @@ const LOGS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.logs(service: string, options?: map) -> array",
-    doc: "The service's newest log lines, `#{ at, stream, text }`, oldest first. Options: `tail` (1 to 100000 lines, \
-          default 100), `since_s` (0 to 4294967295: only the last so many seconds). Fails with `not_found` when \
-          the service has no container.",
+    doc: "The service's newest log lines, oldest first. Each is `#{ at, stream, text }`. Options: `tail` (1 to 100000 \
+          lines, default 100), `since_s` (0 to 4294967295: only the last so many seconds). Fails with `not_found` \
+          when the service has no container. Deadline 60 s.",
     example: r#"stack("prod").logs("backend", #{ tail: 50 })"#,
 };
 
@@ -86,8 +88,8 @@ const IMAGE: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.image(reference: string) -> map",
-    doc: "An image on the stack's host: `id`, `tags`, `revision`, `created`, `size_bytes`; `()` when it is not there. \
-          Fails as `stack.docker`.",
+    doc: "An image on the stack's host. A map: `id`, `tags`, `revision`, `created`, `size_bytes`; `()` when it is not \
+          there. Fails as `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").image("postgres:16-alpine")"#,
 };
 
@@ -96,8 +98,8 @@ const KEPT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.kept_image(service: string, commit: string) -> map",
-    doc: "The newest image on the host that opsh built for this service from this commit (40 hex), as `stack.image`; \
-          `()` when there is none. Fails as `stack.docker`.",
+    doc: "The newest image that opsh built of a commit. For this service, from `commit` (40 hex), on the stack's \
+          host, as `stack.image`; `()` when there is none. Fails as `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").kept_image("backend", "0123456789012345678901234567890123456789")"#,
 };
 
@@ -106,8 +108,9 @@ const MISSING: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.missing_files(image_id: string, paths: array) -> array",
-    doc: "Those of `paths` (absolute) that are not executable files in an image. Nothing is run: a container is made \
-          from the image, never started, and removed. Fails with `not_found` when there is no such image.",
+    doc: "Which of these are no programs in an image. Those of `paths` (absolute) that are not executable files in \
+          it. Nothing is run: a container is made from the image, never started, and removed. Fails with `not_found` \
+          when there is no such image. Deadline 60 s.",
     example: r#"stack("prod").missing_files("sha256:0000", ["/app/server"])"#,
 };
 
@@ -116,8 +119,8 @@ const TAG: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.tag_image(image_id: string, reference: string) -> receipt",
-    doc: "Makes `reference` (`repository:tag`) name an image, so that the next recreate uses it. `before` and `after` \
-          are image ids. Fails with `not_found` when the image is not there.",
+    doc: "Makes a reference name an image. `reference` is `repository:tag`; the next recreate uses the image. \
+          `before` and `after` are image ids. Fails with `not_found` when the image is not there. Deadline 60 s.",
     example: r#"stack("prod").tag_image("sha256:0000", "vrcshift_backend:latest")"#,
 };
 
@@ -126,10 +129,10 @@ const RESTART: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.restart(service: string, grace_s: int) -> receipt",
-    doc: "Stops a service's container, waiting up to `grace_s` seconds (0 to 600) before killing it, then starts it \
-          again: the same image and the same environment, so a changed env file is not applied (`stack.recreate` \
-          does). For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout` after \
-          grace_s + 60 s.",
+    doc: "Stops a service's container and starts it again. It has `grace_s` seconds (0 to 600) to stop before it is \
+          killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does). \
+          For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout`. Deadline \
+          `grace_s` + 60 s.",
     example: r#"stack("prod").restart("backend", 10)"#,
 };
 

@@ -20,9 +20,9 @@ const HEAD: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.head() -> map",
-    doc: "The commit that is checked out (`commit`, 40 hex), its `tags`, its subject, and the `branch`, which is `()` \
-          when the head is detached, as a deployed tag leaves it. Fails with `not_found` when the folder is no \
-          repository.",
+    doc: "The commit that is checked out. `commit` (40 hex), its `tags`, its `subject`, and the `branch`, which is \
+          `()` when the head is detached, as a deployed tag leaves it. Fails with `not_found` when the folder is no \
+          repository. Deadline 60 s.",
     example: r#"stack("prod").repo.head().commit"#,
 };
 
@@ -31,8 +31,9 @@ const TAGS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.tags(count: int) -> array",
-    doc: "The newest `count` tags (1 to 1000) by version: `tag`, `commit`, `date` and `kind` (annotated or \
-          lightweight). Names that cannot be deployed are listed with `deployable` false. Fails as `repo.status`.",
+    doc: "The newest tags by version. `count` of them (1 to 1000): `tag`, `commit`, `date` and `kind` (annotated or \
+          lightweight). Names that cannot be deployed are listed with `deployable` false. Fails as `repo.status`. \
+          Deadline 60 s.",
     example: r#"stack("prod").repo.tags(10)"#,
 };
 
@@ -41,9 +42,10 @@ const RESOLVE: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.resolve(tag: string) -> map",
-    doc: "The 40-hex `commit` that a tag names here, and `remote`: the commit it names on origin, `()` when origin \
-          does not have it or cannot be asked (`remote_error` says why). `moved` is true when the two differ. Fails \
-          with `usage` for a name that is no plain tag name, `not_found` when there is no such tag, naming the nearest.",
+    doc: "The commit that a tag names, here and on origin. `commit` (40 hex) is the one here, `remote`: the commit it \
+          names on origin, `()` when origin does not have it or cannot be asked (`remote_error` says why). `moved` is \
+          true when the two differ. Fails with `usage` for a name that is no plain tag name, `not_found` when there \
+          is no such tag, naming the nearest. Deadline 60 s.",
     example: r#"stack("prod").repo.resolve("v1.8.0").commit"#,
 };
 
@@ -52,9 +54,9 @@ const STATUS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.status() -> map",
-    doc: "Whether the work tree is `clean`; `changed` and `untracked` paths (100 each at most); the `operation` in \
-          progress (merge, rebase, …) or `()`; `only_here`: commits that no remote branch and no tag holds. Fails with \
-          `failed` when the directory is no checkout.",
+    doc: "Whether the work tree is clean. `clean` says so; `changed` and `untracked` paths (100 each at most); the \
+          `operation` in progress (merge, rebase, …) or `()`; `only_here`: commits that no remote branch and no tag \
+          holds. Fails with `failed` when the directory is no checkout. Deadline 60 s.",
     example: r#"stack("prod").repo.status().clean"#,
 };
 
@@ -63,8 +65,8 @@ const FILES: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.files(commit: string, dir: string) -> array",
-    doc: "Names of the files directly in `dir` at a commit (40 hex); an empty array when there is no such folder. \
-          Fails with `failed` when the commit is not there.",
+    doc: "Names of the files in a folder at a commit. Those directly in `dir` at `commit` (40 hex); an empty array \
+          when there is no such folder. Fails with `failed` when the commit is not there. Deadline 60 s.",
     example: r#"stack("prod").repo.files("0123456789012345678901234567890123456789", "backend/migrations")"#,
 };
 
@@ -73,7 +75,8 @@ const HAS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.has_file(commit: string, path: string) -> bool",
-    doc: "Whether a file is there at a commit (40 hex). Fails with `failed` when the commit is not there.",
+    doc: "Whether a file is there at a commit (40 hex). Fails with `failed` when the commit is not there. Deadline 60 \
+          s.",
     example: r#"stack("prod").repo.has_file("0123456789012345678901234567890123456789", "docker-compose.yml")"#,
 };
 
@@ -82,8 +85,8 @@ const CHECKOUT: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "repo.checkout(commit: string) -> receipt",
-    doc: "Checks a commit (40 hex) out, detached, and looks that it is there. Files that are not in git stay; a work \
-          tree with changes is refused with `unmet` before anything happens. Deadline 120 s.",
+    doc: "Checks a commit out, and looks that it is there. `commit` is 40 hex; the head is detached. Files that are \
+          not in git stay; a work tree with changes is refused with `unmet` before anything happens. Deadline 120 s.",
     example: r#"stack("prod").repo.checkout("0123456789012345678901234567890123456789")"#,
 };
 

@@ -21,10 +21,10 @@ const GET: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "http::get(url: string, options?: map) -> map",
-    doc: "GETs a URL from this machine: `status`, `body` (64 KiB at most), and milliseconds per phase: `dns_ms`, \
-          `connect_ms`, `tls_ms`, `first_byte_ms`, `total_ms`. Option: `timeout_ms` (100 to 60000, default 10000). \
-          Redirects are not followed. Fails with `unreachable` naming the phase, or `timeout`; a status such as 500 \
-          is a result, not a failure.",
+    doc: "GETs a URL from this machine. Returns `status`, `body` (64 KiB at most), and milliseconds per phase: \
+          `dns_ms`, `connect_ms`, `tls_ms`, `first_byte_ms`, `total_ms`. Option: `timeout_ms` (100 to 60000, default \
+          10000). Redirects are not followed. Fails with `unreachable` naming the phase, or `timeout`; a status such \
+          as 500 is a result, not a failure. Deadline 15 s, or `timeout_ms` + 5 s.",
     example: r#"http::get("http://127.0.0.1:1/", #{ timeout_ms: 500 }).status"#,
 };
 
@@ -33,7 +33,8 @@ const HOST_GET: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "host.http(url: string, options?: map) -> map",
-    doc: "As `http::get`, asked on the host with its curl, so that it reaches what listens only there.",
+    doc: "GETs a URL on the host, with its curl. So it reaches what listens only there. Options, result and failures \
+          as `http::get`; `not_found` when the host has no curl. Deadline 15 s, or `timeout_ms` + 5 s.",
     example: r#"host("prod-1").http("http://127.0.0.1:8080/api/v1/shifts").status"#,
 };
 
@@ -42,9 +43,9 @@ const PROBE: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.probe() -> array",
-    doc: "Asks every probe of the stack once: `url`, `status` (0 when there was no answer), `expect`, `ok`, `ms`, and \
-          `said`, the beginning of the body or the error. Fails with `usage` when the stack has no probes; no answer, \
-          or a wrong one, is a row.",
+    doc: "Asks every probe of the stack once. Each may take 5 s, and its row is `url`, `status` (0 when there was no \
+          answer), `expect`, `ok`, `ms`, and `said`, the beginning of the body or the error. Fails with `usage` when \
+          the stack has no probes; no answer, or a wrong one, is a row. Deadline 60 s.",
     example: r#"stack("prod").probe()"#,
 };
 
@@ -53,9 +54,9 @@ const WAIT: Verb = Verb {
     class: Class::Read,
     waits: true,
     sig: "stack.wait_healthy(options?: map) -> array",
-    doc: "Asks every probe of the stack until all answer as expected `times` times in a row (1 to 100, default 3), \
-          half a second apart, within `within_s` (1 to 3600, default 60). Returns the last answers as `stack.probe`. \
-          Fails with `unmet` and the last answers.",
+    doc: "Asks the stack's probes until all are well. Every one must answer as expected `times` times in a row (1 to \
+          100, default 3), half a second apart, within `within_s` (1 to 3600, default 60). Returns the last answers \
+          as `stack.probe`. Fails with `unmet` and the last answers. Deadline 90 s, or `within_s` + 30 s.",
     example: r#"stack("prod").wait_healthy(#{ within_s: 30 })"#,
 };
 

@@ -27,8 +27,8 @@ const LEDGER: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.ledger() -> array",
-    doc: "The versions that the database says are applied, ascending, read by SQL; an empty array when there is no \
-          ledger table. Nothing is created. Fails as `db.query`.",
+    doc: "The versions that the database says are applied. Ascending, read by SQL; an empty array when there is no \
+          ledger table. Nothing is created. Fails as `db.query`. Deadline 60 s.",
     example: r#"stack("prod").ledger()"#,
 };
 
@@ -37,11 +37,12 @@ const STATUS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.migrations() -> array",
-    doc: "Each migration with its `version`, `name` and `state`: APPLIED, PENDING, UNKNOWN HERE (applied, and the \
-          running image does not know it), NO DOWN (applied, and its down file is missing or empty). `additive` says \
-          whether code of before can go on using the schema; `does` is what the up file does. Files are read from the \
-          image that runs, for what it does not know from the repository's history, applied versions from the database. Fails with `not_found` when the service has no \
-          container or its image no such files, `failed` when two files share a version.",
+    doc: "Each migration with its state. A map: `version`, `name`, and `state`: APPLIED, PENDING, UNKNOWN HERE \
+          (applied, and the running image does not know it), NO DOWN (applied, and its down file is missing or \
+          empty). `additive` says whether code of before can go on using the schema; `does` is what the up file does. \
+          Files are read from the image that runs, for what it does not know from the repository's history, applied \
+          versions from the database. Fails with `not_found` when the service has no container or its image no such \
+          files, `failed` when two files share a version. Deadline 60 s.",
     example: r#"stack("prod").migrations()"#,
 };
 
@@ -50,9 +51,9 @@ const RUNNING: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.migrating() -> array",
-    doc: "Names of the containers in which opsh takes migrations of the stack back right now, whether or not an opsh \
-          still waits for them. The tool has no lock: a second one would take back what the first is at. \
-          Fails as `stack.docker`.",
+    doc: "Containers that take migrations back right now. Names of those in which opsh does so for the stack, whether \
+          or not an opsh still waits for them. The tool has no lock: a second one would take back what the first is \
+          at. Fails as `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").migrating()"#,
 };
 
@@ -61,9 +62,9 @@ const LOSSES: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.down_losses(versions: array) -> array",
-    doc: "What the down files of these versions would delete, counted in the database now: `version`, `what` (`column \
-          shifts.note`), `rows` (rows of a table, or rows in which a column has a value; `()` when it cannot be told). \
-          Empty when nothing is lost. Fails as `stack.migrations`.",
+    doc: "What taking migrations back would delete. The down files of `versions`, counted in the database now: \
+          `version`, `what` (`column shifts.note`), `rows` (rows of a table, or rows in which a column has a value; \
+          `()` when it cannot be told). Empty when nothing is lost. Fails as `stack.migrations`. Deadline 60 s.",
     example: r#"stack("prod").down_losses([47])"#,
 };
 
@@ -72,13 +73,13 @@ const DOWN: Verb = Verb {
     class: Class::Destroy,
     waits: false,
     sig: "stack.migrate_down(plan: map) -> receipt",
-    doc: "Takes migrations back with the image that runs now, the one that knows them, as a container of its own on \
-          the service's network, so that it goes on when the link is lost. `plan` is a map: `versions` to take back, \
-          newest first; `ledger`, the versions that were applied when the plan was made; `image_id`; `loses`, what \
-          `stack.down_losses` counted then. Refused with \
-          `unmet` before anything happens when migrations are being taken back already, when the ledger is another one \
-          now, when the versions are not the newest applied ones, when the image does not know one of them, or when a down file is missing or empty. Success is \
-          what the ledger says afterwards. Deadline 600 s.",
+    doc: "Takes migrations back, and looks at the ledger. It is done with the image that runs now, the one that knows \
+          them, as a container of its own on the service's network, so that it goes on when the link is lost. `plan` \
+          is a map: `versions` to take back, newest first; `ledger`, the versions that were applied when the plan was \
+          made; `image_id`; `loses`, what `stack.down_losses` counted then. Refused with `unmet` before anything \
+          happens when migrations are being taken back already, when the ledger is another one now, when the versions \
+          are not the newest applied ones, when the image does not know one of them, or when a down file is missing \
+          or empty. Success is what the ledger says afterwards. Deadline 600 s.",
     example: r#"stack("prod").migrate_down(#{ versions: [47], ledger: [45, 46, 47], image_id: "sha256:0000" })"#,
 };
 

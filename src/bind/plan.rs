@@ -16,7 +16,7 @@ const AUTHORIZE: Verb = Verb {
     doc: "Decides a whole plan before its first change. Each effect is a map: `verb`, `stack` or `host`, `says` (what \
           a person reads), and for what loses data or service `loses` (what is lost, typed by the person who agrees). \
           Refused effects fail with `refused` before anything changed, naming the flags they lack; the rest is asked \
-          for in one question. Consent covers this run.",
+          for in one question. Consent covers this run. No deadline: a person is waited for.",
     example: r#"authorize([#{ verb: "compose.recreate", stack: "prod", says: "backend" }])"#,
 };
 
@@ -25,7 +25,8 @@ const EXPECT: Verb = Verb {
     class: Class::Read,
     waits: true,
     sig: "expect(fact: bool, what: string, why: string) -> ()",
-    doc: "Stops the script with `unmet` when `fact` is false: `what` was expected, `why` is the fact that denies it.",
+    doc: "Stops the script when a fact is not so. Fails with `unmet` when `fact` is false: `what` was expected, `why` \
+          is the fact that denies it. Deadline 60 s.",
     example: r#"expect(1 + 1 == 2, "arithmetic holds", "it gave something else")"#,
 };
 
