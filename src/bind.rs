@@ -8,6 +8,7 @@ pub mod clock;
 pub mod compose;
 pub mod db;
 pub mod docker;
+pub mod function;
 pub mod git;
 pub mod host;
 pub mod http;

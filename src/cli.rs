@@ -8,7 +8,7 @@ use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::policy::Mode;
 use crate::screen::{Options as ScreenOptions, Screen};
-use crate::session::{Options, Replay, Session, help};
+use crate::session::{Options, Replay, Session, doc, help};
 use crate::shell;
 use crate::sources::Sources;
 use clap::{Parser, Subcommand};
@@ -21,7 +21,8 @@ use std::rc::Rc;
 #[command(override_usage = "opsh [OPTIONS]                    the shell
        opsh [OPTIONS] SCRIPT [ARGS…]     run a script (opsh SCRIPT --help shows its header)
        opsh [OPTIONS] -e CODE            evaluate one line
-       opsh help [VERB]                  every verb, or one of them")]
+       opsh help [VERB]                  every verb, or one of them
+       opsh doc [VERB]                   the same as Markdown")]
 struct Cli {
     /// Evaluate CODE and print its value
     #[arg(short, value_name = "CODE")]
@@ -58,6 +59,11 @@ struct Cli {
 enum Command {
     /// Every verb, or what one of them does
     Help {
+        /// `docker.restart`, or a system such as `docker`
+        name: Option<String>,
+    },
+    /// The reference as Markdown: everything, a system, or one verb or function
+    Doc {
         /// `docker.restart`, or a system such as `docker`
         name: Option<String>,
     },
@@ -112,6 +118,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     };
     match cli.command {
         Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
+        Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
         Some(Command::Journal(command)) => return journal::run(&command, &state_dir, screen),
         _ => {}
     }
@@ -143,7 +150,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "journal", "host"];
+        let commands = ["help", "doc", "journal", "host"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

@@ -3,12 +3,58 @@
 pub mod errors;
 pub mod modules;
 
+use crate::bind::function::{self, Function};
 use crate::bind::{self, World, values};
 use crate::error::{Error, Kind};
 use crate::interrupt;
 use modules::Modules;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Module, NativeCallContext, OptimizationLevel};
 use std::rc::Rc;
+
+/// Functions for text, help and a script's own arguments; `help` is registered by the session, which has the texts.
+const FUNCTIONS: &[Function] = &[
+    Function::new(
+        "print(value: any) -> ()",
+        "Shows a value as the screen does. A list of maps is a table, a map is lines; with `--json` it goes to \
+         standard error.",
+        r#"print([#{ tag: "v1", state: "here" }])"#,
+    ),
+    Function::new(
+        "table(value: any) -> string",
+        "What `print` would show, as text.",
+        r#"table([#{ tag: "v1", state: "here" }])"#,
+    ),
+    Function::new(
+        "help(name?: string) -> ()",
+        "Explains verbs and functions at the screen. Without `name` it lists them all; `name` is a system (`docker`), \
+         a receiver (`stack`), a verb (`docker.restart`) or a function. Fails with `usage` for another name, naming \
+         the nearest.",
+        r#"help("docker.restart")"#,
+    ),
+    Function::new("mode() -> string", "How this run treats changes. One of `apply`, `plan`, `observe`.", "mode()"),
+    Function::new(
+        "args::need(at: int, name: string) -> string",
+        "Word `at` of the script's arguments. `at` counts from 0, as far as there are words. Fails with `usage`, \
+         naming `name`, when it is not there.",
+        r#"args::need(0, "TAG")"#,
+    ),
+    Function::new(
+        "args::option(name: string, default: string) -> string",
+        "The value of an option of the script. That is `--name VALUE`; `default` when it was not given.",
+        r#"args::option("stack", "prod")"#,
+    ),
+    Function::new(
+        "args::flag(name: string) -> bool",
+        "Whether a flag of the script was given: `--name`.",
+        r#"args::flag("data-loss-ok")"#,
+    ),
+    Function::new("args::words() -> array", "The script's arguments that are no options.", "args::words()"),
+];
+
+/// Every function that is no verb.
+pub fn functions() -> impl Iterator<Item = &'static Function> {
+    FUNCTIONS.iter().chain(function::all())
+}
 
 /// An engine with every verb registered.
 pub fn build(world: &Rc<World>) -> Engine {

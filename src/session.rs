@@ -1,5 +1,6 @@
 //! The one API of prompt, scripts and tests: [`Session::eval`] a line, [`Session::run_script`] a file.
 
+pub mod doc;
 pub mod header;
 pub mod help;
 
@@ -82,7 +83,8 @@ impl Session {
             ways: Default::default(),
             composes: Default::default(),
         });
-        let engine = engine::build(&world);
+        let mut engine = engine::build(&world);
+        help::register(&mut engine, &world);
         Ok(Session { engine, world, scope: Scope::new(), functions: AST::empty(), lines: 0 })
     }
 

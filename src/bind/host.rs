@@ -2,6 +2,7 @@
 
 mod reads;
 
+use super::function::Function;
 use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::config::{Host, LOCAL};
@@ -23,7 +24,7 @@ const CONNECT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "host.connect() -> map",
-    doc: "Logs in, if that was not done yet: one login per host serves everything else. Returns the host's name. \
+    doc: "Logs in, if that was not done yet. One login per host serves everything else. Returns the host's name. \
           Fails with `unreachable`, or `denied` when the key, the password or the host key is not accepted; a wrong \
           password is tried once. Deadline 60 s.",
     example: r#"host("prod-1").connect()"#,
@@ -34,10 +35,10 @@ const READ: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "host.read(words: array, options?: map) -> map",
-    doc: "Runs a program that only looks, from a fixed list of argument shapes (`df`, `cat`, `git status`, …); others \
-          are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` (default \
-          true: an exit code other than 0 fails with `failed`), `dir`. Returns `code`, `out`, `err`, of which 1 MiB \
-          each is kept.",
+    doc: "Runs a program that only looks. `words` have one of a fixed list of shapes (`df`, `cat`, `git status`, …); \
+          others are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` \
+          (default true: an exit code other than 0 fails with `failed`), `dir`. Returns `code`, `out`, `err`, of \
+          which 1 MiB each is kept. Deadline 60 s, or `within_s`.",
     example: r#"host("prod-1").read(["df", "-P", "/"]).out"#,
 };
 
@@ -46,10 +47,10 @@ const RUN: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "host.run(words: array, options?: map) -> receipt",
-    doc: "Runs a program detached on the host, so that it goes on when the link is lost, and waits for its end. \
-          Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line that takes it back). Returns a \
+    doc: "Runs a program and waits for its end. It runs detached on the host, so that it goes on when the link is \
+          lost. Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line that takes it back). Returns a \
           receipt whose `after` holds `code` and the end of `out` and `err`. Fails with `failed` for an exit code \
-          other than 0, `unknown` when the outcome cannot be learned.",
+          other than 0, `unknown` when the outcome cannot be learned. Deadline 600 s, or `within_s`.",
     example: r#"host("prod-1").run(["systemctl", "reload", "nginx"], #{ within_s: 60 })"#,
 };
 
@@ -58,8 +59,8 @@ const SH: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "host.sh(script: string, words: array, options?: map) -> receipt",
-    doc: "Runs a POSIX sh script; `words` are its `$1`, `$2`, … and are never parsed by the shell. Options, result \
-          and failures as `host.run`.",
+    doc: "Runs a POSIX sh script. `words` are its `$1`, `$2`, … and are never parsed by the shell. Options, result \
+          and failures as `host.run`. Deadline 600 s, or `within_s`.",
     example: r#"host("prod-1").sh("cd \"$1\" && tar xf \"$2\"", ["/srv", "site.tar"])"#,
 };
 
@@ -69,6 +70,22 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&READ, read),
     Binding::Change(&RUN, run),
     Binding::Change(&SH, sh),
+];
+
+/// What else scripts can do with a host.
+pub const FUNCTIONS: &[Function] = &[
+    Function::new(
+        "host(name: string) -> host",
+        "A host of opsh.toml, or this machine. `\"local\"` is this machine. Nothing is reached before it is needed: the \
+         first verb logs in. Fails with `usage` for a name that opsh.toml does not have, naming the nearest.",
+        r#"host("local")"#,
+    ),
+    Function::new("host.name -> string", "The host's name.", r#"host("local").name"#),
+    Function::new(
+        "host.repo(dir: string) -> repo",
+        "A git checkout on a host. `dir` is its absolute path; whether it is there is seen by the first verb.",
+        r#"host("local").repo("/srv/app")"#,
+    ),
 ];
 
 /// `host("prod-1")`.

@@ -1,6 +1,7 @@
 //! Stacks as objects in scripts: `stack("prod")`, `.repo`, `.db`, `.name`, `.host`.
 
 use super::db::DbHandle;
+use super::function::Function;
 use super::git::RepoHandle;
 use super::{Call, World};
 use crate::bind::values::thrown;
@@ -9,6 +10,41 @@ use crate::error::{Error, Kind, Result};
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// Where scripts start with a stack, and what opsh.toml says of it.
+pub const FUNCTIONS: &[Function] = &[
+    Function::new(
+        "stack(name: string) -> stack",
+        "A stack of opsh.toml. Nothing is reached before it is needed. Fails with `usage` for a name that opsh.toml \
+         does not have, naming the nearest.",
+        r#"stack("prod")"#,
+    ),
+    Function::new("stack.name -> string", "The stack's name.", r#"stack("prod").name"#),
+    Function::new(
+        "stack.host -> string",
+        "Name of the host that the stack is on. `host(stack.host)` is the host itself.",
+        r#"host(stack("prod").host)"#,
+    ),
+    Function::new("stack.dir -> string", "Absolute path of the stack's checkout.", r#"stack("prod").dir"#),
+    Function::new("stack.repo -> repo", "The checkout that the stack is deployed from.", r#"stack("prod").repo"#),
+    Function::new("stack.db -> db", "The stack's database.", r#"stack("prod").db"#),
+    Function::new(
+        "stack.migrate -> map",
+        "Where the stack's migrations are. A map: `service`, whose image holds the tool, and `files`, their folder in \
+         the repository; `()` when the stack has none.",
+        r#"stack("prod").migrate"#,
+    ),
+    Function::new(
+        "stack.compose_file -> string",
+        "Name of the stack's first compose file.",
+        r#"stack("prod").compose_file"#,
+    ),
+    Function::new(
+        "stack.expects(service: string) -> array",
+        "Files that an image of a service must have. As opsh.toml lists them; empty when it lists none.",
+        r#"stack("prod").expects("backend")"#,
+    ),
+];
 
 /// `stack("prod")`.
 #[derive(Clone)]

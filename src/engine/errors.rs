@@ -61,14 +61,15 @@ fn cause(root: &EvalAltResult, main: &str) -> Error {
 /// Rhai says `runn (Host, &str)`; a person wants to know which verb was meant.
 fn unknown_function(signature: &str) -> Error {
     let name = signature.split([' ', '(']).next().unwrap_or(signature).trim();
-    let signatures = || bind::all().map(|binding| (binding.verb(), binding.verb().signature()));
-    if let Some((verb, _)) = signatures().find(|(_, known)| known.name == name) {
-        let why = format!("it is called as {}", verb.sig);
-        return Error::new(Kind::Usage, format!("{name} was called wrongly"), why)
-            .next(format!("{}     an example", verb.example));
+    let name = name.rsplit("::").next().unwrap_or(name);
+    let verbs = bind::all().map(bind::Binding::verb).map(|verb| (verb.signature().name, verb.sig, verb.example));
+    let functions = super::functions().map(|one| (one.signature().name, one.sig, one.example));
+    let known: Vec<_> = verbs.chain(functions).collect();
+    if let Some((_, sig, example)) = known.iter().find(|(known, ..)| *known == name) {
+        return Error::new(Kind::Usage, format!("{name} was called wrongly"), format!("it is called as {sig}"))
+            .next(format!("{example}     an example"));
     }
-    let names: Vec<&str> = signatures().map(|(_, known)| known.name).collect();
-    let why = match nearest(name, names.iter().copied()) {
+    let why = match nearest(name, known.iter().map(|(known, ..)| *known)) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("there is none for ({signature})"),
     };

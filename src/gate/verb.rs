@@ -54,6 +54,8 @@ pub struct Signature {
     pub name: &'static str,
     /// Parameters in order; optional ones last.
     pub params: Vec<Param>,
+    /// What it returns: a type, `receipt`, or `()`.
+    pub result: &'static str,
 }
 
 /// One parameter of a signature.
@@ -70,12 +72,19 @@ pub struct Param {
 impl Verb {
     /// The signature taken apart. A signature that cannot be is a mistake in the verb's constant, found by a test.
     pub fn signature(&self) -> Signature {
-        let (head, rest) = self.sig.split_once('(').unwrap_or((self.sig, ""));
-        let params = rest.split(") ->").next().unwrap_or("").trim_end_matches(')');
+        Signature::parse(self.sig)
+    }
+}
+
+impl Signature {
+    /// Takes `receiver.name(param: type) -> result` apart; a property has no parentheses.
+    pub fn parse(sig: &'static str) -> Signature {
+        let (call, result) = sig.rsplit_once(" -> ").unwrap_or((sig, ""));
+        let (head, params) = call.split_once('(').unwrap_or((call, ""));
         let (module, head) = head.split_once("::").map_or((None, head), |(module, name)| (Some(module), name));
         let (receiver, name) = head.split_once('.').map_or((None, head), |(receiver, name)| (Some(receiver), name));
-        let params = params.split(", ").filter(|text| !text.is_empty()).map(param).collect();
-        Signature { receiver, module, name, params }
+        let params = params.trim_end_matches(')').split(", ").filter(|text| !text.is_empty()).map(param).collect();
+        Signature { receiver, module, name, params, result }
     }
 }
 
@@ -102,5 +111,8 @@ mod tests {
         assert_eq!((signature.receiver, signature.name), (Some("stack"), "logs"));
         assert_eq!(signature.params[0], Param { name: "service", kind: "string", optional: false });
         assert!(signature.params[1].optional);
+        assert_eq!(signature.result, "array");
+        let property = Signature::parse("stack.repo -> repo");
+        assert_eq!((property.receiver, property.name, property.result), (Some("stack"), "repo", "repo"));
     }
 }

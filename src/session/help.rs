@@ -1,30 +1,120 @@
-//! Help from the verbs themselves: `opsh help`, and `help` at the prompt.
+//! Help from the verbs and functions themselves: `opsh help`, `help` at the prompt, and `help()` in scripts.
 
-use crate::bind;
-use crate::error::{Error, Kind, Result, suggestion};
-use crate::gate::verb::Verb;
+use crate::bind::function::Function;
+use crate::bind::{self, World, values};
+use crate::engine;
+use crate::error::{Error, Kind, Result, nearest, suggestion};
+use crate::gate::verb::{Signature, Verb};
 use crate::screen::Screen;
+use rhai::{Engine, EvalAltResult, NativeCallContext};
+use std::collections::BTreeSet;
+use std::rc::Rc;
 
-/// Every verb, those of one system, or one of them in full.
+/// One thing that scripts can call, as help and reference show it.
+pub struct Entry {
+    /// `docker.restart`, `stack.repo`, `args::need`, `print`.
+    pub name: String,
+    /// The system of a verb; what a function belongs to: `host`, `stack`, `args` or `script`.
+    pub group: &'static str,
+    /// The verb's class; `script` for a function, which touches nothing else.
+    pub class: &'static str,
+    /// How it is called.
+    pub sig: &'static str,
+    /// All that is said about it.
+    pub doc: &'static str,
+    /// A line that calls it.
+    pub example: &'static str,
+    signature: Signature,
+}
+
+impl Entry {
+    fn of_verb(verb: &'static Verb) -> Entry {
+        let group = verb.name.split('.').next().unwrap_or(verb.name);
+        let (class, signature) = (verb.class.word(), verb.signature());
+        Entry { name: verb.name.into(), group, class, sig: verb.sig, doc: verb.doc, example: verb.example, signature }
+    }
+
+    fn of_function(function: &'static Function) -> Entry {
+        let signature = function.signature();
+        let (name, group) = match (signature.receiver, signature.module) {
+            (Some(receiver), _) => (format!("{receiver}.{}", signature.name), receiver),
+            (_, Some(module)) => (format!("{module}::{}", signature.name), module),
+            // A constructor stands with what it makes.
+            _ if signature.name == signature.result => (signature.name.into(), signature.result),
+            _ => (signature.name.into(), "script"),
+        };
+        let Function { sig, doc, example } = function;
+        Entry { name, group, class: "script", sig, doc, example, signature }
+    }
+
+    /// The first sentence of the doc.
+    pub fn summary(&self) -> &'static str {
+        self.doc.split_once(". ").map_or(self.doc, |(first, _)| first).trim_end_matches('.')
+    }
+
+    fn belongs_to(&self, group: &str) -> bool {
+        self.group == group || self.signature.receiver == Some(group)
+    }
+
+    fn detail(&self) -> String {
+        format!("{}     {}\n\n{}\n\nexample: {}", self.sig, self.class, self.doc, self.example)
+    }
+}
+
+/// Every verb by system, then every function.
+pub fn entries() -> impl Iterator<Item = Entry> {
+    let verbs = bind::all().map(bind::Binding::verb).map(Entry::of_verb);
+    verbs.chain(engine::functions().map(Entry::of_function))
+}
+
+/// What a name means.
+pub enum Found {
+    /// A system, a receiver, a module: all that belongs to it.
+    Group(Vec<Entry>),
+    /// A verb or function; several when receivers share its name.
+    These(Vec<Entry>),
+}
+
+/// What `name` means: a system (`docker`), a receiver (`stack`), a verb (`docker.restart`), a function (`args::need`),
+/// or the last word of one (`restart`). Fails with the nearest name.
+pub fn find(name: &str) -> Result<Found> {
+    let all = |wanted: &dyn Fn(&Entry) -> bool| entries().filter(wanted).collect::<Vec<_>>();
+    let group = all(&|entry| entry.belongs_to(name));
+    if !group.is_empty() {
+        return Ok(Found::Group(group));
+    }
+    let exact = all(&|entry| entry.name == name);
+    let these = if exact.is_empty() { all(&|entry| entry.signature.name == name) } else { exact };
+    if these.is_empty() { Err(unknown(name)) } else { Ok(Found::These(these)) }
+}
+
+fn unknown(name: &str) -> Error {
+    let entries: Vec<Entry> = entries().collect();
+    let names = || entries.iter().map(|entry| entry.name.as_str());
+    let groups: BTreeSet<&str> = entries.iter().map(|entry| entry.group).collect();
+    let words = entries.iter().map(|entry| entry.signature.name);
+    let (what, why) = if name.contains('.') {
+        ("verb", suggestion(name, names()))
+    } else if let (None, Some(near)) = (nearest(name, groups.iter().copied()), nearest(name, names().chain(words))) {
+        ("function", format!("did you mean \"{near}\"?"))
+    } else {
+        ("system", suggestion(name, groups.iter().copied()))
+    };
+    Error::new(Kind::Usage, format!("no {what} \"{name}\""), why).next("opsh help     every verb")
+}
+
+/// Everything in a table, what belongs to `name` in one, or what `name` means in full.
 pub fn show(screen: &Screen, name: Option<&str>) -> Result<()> {
-    let verbs: Vec<_> = bind::all().map(bind::Binding::verb).collect();
-    if let Some(verb) = verbs.iter().find(|verb| Some(verb.name) == name) {
-        screen.print(&format!("{}     {}\n\n{}\n\nexample: {}", verb.sig, verb.class.word(), verb.doc, verb.example));
-        return Ok(());
-    }
-    let of_system = |verb: &&&Verb| name.is_none_or(|name| verb.name.split('.').next() == Some(name));
-    let row = |verb: &&Verb| [verb.name, verb.class.word(), verb.sig].map(String::from).to_vec();
-    let rows: Vec<_> = verbs.iter().filter(of_system).map(row).collect();
-    if let (Some(name), true) = (name, rows.is_empty()) {
-        let systems: std::collections::BTreeSet<&str> =
-            verbs.iter().filter_map(|verb| verb.name.split('.').next()).collect();
-        if !name.contains('.') {
-            let why = suggestion(name, systems.iter().copied());
-            return Err(Error::new(Kind::Usage, format!("no system \"{name}\""), why).next("opsh help     every verb"));
+    let shown = match name.map(find).transpose()? {
+        Some(Found::These(these)) => {
+            screen.print(&these.iter().map(Entry::detail).collect::<Vec<_>>().join("\n\n"));
+            return Ok(());
         }
-        return check_verb(name);
-    }
-    screen.table(&["verb", "class", "call"], rows);
+        Some(Found::Group(entries)) => entries,
+        None => entries().collect(),
+    };
+    let row = |entry: &Entry| [entry.name.as_str(), entry.class, entry.summary()].map(String::from).to_vec();
+    screen.table(&["verb", "class", "what it does"], shown.iter().map(row).collect());
     screen.print("\nopsh help VERB explains one; stack(NAME) and host(NAME) are where scripts start");
     Ok(())
 }
@@ -37,4 +127,22 @@ pub fn check_verb(name: &str) -> Result<()> {
     let names: Vec<&str> = bind::all().map(|binding| binding.verb().name).collect();
     let why = suggestion(name, names.iter().copied());
     Err(Error::new(Kind::Usage, format!("no verb \"{name}\""), why).next("opsh help     every verb"))
+}
+
+/// Registers `help()` and `help(NAME)`.
+pub fn register(engine: &mut Engine, world: &Rc<World>) {
+    let screen = world.gate.screen().clone();
+    let answer = move |context: &NativeCallContext<'_>, name: Option<&str>| {
+        show(&screen, name).map_err(|error| values::thrown(error, context.call_position()))
+    };
+    let all = answer.clone();
+    engine.register_fn("help", move |context: NativeCallContext<'_>| -> std::result::Result<(), Box<EvalAltResult>> {
+        all(&context, None)
+    });
+    engine.register_fn(
+        "help",
+        move |context: NativeCallContext<'_>, name: &str| -> std::result::Result<(), Box<EvalAltResult>> {
+            answer(&context, Some(name))
+        },
+    );
 }

@@ -10,6 +10,7 @@ mod home;
 mod live;
 mod readme;
 mod replay;
+mod reference;
 mod scripts;
 mod skip;
 mod tidy;
