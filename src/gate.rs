@@ -564,4 +564,4 @@ fn fault(effect: &Effect, point: &str) {
 fn fault(_: &Effect, _: &str) {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -77,3 +77,13 @@ fn expect(call: &Call<'_>) -> Result<Dynamic> {
     )?;
     Ok(Dynamic::UNIT)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::bind::{self, Binding};
+
+    #[test]
+    fn every_verb_in_every_combination_has_the_answer_of_the_policy_table() {
+        crate::gate::tests::table::hold(&bind::all().map(Binding::verb).collect::<Vec<_>>());
+    }
+}

@@ -1,4 +1,4 @@
-//! Who may do what: one pure function, no state, every combination tested.
+//! Who may do what: one pure function, no state; every combination is held to `tests/policy.table`.
 
 use super::verb::Class;
 use std::str::FromStr;
@@ -16,6 +16,9 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// All of them.
+    pub const ALL: [Mode; 3] = [Mode::Apply, Mode::Plan, Mode::Observe];
+
     /// The word in prompt, journal and screen.
     pub fn word(self) -> &'static str {
         match self {
@@ -30,7 +33,7 @@ impl FromStr for Mode {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Mode, String> {
-        [Mode::Apply, Mode::Plan, Mode::Observe]
+        Mode::ALL
             .into_iter()
             .find(|mode| mode.word() == text)
             .ok_or_else(|| format!("no mode \"{text}\"; known: apply, plan, observe"))
@@ -110,69 +113,5 @@ fn decide_protected(facts: Facts) -> Decision {
         (_, _) if facts.yes => Decision::Run,
         (_, true) => Decision::AskYes,
         (_, false) => Decision::Refuse(Reason::NeedsYes),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every() -> Vec<Facts> {
-        let mut all = Vec::new();
-        for mode in [Mode::Apply, Mode::Plan, Mode::Observe] {
-            for class in [Class::Read, Class::Change, Class::Destroy] {
-                for bits in 0..32u8 {
-                    let bit = |n: u8| bits & (1 << n) != 0;
-                    let (protected, consented, terminal) = (bit(0), bit(1), bit(2));
-                    all.push(Facts { mode, class, protected, consented, terminal, yes: bit(3), allowed: bit(4) });
-                }
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn reads_always_run() {
-        for facts in every().into_iter().filter(|facts| facts.class == Class::Read) {
-            assert_eq!(decide(facts), Decision::Run, "{facts:?}");
-        }
-    }
-
-    #[test]
-    fn nothing_changes_in_plan_or_observe() {
-        for facts in every().into_iter().filter(|facts| facts.class != Class::Read) {
-            match facts.mode {
-                Mode::Plan => assert_eq!(decide(facts), Decision::Skip, "{facts:?}"),
-                Mode::Observe => assert_eq!(decide(facts), Decision::Refuse(Reason::Observing), "{facts:?}"),
-                Mode::Apply => {}
-            }
-        }
-    }
-
-    #[test]
-    fn a_protected_target_needs_consent_of_the_right_kind() {
-        for facts in every() {
-            if facts.mode != Mode::Apply || facts.class == Class::Read || !facts.protected || facts.consented {
-                continue;
-            }
-            let expected = match (facts.class, facts.terminal, facts.yes, facts.allowed) {
-                (Class::Change, _, true, _) => Decision::Run,
-                (Class::Change, true, false, _) => Decision::AskYes,
-                (Class::Change, false, false, _) => Decision::Refuse(Reason::NeedsYes),
-                (_, _, _, true) => Decision::Run,
-                (_, true, _, false) => Decision::AskLost,
-                (_, false, _, false) => Decision::Refuse(Reason::NeedsAllow),
-            };
-            assert_eq!(decide(facts), expected, "{facts:?}");
-        }
-    }
-
-    #[test]
-    fn a_sandbox_and_a_consented_effect_run() {
-        for facts in every() {
-            if facts.mode == Mode::Apply && (!facts.protected || facts.consented) {
-                assert_eq!(decide(facts), Decision::Run, "{facts:?}");
-            }
-        }
     }
 }

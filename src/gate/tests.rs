@@ -1,5 +1,7 @@
 //! The door's order: decide, ask, record, act, record.
 
+pub(crate) mod table;
+
 use super::*;
 use crate::screen::Options;
 
