@@ -250,22 +250,25 @@ fn fit(text: &str) -> String {
     if !text.chars().any(is_dangerous) {
         return text;
     }
-    text.chars().map(|c| if is_dangerous(c) { visible(c) } else { c.to_string() }).collect()
+    // A carriage return is half of a line end in what programs print.
+    text.chars().filter(|c| *c != '\r').map(|c| if is_dangerous(c) { visible(c) } else { c.to_string() }).collect()
 }
 
 /// As [`fit`], on one line: a line end in an argument must not forge a line of ours.
 fn one_line(text: &str) -> String {
-    fit(text).replace('\n', "␤")
+    let is_shown = |c: char| c == '\n' || is_dangerous(c);
+    redact::clean(text).chars().map(|c| if is_shown(c) { visible(c) } else { c.to_string() }).collect()
 }
 
+/// Controls, and what turns the order of the text around it or ends a line without being a line end.
 fn is_dangerous(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t')
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn visible(c: char) -> String {
     match c {
-        '\r' => String::new(),
+        '\n' => "␤".into(),
         c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('?').to_string(),
         c => format!("<{:04x}>", c as u32),
     }
@@ -415,5 +418,7 @@ mod tests {
         assert_eq!(fit("a\u{202e}b"), "a<202e>b");
         assert_eq!(fit("1\r\n2"), "1\n2");
         assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
+        assert_eq!(one_line("rm a\rls"), "rm a␍ls");
+        assert_eq!(one_line("a\u{61c}b\u{2028}c"), "a<061c>b<2028>c");
     }
 }

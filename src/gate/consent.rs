@@ -95,7 +95,7 @@ impl Gate {
         Some(refused)
     }
 
-    fn decide(&self, one: &Intended) -> Decision {
+    pub(super) fn decide(&self, one: &Intended) -> Decision {
         policy::decide(Facts {
             mode: self.mode,
             class: one.class,
@@ -147,16 +147,16 @@ impl Gate {
         }
         let asked =
             |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
-        let lost: Vec<&str> = plan.iter().filter(asked).map(|one| one.lost.as_deref().unwrap_or("it")).collect();
+        let lost: Vec<&str> = plan.iter().filter(asked).map(Intended::named_loss).collect();
         let all = lost.join("; ");
         let typed = if lost.is_empty() { "y" } else { all.as_str() };
-        let question = match typed {
-            "y" => "Do this? y, or Enter to stop:".to_string(),
-            typed => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
+        let question = match lost.is_empty() {
+            true => "Do this? y, or Enter to stop:".to_string(),
+            false => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
         };
         let answer = self.screen.ask(&question);
         let agreed = match answer.as_deref().map(str::trim) {
-            Some("yes") => typed == "y",
+            Some("yes") if lost.is_empty() => true,
             answer => answer == Some(typed),
         };
         if agreed {
@@ -233,6 +233,11 @@ impl Effect {
 }
 
 impl Intended {
+    /// What a person types who agrees to lose it: never nothing, which is what Enter answers.
+    fn named_loss(&self) -> &str {
+        self.lost.as_deref().map(str::trim).filter(|lost| !lost.is_empty()).unwrap_or("it")
+    }
+
     fn key(&self) -> (String, String, Option<String>) {
         let lost = self.lost.clone().filter(|_| self.class == Class::Destroy);
         (self.verb.name.to_string(), self.target.name.clone(), lost)

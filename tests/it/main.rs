@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests set the stage that verbs act on, and look at it from outside")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod asks;
 mod bans;
 mod cases;
 mod cli;
@@ -9,8 +10,8 @@ mod closures;
 mod home;
 mod live;
 mod readme;
-mod replay;
 mod reference;
+mod replay;
 mod scripts;
 mod skip;
 mod tidy;

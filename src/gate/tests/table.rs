@@ -1,6 +1,7 @@
 //! The policy against `tests/policy.table`, which a person reviews: every combination, every verb, through the door. The
 //! gate does not know the verbs: `bind/plan.rs` hands them in.
 
+use super::super::policy::{Decision, Reason};
 use super::super::*;
 use crate::screen::Options;
 use std::path::PathBuf;
@@ -207,12 +208,12 @@ fn seen(case: &Case, gate: &mut Gate, verb: &'static Verb) -> String {
     case.set(gate, verb);
     let intended = case.intended(verb);
     let effect = Effect { class: case.class, target: intended.target, lost: intended.lost, ..super::effect(verb) };
-    let mut began = false;
+    let began = Cell::new(false);
     let done = gate.perform(&effect, |_| {
-        began = true;
+        began.set(true);
         super::ok()
     });
-    assert_eq!(began, matches!(done, Ok(Done::Did(..))), "the work begins only where it is performed");
+    assert_eq!(began.get(), matches!(done, Ok(Done::Did(..))), "the work begins only where it is performed");
     match done {
         Ok(Done::Did(..)) => "run".into(),
         Ok(Done::Skipped) => "print it".into(),
