@@ -26,6 +26,8 @@ mod test_durable;
 #[cfg(test)]
 mod test_login;
 #[cfg(test)]
+mod test_quoting;
+#[cfg(test)]
 mod test_run;
 #[cfg(test)]
 pub(super) mod tests;

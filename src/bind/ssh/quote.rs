@@ -63,32 +63,9 @@ pub fn refuse_variable(name: &str, value: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_quoting::Dice;
     use super::*;
     use std::process::Command;
-
-    /// Numbers that look random and are the same in every run (xorshift).
-    struct Dice(u64);
-
-    impl Dice {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % n
-        }
-
-        fn word(&mut self) -> String {
-            let special =
-                ['\'', '"', '\\', '!', '$', '`', '\n', '\r', '\t', '*', '%', '{', ' ', '-', '\u{a0}', 'é', '🦀'];
-            (0..self.below(24))
-                .map(|_| match self.below(3) {
-                    0 => special[self.below(special.len() as u64) as usize],
-                    1 => char::from(1 + self.below(127) as u8),
-                    _ => char::from_u32(0x80 + self.below(0x2000) as u32).unwrap_or('x'),
-                })
-                .collect()
-        }
-    }
 
     fn printed_by(shell: &[&str], line: &str) -> Vec<u8> {
         let mut command = Command::new(shell[0]);
@@ -97,7 +74,7 @@ mod tests {
 
     #[test]
     fn two_hundred_random_words_survive_every_shell() {
-        let mut dice = Dice(0x5eed);
+        let mut dice = Dice::new(0x5eed);
         let words: Vec<String> = (0..200).map(|_| dice.word()).collect();
         let expected: Vec<u8> = words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect();
         let script = format!("exec printf '%s\\0' {}", quote_all(&words));

@@ -10,9 +10,14 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Accounts that the tests make, with their login shells.
-const ACCOUNTS: [(&str, &str); 3] =
-    [("opsh-alice", "/bin/bash"), ("opsh-fish", "/usr/bin/fish"), ("opsh-tcsh", "/usr/bin/tcsh")];
+/// Accounts that the tests make, with their login shells. That of busybox is what its name says: a link makes it one.
+const ACCOUNTS: [(&str, &str); 5] = [
+    ("opsh-alice", "/bin/bash"),
+    ("opsh-dash", "/bin/dash"),
+    ("opsh-ash", "/home/opsh-ash/ash"),
+    ("opsh-fish", "/usr/bin/fish"),
+    ("opsh-tcsh", "/usr/bin/tcsh"),
+];
 pub const PASSWORD: &str = "right horse 'battery";
 
 /// An sshd on 127.0.0.1 with its own keys, configuration and log. Ends when dropped.
@@ -127,7 +132,11 @@ fn possible() -> Result<(), String> {
             return Err("no sshd".into());
         }
         let _ = std::fs::create_dir_all("/run/sshd");
-        ACCOUNTS.iter().try_for_each(|(name, shell)| account(name, shell))
+        ACCOUNTS.iter().try_for_each(|(name, shell)| account(name, shell))?;
+        let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
+        // The link may be there from an earlier run.
+        let _ = busybox.map(|program| std::os::unix::fs::symlink(program, "/home/opsh-ash/ash"));
+        Ok(())
     };
     POSSIBLE.get_or_init(prepare).clone()
 }
