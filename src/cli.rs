@@ -42,6 +42,9 @@ struct Cli {
     /// Let an exported run answer in place of the world; nothing is reached or changed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
     replay: Option<PathBuf>,
+    /// Agree beforehand to record into a spill file when the journal cannot be written
+    #[arg(long)]
+    spill: bool,
     /// Values as JSON lines on standard output, errors as one JSON object on standard error
     #[arg(long)]
     json: bool,
@@ -67,7 +70,7 @@ enum Command {
         /// `docker.restart`, or a system such as `docker`
         name: Option<String>,
     },
-    /// What was done: list, show RUN, settle RUN SAW, verify, export RUN
+    /// What was done: list, show RUN, settle RUN SAW, verify, export RUN, prune
     #[command(subcommand)]
     Journal(journal::Command),
     /// Host keys: adopt NAME
@@ -119,7 +122,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     match cli.command {
         Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
         Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
-        Some(Command::Journal(command)) => return journal::run(&command, &state_dir, screen),
+        Some(Command::Journal(command)) => return journal::run(command, &state_dir, screen),
         _ => {}
     }
     for name in &cli.allow {
@@ -134,7 +137,8 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     let grants = Grants { yes: cli.yes, allow: cli.allow };
     let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
     let replays = replay.is_some();
-    let mut session = Session::new(Options { mode, grants, config, state_dir, replay }, Rc::clone(screen))?;
+    let options = Options { mode, grants, config, state_dir, spill: cli.spill, replay };
+    let mut session = Session::new(options, Rc::clone(screen))?;
     *sources = session.sources().clone();
     if !replays {
         unsettled(&session, screen);

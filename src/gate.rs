@@ -8,6 +8,7 @@ mod consent;
 #[cfg(debug_assertions)]
 mod fault;
 pub mod journal;
+mod ledger;
 mod outcome;
 mod pass;
 pub mod policy;
@@ -21,6 +22,7 @@ use crate::screen::{Mark, Screen};
 use consent::Admitted;
 pub use consent::{Grants, Intended};
 use journal::Journal;
+pub use ledger::Ledger;
 pub use outcome::human;
 use outcome::{advise, outcome, settle};
 pub use pass::Pass;
@@ -29,7 +31,7 @@ use policy::Mode;
 use replay::Recording;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
@@ -134,13 +136,12 @@ impl Target {
 pub struct Gate {
     mode: Mode,
     grants: Grants,
-    journal: Result<Journal>,
+    ledger: Ledger,
     /// Answers in place of the world.
     recording: Option<Recording>,
     screen: Rc<Screen>,
     io: Io,
     run: RefCell<Run>,
-    warned: Cell<bool>,
 }
 
 /// The run that goes on.
@@ -158,20 +159,18 @@ struct Run {
 }
 
 impl Gate {
-    /// A door in this mode. A journal that could not be opened makes reads go unrecorded and refuses every change.
-    pub fn new(mode: Mode, grants: Grants, journal: Result<Journal>, screen: Rc<Screen>) -> Result<Gate> {
+    /// A door in this mode, whose records go to `ledger`.
+    pub fn new(mode: Mode, grants: Grants, ledger: Ledger, screen: Rc<Screen>) -> Result<Gate> {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
-        let (run, warned) = (RefCell::default(), Cell::new(false));
-        Ok(Gate { mode, grants, journal, recording: None, screen, io, run, warned })
+        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run: RefCell::default() })
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
-    /// replayed did not happen: it goes into `journal` only when there is one, which is never the operator's own.
-    pub fn replay(recording: Recording, journal: Option<Journal>, screen: Rc<Screen>) -> Result<Gate> {
-        let unrecorded = || Error::new(Kind::Journal, "a replay is not recorded", "it did not happen");
+    /// replayed did not happen: `ledger` is nowhere, or at a place of its own, never the operator's.
+    pub fn replay(recording: Recording, ledger: Ledger, screen: Rc<Screen>) -> Result<Gate> {
         let (mode, grants) = (recording.mode, recording.grants.clone());
-        let gate = Gate::new(mode, grants, journal.ok_or_else(unrecorded), screen)?;
+        let gate = Gate::new(mode, grants, ledger, screen)?;
         Ok(Gate { recording: Some(recording), ..gate })
     }
 
@@ -182,7 +181,7 @@ impl Gate {
 
     /// The journal, or why there is none.
     pub fn journal(&self) -> Result<&Journal> {
-        self.journal.as_ref().map_err(Error::clone)
+        self.ledger.journal()
     }
 
     /// The screen.
@@ -205,7 +204,7 @@ impl Gate {
     pub fn begin_run(&self, what: &str, facts: Value) -> Result<()> {
         crate::interrupt::clear();
         let id = self.recording.as_ref().map_or_else(clock::run_id, |recording| recording.run.clone());
-        if let (Some(_), Ok(journal)) = (&self.recording, &self.journal)
+        if let (Some(_), Ok(journal)) = (&self.recording, self.ledger.journal())
             && journal.run(&id).is_ok()
         {
             let why = format!("{} has run {id} already", journal.path().display());

@@ -118,6 +118,11 @@ impl Screen {
         self.to_stderr(&self.paint(Tone::Yellow, &fit(text)));
     }
 
+    /// A line that must be seen now: something is not recorded, or not where it should be.
+    pub fn alarm(&self, text: &str) {
+        self.to_stderr(&self.paint(Tone::Red, &fit(text)));
+    }
+
     /// What is happening to a target: `→ compose.recreate  prod  backend`.
     pub fn effect(&self, mark: Mark, verb: &str, target: &str, says: &str) {
         let (sign, tone) = match mark {

@@ -9,10 +9,9 @@ use crate::bind::world::{Args, World};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
-use crate::gate::journal::Journal;
 use crate::gate::policy::Mode;
 use crate::gate::replay::Recording;
-use crate::gate::{Gate, Grants};
+use crate::gate::{Gate, Grants, Ledger};
 use crate::screen::Screen;
 use crate::sources::Sources;
 use header::Header;
@@ -32,6 +31,8 @@ pub struct Options {
     pub config: Config,
     /// Folder of the journal and known hosts.
     pub state_dir: PathBuf,
+    /// `--spill`: a run is recorded into a spill file when the journal cannot be written.
+    pub spill: bool,
     /// An exported run that answers in place of the world.
     pub replay: Option<Replay>,
 }
@@ -67,11 +68,16 @@ impl Session {
     /// A session that writes to `screen`.
     pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
         let gate = match &options.replay {
-            None => Gate::new(options.mode, options.grants, Journal::open(&options.state_dir), screen)?,
+            None => {
+                let ledger = Ledger::open(&options.state_dir, options.spill, &screen);
+                Gate::new(options.mode, options.grants, ledger, screen)?
+            }
             Some(replay) => {
-                let recording = recording(&replay.file)?;
-                let journal = replay.record.then(|| Journal::open(&options.state_dir)).transpose()?;
-                Gate::replay(recording, journal, screen)?
+                let ledger = match replay.record {
+                    true => Ledger::open(&options.state_dir, false, &screen),
+                    false => Ledger::nowhere(&screen),
+                };
+                Gate::replay(recording(&replay.file)?, ledger, screen)?
             }
         };
         let world = Rc::new(World {

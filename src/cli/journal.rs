@@ -1,12 +1,12 @@
-//! `opsh journal`: list, show, verify, export.
+//! `opsh journal`: list, show, settle, verify, export, prune.
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::clock;
-use crate::gate::journal::{Entry, Journal, RunLine};
+use crate::gate::journal::{Entry, Journal, Prunable, RunLine};
 use crate::screen::Screen;
 use clap::Subcommand;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 #[derive(Subcommand, Debug)]
 pub enum Command {
@@ -38,15 +38,27 @@ pub enum Command {
         /// Run id, the beginning or end of one, or `last`
         run: String,
     },
+    /// Remove old records, after exporting them to a file
+    Prune {
+        /// A time such as 2026-10-01T06:00:00Z, a date such as 2026-10-01, or an age such as 90d
+        #[arg(long, value_name = "DATE|AGE")]
+        before: String,
+        /// The file to export to, instead of pruned-FROM-TO.jsonl beside the journal
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+        /// Agree beforehand
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
-pub fn run(command: &Command, state_dir: &Path, screen: &Screen) -> Result<()> {
-    let journal = Journal::open(state_dir)?;
+pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
+    let journal = open(state_dir, screen)?;
     match command {
-        Command::List { limit } => list(&journal.runs(*limit)?, screen),
-        Command::Show { run, all } => show(&journal.run(run)?, *all, screen),
+        Command::List { limit } => list(&journal.runs(limit)?, screen),
+        Command::Show { run, all } => show(&journal.run(&run)?, all, screen),
         Command::Settle { run, saw } => {
-            if journal.settle(run, saw)? == 0 {
+            if journal.settle(&run, &saw)? == 0 {
                 let what = format!("nothing to settle in run {run}");
                 return Err(Error::new(Kind::NotFound, what, "every change in it has an outcome")
                     .next("opsh journal list     runs with changes that may have happened"));
@@ -55,12 +67,76 @@ pub fn run(command: &Command, state_dir: &Path, screen: &Screen) -> Result<()> {
         }
         Command::Verify => verify(&journal, screen)?,
         Command::Export { run } => {
-            for entry in journal.run(run)? {
+            for entry in journal.run(&run)? {
                 screen.raw(&entry.to_json().to_string());
             }
         }
+        Command::Prune { before, to, yes } => prune(&journal, state_dir, &before, to, yes, screen)?,
     }
     Ok(())
+}
+
+/// The journal; one that cannot be written is looked at all the same, and that is said. What is damaged stays where it
+/// is: it is the evidence that these commands are asked for.
+fn open(state_dir: &Path, screen: &Screen) -> Result<Journal> {
+    let error = match Journal::open(state_dir) {
+        Ok(journal) => {
+            journal.news().iter().for_each(|line| screen.alarm(line));
+            return Ok(journal);
+        }
+        Err(error) => error,
+    };
+    let journal = Journal::look(state_dir).map_err(|_| error.clone())?;
+    screen.alarm(&format!("{error}. This is what can be read of it."));
+    Ok(journal)
+}
+
+fn prune(
+    journal: &Journal,
+    state_dir: &Path,
+    before: &str,
+    to: Option<PathBuf>,
+    yes: bool,
+    screen: &Screen,
+) -> Result<()> {
+    let before_us = clock::parse_before(before).ok_or_else(|| {
+        Error::new(Kind::Usage, format!("--before {before} is no time"), "neither a date nor an age in days or hours")
+            .next("opsh journal prune --before 90d     what is older than 90 days")
+    })?;
+    let found = journal.prunable(before_us)?;
+    if let Some(run) = &found.held_by {
+        screen.say(&format!("run {run} keeps the rest: it goes on, may have happened, or reaches further"));
+    }
+    let Prunable { from, to: last, records, runs, .. } = &found;
+    if *records == 0 {
+        screen.print("nothing that old may go");
+        return Ok(());
+    }
+    let to = to.unwrap_or_else(|| state_dir.join(format!("pruned-{from}-{last}.jsonl")));
+    let before = clock::local(before_us);
+    screen.say(&format!(
+        "{records} records of {runs} runs before {before}, {from} to {last}; exported to {}",
+        to.display()
+    ));
+    if !yes {
+        agree(screen)?;
+    }
+    journal.prune(before_us, &found, &to)?;
+    screen.print(&format!("pruned {records} records of {runs} runs; they are in {}", to.display()));
+    Ok(())
+}
+
+fn agree(screen: &Screen) -> Result<()> {
+    let why = if screen.options().terminal {
+        match screen.ask("Remove them from the journal? y, or Enter to stop:").as_deref().map(str::trim) {
+            Some("y" | "yes") => return Ok(()),
+            _ => "the answer was no",
+        }
+    } else {
+        "there is no terminal to ask at, and --yes was not given"
+    };
+    Err(Error::new(Kind::Refused, "nothing was pruned", why)
+        .next("opsh journal prune --before … --yes     agree to it beforehand"))
 }
 
 fn list(runs: &[RunLine], screen: &Screen) {
@@ -107,7 +183,7 @@ fn show(entries: &[Entry], all: bool, screen: &Screen) {
 /// One record as lines for a person.
 fn lines(entry: &Entry) -> Vec<String> {
     let text = |key: &str| entry.body.get(key).and_then(Value::as_str).unwrap_or("").to_string();
-    let at = clock::local(entry.at_us);
+    let at = clock::local(entry.happened_us());
     let target = entry.target.as_deref().unwrap_or("");
     let took = entry.body.get("took_ms").and_then(Value::as_u64).map_or(String::new(), |ms| format!("  {ms} ms"));
     match entry.kind.as_str() {
@@ -166,6 +242,7 @@ fn short(value: &Value) -> String {
 fn verify(journal: &Journal, screen: &Screen) -> Result<()> {
     let found = journal.verify()?;
     let open = if found.open > 0 { format!(", {} of them going on", found.open) } else { String::new() };
-    screen.print(&format!("{} records, {} changes{open}: the chain is whole", found.records, found.effects));
+    let pruned = if found.pruned > 0 { format!(", after {} that were pruned", found.pruned) } else { String::new() };
+    screen.print(&format!("{} records, {} changes{open}{pruned}: the chain is whole", found.records, found.effects));
     Ok(())
 }

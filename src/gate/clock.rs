@@ -7,7 +7,37 @@ use std::sync::LazyLock;
 /// Wall clock, microseconds since 1970.
 #[expect(clippy::disallowed_methods, reason = "the home of the clock")]
 pub fn wall_us() -> i64 {
-    Timestamp::now().as_microsecond()
+    Timestamp::now().as_microsecond() - set_back_us()
+}
+
+#[cfg(debug_assertions)]
+fn set_back_us() -> i64 {
+    super::fault::clock_back_us()
+}
+
+#[cfg(not(debug_assertions))]
+fn set_back_us() -> i64 {
+    0
+}
+
+/// The present for the name of a file: `20261124-061743`.
+pub fn stamp() -> String {
+    let now = Timestamp::from_microsecond(wall_us()).unwrap_or_default();
+    now.strftime("%Y%m%d-%H%M%S").to_string()
+}
+
+/// A time that a person names, in microseconds since 1970: an RFC 3339 time, `2026-10-01` (its midnight in this
+/// machine's zone), or an age such as `90d` or `12h`.
+pub fn parse_before(text: &str) -> Option<i64> {
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Some(at.as_microsecond());
+    }
+    if let Ok(date) = text.parse::<jiff::civil::Date>() {
+        return Some(date.to_zoned(TimeZone::system()).ok()?.timestamp().as_microsecond());
+    }
+    let (unit, hours) = [("d", 24), ("h", 1)].into_iter().find(|(unit, _)| text.ends_with(unit))?;
+    let count: i64 = text.strip_suffix(unit)?.parse::<u32>().ok()?.into();
+    Some(wall_us() - count * hours * 3_600_000_000)
 }
 
 /// Clock that never goes back, microseconds since boot, counting sleep.
@@ -95,6 +125,17 @@ mod tests {
         let this = Process::this();
         assert!(this.start > 0 && this.is_alive());
         assert!(!Process { start: this.start - 1, ..this }.is_alive());
+    }
+
+    #[test]
+    fn a_person_names_a_time_or_an_age() {
+        assert_eq!(parse_before("2026-11-24T06:00:00Z"), Some(1_795_500_000_000_000));
+        assert!(parse_before("2026-10-01").is_some_and(|at| rfc3339(at).starts_with("2026-")));
+        let ago = wall_us() - parse_before("90d").expect("an age");
+        assert!((90 * 86_400_000_000 - 5_000_000..=90 * 86_400_000_000).contains(&ago), "{ago}");
+        for wrong in ["", "d", "-3d", "90", "90m", "yesterday", "2026-13-01"] {
+            assert_eq!(parse_before(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

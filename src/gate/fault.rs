@@ -1,9 +1,11 @@
-//! Death at a chosen moment, for the tests of the journal's promise. Not compiled into a release.
+//! Death at a chosen moment, and a clock that was set back, for the tests of the journal's promise. Not compiled into a release.
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
 //! before it is performed; `performed:3` after it was performed and before its `effect.end`. In a replay
 //! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has, and 0 puts the fault before the first.
+//! `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 #[expect(clippy::disallowed_methods, reason = "a test decides when this process dies")]
@@ -20,4 +22,14 @@ pub fn strike(point: &str) {
 #[expect(clippy::disallowed_methods, reason = "a test decides which effect fails")]
 pub fn planted() -> Option<u32> {
     std::env::var("OPSH_TEST_FAIL").ok()?.parse().ok()
+}
+
+/// Microseconds by which the wall clock is set back.
+#[expect(clippy::disallowed_methods, reason = "a test decides what the clock says")]
+pub fn clock_back_us() -> i64 {
+    static BACK: LazyLock<i64> = LazyLock::new(|| {
+        let set = std::env::var("OPSH_TEST_CLOCK_BACK");
+        set.ok().and_then(|seconds| seconds.parse::<i64>().ok()).unwrap_or(0) * 1_000_000
+    });
+    *BACK
 }

@@ -10,32 +10,20 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 impl Gate {
-    /// Writes a record that is not an effect. Without a journal it is lost, which [`Gate::perform`] makes plain.
+    /// Writes a record that is not an effect.
     pub fn note(&self, kind: &'static str, body: Value) {
         self.note_about(kind, None, body);
     }
 
     pub(super) fn note_about(&self, kind: &'static str, target: Option<&str>, body: Value) {
-        let run = self.run_id();
-        if self.is_unrecorded_replay() {
-            return;
-        }
-        if let Ok(journal) = &self.journal
-            && let Err(error) = journal.append(&Record { kind, run: &run, effect: None, target, class: None, body })
-        {
-            self.warn_unrecorded(&error);
+        if !self.is_unrecorded_replay() {
+            self.ledger.note(&Record { kind, run: &self.run_id(), effect: None, target, class: None, body });
         }
     }
 
     /// What is replayed did not happen: without a journal of its own it leaves no record.
     fn is_unrecorded_replay(&self) -> bool {
-        self.recording.is_some() && self.journal.is_err()
-    }
-
-    fn warn_unrecorded(&self, error: &Error) {
-        if !self.warned.replace(true) {
-            self.screen.warn(&format!("NOT RECORDED: {error}. Reads go on, changes are refused."));
-        }
+        self.recording.is_some() && self.ledger.journal().is_err()
     }
 
     /// Writes what is about to be done; without that record no change is done.
@@ -60,7 +48,7 @@ impl Gate {
             body,
         };
         if !self.is_unrecorded_replay() {
-            self.journal()?.append(&record).map_err(|error| Error {
+            self.ledger.begin(&record).map_err(|error| Error {
                 what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
                 ..error
             })?;
@@ -126,13 +114,12 @@ impl Gate {
         if self.is_unrecorded_replay() {
             return Ok(());
         }
-        let written = self.journal().and_then(|journal| journal.append(&record));
-        match written {
-            Ok(_) => Ok(()),
-            Err(error) if effect.class == Class::Read => {
-                self.warn_unrecorded(&error);
-                Ok(())
-            }
+        if effect.class == Class::Read {
+            self.ledger.read(&record);
+            return Ok(());
+        }
+        match self.ledger.end(&record) {
+            Ok(()) => Ok(()),
             Err(error) => {
                 let what =
                     format!("{} on {} ended {outcome}, and that is not recorded", effect.verb.name, effect.target.name);

@@ -51,7 +51,8 @@ fn session() -> (tempfile::TempDir, Session) {
     let state = tempfile::tempdir().unwrap();
     let screen = Rc::new(Screen::new(ScreenOptions { json: false, color: false, terminal: false, width: 100 }));
     let (grants, config) = (Grants::default(), opsh::config::Config::default());
-    let options = Options { mode: Mode::Apply, grants, config, state_dir: state.path().to_path_buf(), replay: None };
+    let state_dir = state.path().to_path_buf();
+    let options = Options { mode: Mode::Apply, grants, config, state_dir, replay: None, spill: false };
     let session = Session::new(options, screen).unwrap();
     (state, session)
 }

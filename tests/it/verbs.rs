@@ -36,6 +36,7 @@ fn engine() -> (tempfile::TempDir, Engine) {
         config: opsh::config::Config::default(),
         state_dir: state.path().to_path_buf(),
         replay: None,
+        spill: false,
     };
     let quiet = screen::Options { json: false, color: false, terminal: false, width: 100 };
     let session = session::Session::new(options, Rc::new(screen::Screen::new(quiet))).unwrap();

@@ -4,6 +4,7 @@
 use super::super::policy::{Decision, Reason};
 use super::super::*;
 use crate::screen::Options;
+use std::cell::Cell;
 use std::path::PathBuf;
 
 const CLASSES: [Class; 3] = [Class::Read, Class::Change, Class::Destroy];
@@ -74,8 +75,8 @@ impl Case {
 /// A door without a journal: nothing is performed.
 fn closed() -> Gate {
     let screen = Options { json: false, color: false, terminal: false, width: 80 };
-    let journal = Err(Error::new(Kind::Journal, "no journal", "none is needed"));
-    Gate::new(Mode::Apply, Grants::default(), journal, Rc::new(Screen::new(screen))).expect("a gate")
+    let screen = Rc::new(Screen::new(screen));
+    Gate::new(Mode::Apply, Grants::default(), Ledger::nowhere(&screen), screen).expect("a gate")
 }
 
 fn words(decision: Decision) -> &'static str {
