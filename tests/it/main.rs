@@ -8,6 +8,7 @@ mod cases;
 mod cli;
 mod closures;
 mod home;
+mod journal;
 mod live;
 mod readme;
 mod reference;
