@@ -350,7 +350,7 @@ impl Gate {
     {
         flight.began = Instant::now();
         flight.marks = Arc::default();
-        let pass = Pass::new(&flight.id, Arc::clone(&flight.marks), wires.wire(index));
+        let pass = Pass::new(&flight.id, flight.effect, Arc::clone(&flight.marks), wires.wire(index));
         let limit = Limit {
             deadline: flight.effect.deadline,
             turns: Arc::clone(&wires.turns),

@@ -240,7 +240,7 @@ fn unwritable(path: &Path, why: String) -> Error {
 
 /// The person, as the environment names them.
 #[expect(clippy::disallowed_methods, reason = "who acts is part of every record")]
-fn actor() -> String {
+pub fn actor() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .into_iter()
         .find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))

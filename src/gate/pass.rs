@@ -1,9 +1,8 @@
 //! The token that work cannot be done without, and what the work tells the door while it goes on.
 
-#[cfg(test)]
-use super::clock;
-use crate::redact::Secret;
-use serde_json::Value;
+use super::{Effect, clock, journal};
+use crate::redact::{self, Secret};
+use serde_json::{Value, json};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 /// clock takes one by reference. Only the gate makes it.
 pub struct Pass {
     effect: String,
+    /// What a colleague on the host should know of it, as JSON without secrets.
+    about: String,
     marks: Arc<Marks>,
     wire: Option<Wire>,
 }
@@ -53,18 +54,28 @@ pub(super) struct Wire {
 pub(super) const ROOM: usize = 16;
 
 impl Pass {
-    pub(super) fn new(effect: &str, marks: Arc<Marks>, wire: Wire) -> Pass {
-        Pass { effect: effect.into(), marks, wire: Some(wire) }
+    pub(super) fn new(id: &str, effect: &Effect, marks: Arc<Marks>, wire: Wire) -> Pass {
+        let about = json!({
+            "effect": id, "verb": effect.verb.name, "target": effect.target.name, "says": effect.says,
+            "by": journal::actor(), "at": clock::rfc3339(clock::wall_us()),
+        });
+        Pass { effect: id.into(), about: redact::clean_json(about).to_string(), marks, wire: Some(wire) }
     }
 
     /// A token for a connection that is opened within the effect and outlives it.
     pub fn for_connection(&self) -> Pass {
-        Pass { effect: self.effect.clone(), marks: Arc::default(), wire: None }
+        Pass { effect: self.effect.clone(), about: self.about.clone(), marks: Arc::default(), wire: None }
     }
 
     /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
     pub fn effect(&self) -> &str {
         &self.effect
+    }
+
+    /// Who does what, for whoever finds what is left on a host: a JSON object with `effect`, `verb`, `target`, `says`,
+    /// `by` and `at`, without secrets.
+    pub fn about(&self) -> &str {
+        &self.about
     }
 
     /// Says that the change is about to be sent: a link that is lost from here on means that it may have happened.
@@ -116,7 +127,9 @@ impl Pass {
     /// A token for tests of what lies behind the door.
     #[cfg(test)]
     pub fn for_tests() -> Pass {
-        Pass { effect: format!("test-{}.1", clock::run_id()), marks: Arc::default(), wire: None }
+        let effect = format!("test-{}.1", clock::run_id());
+        let about = json!({ "effect": effect, "by": "a test" }).to_string();
+        Pass { effect, about, marks: Arc::default(), wire: None }
     }
 }
 
