@@ -1,8 +1,10 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
 use crate::error::{Error, Kind, Result, suggestion};
+use crate::redact;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +18,16 @@ pub struct Config {
     pub path: Option<PathBuf>,
     hosts: BTreeMap<String, Arc<Host>>,
     stacks: BTreeMap<String, Arc<Stack>>,
+    redact: Redact,
+}
+
+/// `[redact]`: what is secret besides what opsh knows.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redact {
+    /// Names whose values are hidden, whole and in any case, `*` for anything: `*_CREDENTIAL`, `acme_key`.
+    #[serde(default)]
+    pub names: Vec<String>,
 }
 
 /// One `[host.NAME]`.
@@ -163,6 +175,18 @@ pub enum From {
     Here,
 }
 
+impl fmt::Display for SecretRef {
+    /// `env:NAME`, `file:PATH`, `cmd:PROGRAM` without its words, `prompt:`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SecretRef::Env(name) => write!(f, "env:{name}"),
+            SecretRef::File(path) => write!(f, "file:{}", path.display()),
+            SecretRef::Cmd(words) => write!(f, "cmd:{}", words.first().map_or("", String::as_str)),
+            SecretRef::Prompt => f.write_str("prompt:"),
+        }
+    }
+}
+
 /// Where a secret comes from; the value itself never stands in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -203,6 +227,8 @@ struct File {
     host: BTreeMap<String, Host>,
     #[serde(default)]
     stack: BTreeMap<String, Stack>,
+    #[serde(default)]
+    redact: Redact,
 }
 
 impl Config {
@@ -236,10 +262,13 @@ impl Config {
         if file.host.contains_key(LOCAL) {
             return Err(bad(format!("host.{LOCAL}: that is this machine in every script; give the host another name")));
         }
+        for name in &file.redact.names {
+            redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
+        }
         let base = path.parent().unwrap_or(Path::new("."));
         let hosts =
             file.host.into_iter().map(|(name, host)| (name.clone(), Arc::new(host.named(name, base)))).collect();
-        let mut config = Config { path: Some(path.to_path_buf()), hosts, stacks: BTreeMap::new() };
+        let mut config = Config { path: Some(path.to_path_buf()), hosts, stacks: BTreeMap::new(), redact: file.redact };
         for (name, stack) in file.stack {
             config.check_stack(&name, &stack).map_err(bad)?;
             config.stacks.insert(name.clone(), Arc::new(Stack { name, ..stack }));
@@ -279,6 +308,16 @@ impl Config {
         self.stacks.get(name).cloned().ok_or_else(|| self.no_such("stack", name, self.stack_names()))
     }
 
+    /// `[redact]`.
+    pub fn redact(&self) -> &Redact {
+        &self.redact
+    }
+
+    /// Every secret that the file names, with its place: `host.prod-1.password`.
+    pub fn secrets(&self) -> Vec<(String, &SecretRef)> {
+        self.hosts.values().flat_map(|host| host.secrets()).collect()
+    }
+
     /// Host names in order.
     pub fn host_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.hosts.keys().map(String::as_str)
@@ -304,6 +343,12 @@ impl Config {
 }
 
 impl Host {
+    fn secrets(&self) -> impl Iterator<Item = (String, &SecretRef)> {
+        let named =
+            [("password", &self.password), ("jump_password", &self.jump_password), ("passphrase", &self.passphrase)];
+        named.into_iter().filter_map(|(key, from)| Some((format!("host.{}.{key}", self.name), from.as_ref()?)))
+    }
+
     fn named(mut self, name: String, base: &Path) -> Host {
         self.name = name;
         self.identity = self.identity.map(|path| base.join(path));
@@ -382,6 +427,23 @@ mod tests {
             let error = parse(&GOOD.replace(from, to)).expect_err(word);
             assert!(error.why.contains(word), "{}", error.why);
         }
+    }
+
+    #[test]
+    fn a_pattern_of_names_that_cannot_be_meant_is_refused_with_the_pattern() {
+        let with = |names: &str| parse(&format!("[redact]\nnames = [{names}]\n{GOOD}"));
+        assert_eq!(with("\"*_CREDENTIAL\", \"acme_key\"").expect("valid").redact().names.len(), 2);
+        for (names, word) in [("\"*\"", "would take every name"), ("\"acme[0]\"", "redact.names: \"acme[0]\" has '['")]
+        {
+            assert!(with(names).expect_err(word).why.contains(word));
+        }
+    }
+
+    #[test]
+    fn every_named_secret_is_listed_with_its_place() {
+        let config = parse(GOOD).expect("valid");
+        let listed: Vec<_> = config.secrets().iter().map(|(place, from)| format!("{place} {from}")).collect();
+        assert_eq!(listed, ["host.prod-1.password file:/etc/ops/pw"]);
     }
 
     #[test]

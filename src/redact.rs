@@ -1,14 +1,22 @@
 //! What is secret, and the one sink that screen, journal, errors and panics pass through.
 
-use aho_corasick::{AhoCorasick, MatchKind};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use regex::Regex;
+mod forms;
+mod known;
+mod names;
+mod needles;
+#[cfg(test)]
+mod props;
+mod shapes;
+
+pub use names::{add as add_names, check as check_name, is_secret_name};
+
+use known::known;
+use needles::{Matcher, Needles};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
+use shapes::Shapes;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Values shorter than this many bytes are not looked for: they would turn ordinary text into dots.
 pub const SHORTEST: usize = 5;
@@ -36,6 +44,23 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// True when the value is too short to be hidden: fewer than [`SHORTEST`] bytes without the space around it.
+    pub fn is_too_short(&self) -> bool {
+        is_too_short(&self.0)
+    }
+
+    /// Says where the value came from. When it is too short to be hidden the operator is told so, once a source; see
+    /// [`unhidable`].
+    pub fn from_source(self, source: &str) -> Secret {
+        if self.is_too_short() {
+            let mut short = SHORT.lock().unwrap_or_else(PoisonError::into_inner);
+            if short.seen.insert(source.to_string()) {
+                short.untold.push(source.to_string());
+            }
+        }
+        self
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -44,14 +69,22 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// True when a key of this name holds a secret: `POSTGRES_PASSWORD`, `JWT_SECRET`, `apiKey`.
-pub fn is_secret_name(name: &str) -> bool {
-    static NAMES: LazyLock<Regex> = LazyLock::new(|| {
-        pattern(
-            r"(?i)(passw(or)?d|passphrase|secret|token|api_?key|private_?key|access_?key|credential|jwt|webhook|salt|dsn|(^|_)(pass|key)($|_)|[a-z0-9]_pwd$)",
-        )
-    });
-    NAMES.is_match(name)
+#[derive(Default)]
+struct Short {
+    seen: BTreeSet<String>,
+    untold: Vec<String>,
+}
+
+static SHORT: Mutex<Short> = Mutex::new(Short { seen: BTreeSet::new(), untold: Vec::new() });
+
+/// Names of sources whose values are too short to be hidden, each told once: whoever asks must show them.
+pub fn unhidable() -> Vec<String> {
+    std::mem::take(&mut SHORT.lock().unwrap_or_else(PoisonError::into_inner).untold)
+}
+
+/// True for a value that is not looked for because it has fewer than [`SHORTEST`] bytes.
+pub fn is_too_short(value: &str) -> bool {
+    value.trim().len() < SHORTEST
 }
 
 /// Hides a value and its encodings everywhere from now on, because it stands under a secret's name. Unlike a [`Secret`],
@@ -63,7 +96,7 @@ pub fn learn(value: &str) {
 }
 
 fn remember(value: &str) {
-    if value.trim().len() >= SHORTEST
+    if !is_too_short(value)
         && let Some(mut known) = known()
     {
         known.learn(value);
@@ -71,47 +104,84 @@ fn remember(value: &str) {
 }
 
 /// A number, or a word that settings are made of: hiding each of them would hide half of every text.
-fn is_ordinary(value: &str) -> bool {
+pub fn is_ordinary(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let number = value.len() < 9 && value.bytes().all(|byte| byte.is_ascii_digit());
     number || ["false", "disabled", "enabled", "default", "production", "development", "postgres"].contains(&&*lower)
 }
 
+/// Makes the tags of this process depend on `seed` alone, so that a replay shows the tags that were recorded. Those
+/// given out before are forgotten. Who knows the seed can test guesses against a tag: it belongs where the record is.
+pub fn salt_with(seed: &[u8]) {
+    if let Some(mut known) = known() {
+        known.salt_with(seed);
+    }
+}
+
+/// The value behind a tag that was shown in this process, `3f9a` of `•••#3f9a`.
+pub fn behind(tag: &str) -> Option<Secret> {
+    known()?.behind(tag).map(Secret)
+}
+
+/// The tags that were shown in this process, in order.
+pub fn tags() -> Vec<String> {
+    known().map(|known| known.tags()).unwrap_or_default()
+}
+
 /// Text as it may be shown or stored: known secrets, their encodings and secret shapes become `•••#3f9a`, where the
 /// tag is the same for equal values within this process.
 pub fn clean(text: &str) -> String {
-    let mut out = match known() {
-        Some(known) => known.clean(text),
-        None => return WITHHELD.into(),
-    };
-    for shape in SHAPES.iter() {
-        if shape.is_match(&out) {
-            out = clean_shape(shape, &out);
-        }
-    }
-    out
+    let mut stream = Stream::new();
+    let mut out = stream.feed(text.as_bytes());
+    out.extend(stream.end());
+    String::from_utf8(out).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// Text that comes in pieces, as [`clean`] would show the whole: however it is cut, the result is the same.
+///
+/// An ordinary text passes at once, its unfinished last line too. Held back is only what may be the beginning of a
+/// known value or stands where a secret stands (see `shapes.rs`), never more than the longest known form and 16 KiB.
+#[derive(Default)]
+pub struct Stream {
+    needles: Needles,
+    shapes: Shapes,
 }
 
 /// Shown instead of a text that cannot be checked.
-const WITHHELD: &str = "(withheld: opsh cannot tell whether it holds a secret)";
+const WITHHELD: &[u8] = b"(withheld: opsh cannot tell whether it holds a secret)";
 
-fn mark(value: &str) -> String {
-    known().map_or_else(|| "•••".into(), |known| known.mark(value))
+impl Stream {
+    /// A stream at its beginning.
+    pub fn new() -> Stream {
+        Stream::default()
+    }
+
+    /// Takes bytes and returns what may be shown by now. The bytes need not be text; what is none passes unchanged.
+    pub fn feed(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let Some(matcher) = known().map(|mut known| known.matcher()) else { return WITHHELD.into() };
+        self.feed_with(matcher, bytes)
+    }
+
+    fn feed_with(&mut self, matcher: Option<Arc<Matcher>>, bytes: &[u8]) -> Vec<u8> {
+        let (mut half, mut out) = (Vec::new(), Vec::new());
+        self.needles.feed(matcher, bytes, &mut half, &mark);
+        self.shapes.feed(&half, &mut out, &mark);
+        out
+    }
+
+    /// Returns what was held back, hidden where it must be. The stream is then at its beginning again.
+    pub fn end(&mut self) -> Vec<u8> {
+        let (mut half, mut out) = (Vec::new(), Vec::new());
+        self.needles.end(&mut half, &mark);
+        self.shapes.feed(&half, &mut out, &mark);
+        self.shapes.end(&mut out, &mark);
+        out
+    }
 }
 
-fn clean_shape(shape: &Regex, text: &str) -> String {
-    let hide = |found: &regex::Captures<'_>| {
-        let whole = &found[0];
-        match found.name("hide") {
-            Some(part) if part.as_str().starts_with("•••") => whole.to_string(),
-            Some(part) => {
-                let at = part.start() - found.get(0).map_or(0, |all| all.start());
-                format!("{}{}{}", &whole[..at], mark(part.as_str()), &whole[at + part.len()..])
-            }
-            None => mark(whole),
-        }
-    };
-    shape.replace_all(text, hide).into_owned()
+/// What stands in place of a value.
+fn mark(value: &str) -> String {
+    known().map_or_else(|| "•••".into(), |mut known| known.mark(value))
 }
 
 /// A value as it may be shown or stored: as [`clean`], and whatever stands under a secret's name is hidden whole.
@@ -126,7 +196,7 @@ pub fn clean_json(value: Value) -> Value {
 
 fn clean_entry((key, value): (String, Value)) -> (String, Value) {
     match value {
-        Value::String(text) if is_secret_name(&key) && !text.is_empty() => (key, Value::String(mark(&text))),
+        Value::String(text) if is_secret_name(&key) && !text.is_empty() => (key, Value::String(marked(text))),
         // The names of keys are not secret; what else stands under such a name is.
         Value::Array(_) | Value::Object(_) | Value::Number(_) if is_secret_name(&key) => {
             let hidden = mark(&value.to_string());
@@ -136,131 +206,21 @@ fn clean_entry((key, value): (String, Value)) -> (String, Value) {
     }
 }
 
-struct Known {
-    salt: [u8; 16],
-    values: BTreeSet<String>,
-    /// Each needle with the value it stands for.
-    needles: Vec<(String, String)>,
-    matcher: Option<AhoCorasick>,
+fn marked(text: String) -> String {
+    if shapes::is_mark(text.as_bytes()) { text } else { mark(&text) }
 }
 
-/// The list; `None` when it stays locked, as it does for a panic that happened inside it.
-fn known() -> Option<MutexGuard<'static, Known>> {
-    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(|| Mutex::new(Known::new()));
-    for _ in 0..10_000 {
-        match KNOWN.try_lock() {
-            Ok(known) => return Some(known),
-            // A panic while the lock was held leaves a usable list: hiding goes on.
-            Err(TryLockError::Poisoned(known)) => return Some(known.into_inner()),
-            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+/// The kinds of forms in which a value comes back, and whether each is hidden as of now: `("base64", true)`.
+pub fn forms(value: &str) -> Vec<(&'static str, bool)> {
+    let mut kinds: Vec<(&'static str, bool)> = Vec::new();
+    for (kind, text) in forms::named(value) {
+        let hidden = !clean(&text).contains(&text);
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, all)) => *all &= hidden,
+            None => kinds.push((kind, hidden)),
         }
     }
-    None
-}
-
-impl Known {
-    fn new() -> Known {
-        let mut salt = [0; 16];
-        // Without randomness the tags are only guessable, the values stay hidden.
-        let _ = getrandom::fill(&mut salt);
-        Known { salt, values: BTreeSet::new(), needles: Vec::new(), matcher: None }
-    }
-
-    fn learn(&mut self, value: &str) {
-        if !self.values.insert(value.to_string()) {
-            return;
-        }
-        for needle in encodings(value) {
-            if needle.len() >= SHORTEST {
-                self.needles.push((needle, value.to_string()));
-            }
-        }
-        let needles: Vec<&str> = self.needles.iter().map(|(needle, _)| needle.as_str()).collect();
-        // Only a list of gigabytes cannot be built; a sink that hides nothing must not go on silently.
-        let built = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(needles);
-        self.matcher = Some(built.expect("a few thousand short needles fit"));
-    }
-
-    fn mark(&self, value: &str) -> String {
-        let digest = Sha256::new().chain_update(self.salt).chain_update(value.as_bytes()).finalize();
-        format!("•••#{:02x}{:02x}", digest[0], digest[1])
-    }
-
-    fn clean(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len());
-        let mut done = 0;
-        if let Some(matcher) = &self.matcher {
-            for found in matcher.find_iter(text) {
-                out.push_str(&text[done..found.start()]);
-                out.push_str(&self.mark(&self.needles[found.pattern().as_usize()].1));
-                done = found.end();
-            }
-        }
-        out.push_str(&text[done..]);
-        out
-    }
-}
-
-/// Shapes of secrets nobody told us about. The group `hide` is what goes; without it the whole match does.
-static SHAPES: LazyLock<Vec<Regex>> = LazyLock::new(|| {
-    [
-        r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s:/@]+:(?P<hide>[^\s@/]+)@",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]|-[^-])*(?:-----END [A-Z ]*PRIVATE KEY-----)?",
-        r"(?i)authorization:\s*(?:(?:bearer|basic|token)\s+)?(?P<hide>[^\s•]+)",
-        r"(?i)\b[A-Z0-9_]*(?:PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY)[A-Z0-9_]*=(?P<hide>[^\s'\x22&;,]+)",
-        r"\bgh[pousr]_[A-Za-z0-9]{20,}",
-        r"\bxox[abpr]-[A-Za-z0-9-]{10,}",
-        r"\bAKIA[0-9A-Z]{16}\b",
-        r"\bsk_(?:live|test)_[A-Za-z0-9]{10,}",
-        r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
-        r"https://hooks\.slack\.com/services/[A-Za-z0-9/]+",
-    ]
-    .iter()
-    .map(|text| pattern(text))
-    .collect()
-});
-
-fn pattern(text: &str) -> Regex {
-    Regex::new(text).expect("the pattern is a constant that a test compiles")
-}
-
-/// The value and every form in which programs print it again.
-fn encodings(value: &str) -> Vec<String> {
-    let bytes = value.as_bytes();
-    let mut forms = vec![value.to_string(), bytes.iter().map(|b| format!("{b:02x}")).collect()];
-    for shift in 0..3 {
-        forms.push(shifted(&STANDARD_NO_PAD, bytes, shift));
-        forms.push(shifted(&URL_SAFE_NO_PAD, bytes, shift));
-    }
-    forms.push(url(bytes));
-    let json = Value::String(value.to_string()).to_string();
-    forms.push(json[1..json.len() - 1].to_string());
-    forms.push(value.replace('\'', r"'\''"));
-    forms.extend(value.lines().map(str::trim).filter(|line| line.len() >= SHORTEST).map(String::from));
-    forms.sort();
-    forms.dedup();
-    forms
-}
-
-/// Base64 of the value when `shift` other bytes stand before it, without the characters that those bytes decide.
-fn shifted(engine: &base64::engine::GeneralPurpose, bytes: &[u8], shift: usize) -> String {
-    let mut padded = vec![0; shift];
-    padded.extend_from_slice(bytes);
-    let text = engine.encode(&padded);
-    let skip = [0, 2, 3][shift];
-    // The last character also holds bits of whatever follows the value, unless it ends on a full group.
-    let keep = (padded.len() * 8) / 6;
-    text.get(skip..keep).unwrap_or_default().to_string()
-}
-
-fn url(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .map(|&b| match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => (b as char).to_string(),
-            b => format!("%{b:02X}"),
-        })
-        .collect()
+    kinds
 }
 
 #[cfg(test)]
@@ -271,20 +231,12 @@ mod tests {
     #[test]
     fn a_known_value_is_hidden_in_every_encoding() {
         let secret = Secret::new("hunter2-pa'ss\"wörd");
-        for form in encodings(secret.expose()) {
+        for (kind, form) in forms::named(secret.expose()) {
             let text = clean(&format!("before {form} after"));
-            assert!(!text.contains(&form), "{form} survived in {text}");
+            assert!(!text.contains(&form), "{kind}: {form} survived in {text}");
             assert!(text.starts_with("before •••#") && text.ends_with(" after"), "{text}");
         }
-    }
-
-    #[test]
-    fn base64_is_found_at_each_of_the_three_offsets() {
-        learn("correct-horse-battery");
-        for before in ["", "a", "ab"] {
-            let text = STANDARD_NO_PAD.encode(format!("{before}correct-horse-battery--"));
-            assert!(clean(&text).contains("•••#"), "offset {}", before.len());
-        }
+        assert!(forms(secret.expose()).iter().all(|(_, hidden)| *hidden));
     }
 
     #[test]
@@ -293,6 +245,8 @@ mod tests {
         let text = clean("same-value-1 same-value-1");
         let (a, b) = text.split_once(' ').expect("two words");
         assert_eq!(a, b);
+        assert_eq!(behind(a.trim_start_matches("•••#")).expect("shown").expose(), "same-value-1");
+        assert!(tags().contains(&a.trim_start_matches("•••#").to_string()));
     }
 
     #[test]
@@ -316,20 +270,11 @@ mod tests {
         let value = clean_json(json!({"env": {"JWT_SECRET": "x", "LOG_LEVEL": "info"}}));
         assert_eq!(value["env"]["LOG_LEVEL"], "info");
         assert!(value["env"]["JWT_SECRET"].as_str().is_some_and(|text| text.starts_with("•••#")));
+        assert_eq!(clean_json(value.clone()), value, "a tag stays the tag that it is");
         let nested =
             clean_json(json!({"token": ["abcdefgh1"], "secret": {"a": "zzzz9"}, "api_key": 123456789, "key": 7}));
         for hidden in ["abcdefgh1", "zzzz9", "123456789"] {
             assert!(!nested.to_string().contains(hidden), "{nested}");
-        }
-    }
-
-    #[test]
-    fn names_that_hold_secrets_are_known_and_the_working_directory_is_none() {
-        for name in ["POSTGRES_PASSWORD", "DB_PASS", "DB_PWD", "API_KEY", "SENTRY_DSN", "apiKey", "JWT_SECRET"] {
-            assert!(is_secret_name(name), "{name}");
-        }
-        for name in ["PWD", "OLDPWD", "LOG_LEVEL", "KEYBOARD", "PASSENGERS"] {
-            assert!(!is_secret_name(name), "{name}");
         }
     }
 
@@ -344,5 +289,26 @@ mod tests {
     #[test]
     fn a_secret_has_no_text_form() {
         assert_eq!(format!("{:?}", Secret::new("not-to-be-seen")), "•••");
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_hidden_is_told_once_by_the_name_of_its_source() {
+        for _ in 0..2 {
+            let pin = Secret::new("1234").from_source("env:TEST_PIN");
+            assert!(pin.is_too_short());
+        }
+        Secret::new("long-enough-value").from_source("env:TEST_LONG");
+        assert_eq!(unhidable(), ["env:TEST_PIN"]);
+        assert!(unhidable().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_text_passes_and_hides_nothing_from_us() {
+        learn("binary-neighbour");
+        let mut stream = Stream::new();
+        let mut out = stream.feed(b"\xff\0\xfebinary-neigh");
+        out.extend(stream.feed(b"bour\0\xc3"));
+        out.extend(stream.end());
+        assert!(out.starts_with(b"\xff\0\xfe\xe2\x80\xa2") && out.ends_with(b"\0\xc3"), "{out:?}");
     }
 }

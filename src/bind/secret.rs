@@ -8,18 +8,13 @@ use std::path::Path;
 
 /// The value that `from` names; `what` says what it is for. Each look is a record with the name only.
 pub async fn resolve(pass: &Pass, from: &SecretRef, what: &str) -> Result<Secret> {
-    let name = match from {
-        SecretRef::Env(name) => format!("env:{name}"),
-        SecretRef::File(path) => format!("file:{}", path.display()),
-        SecretRef::Cmd(words) => format!("cmd:{}", words.first().map_or("", String::as_str)),
-        SecretRef::Prompt => "prompt:".into(),
-    };
+    let name = from.to_string();
     pass.note("secret.read", serde_json::json!({ "what": what, "from": name }));
     let missing = |why: String| {
         let other = "password = \"env:…\", \"file:…\", \"cmd:…\" or \"prompt:\"     another source, in opsh.toml";
         Error::new(Kind::Usage, format!("no {what}"), why).next(other)
     };
-    match from {
+    let found = match from {
         SecretRef::Env(variable) => from_env(variable).map_err(missing),
         SecretRef::File(path) => from_file(path).map_err(missing),
         SecretRef::Cmd(words) => from_command(words).await.map_err(missing),
@@ -27,6 +22,18 @@ pub async fn resolve(pass: &Pass, from: &SecretRef, what: &str) -> Result<Secret
             let typed = pass.ask_secret(&format!("{what}:")).await;
             typed.ok_or_else(|| missing("it is asked for at a terminal: there is none, or nothing was typed".into()))
         }
+    };
+    found.map(|secret| secret.from_source(&name))
+}
+
+/// The value of a source that can be read without a question and without running a program; for the others, and for
+/// one that cannot be read, why not. There is no record: nothing is done with it.
+pub fn look(from: &SecretRef) -> Result<Secret, String> {
+    match from {
+        SecretRef::Env(variable) => from_env(variable),
+        SecretRef::File(path) => from_file(path),
+        SecretRef::Cmd(_) => Err("a program would have to run".into()),
+        SecretRef::Prompt => Err("it is asked for when it is needed".into()),
     }
 }
 
