@@ -1,8 +1,13 @@
 //! The only writer to the terminal: values, tables, progress, questions, errors. Home of `comfy-table`.
 //!
 //! Results go to standard output; everything else (progress, plans, questions, errors) to standard error, so that
-//! `opsh -e CODE | jq` works. Every line passes [`crate::redact`], and control characters of remote output become
-//! visible instead of acting on the terminal.
+//! `opsh -e CODE | jq` works. Every line passes [`crate::redact`], and control characters of remote output are left
+//! out or become visible instead of acting on the terminal.
+
+mod escapes;
+mod stream;
+
+pub use stream::Streamer;
 
 use crate::error::Error;
 use crate::redact;
@@ -54,6 +59,10 @@ fn terminal_width(descriptor: i32) -> Option<u16> {
 pub struct Screen {
     options: Options,
     busy: StdCell<bool>,
+    /// The stream whose unfinished line is the last thing on the screen; 0 for none.
+    open: StdCell<u64>,
+    /// Streams so far.
+    streams: StdCell<u64>,
 }
 
 /// Colours of standard error.
@@ -69,7 +78,7 @@ enum Tone {
 impl Screen {
     /// A screen with these options.
     pub fn new(options: Options) -> Screen {
-        Screen { options, busy: StdCell::new(false) }
+        Screen { options, busy: StdCell::new(false), open: StdCell::new(0), streams: StdCell::new(0) }
     }
 
     /// What kind of screen it is.
@@ -165,7 +174,7 @@ impl Screen {
 
     /// Asks and returns the answer without its line end; `None` at the end of input or on Ctrl-C.
     pub fn ask(&self, question: &str) -> Option<String> {
-        self.idle();
+        self.fresh_line();
         // What was typed before the question is no answer to it.
         // SAFETY: flushing a descriptor's input has no preconditions; a closed one is an error that is of no interest.
         unsafe { libc::tcflush(0, libc::TCIFLUSH) };
@@ -188,9 +197,40 @@ impl Screen {
         answer.map(redact::Secret::new)
     }
 
+    /// A line of standard input, typed unseen and asked for at a terminal. It is not taken for a secret yet: the caller
+    /// does that, or has a reason not to.
+    pub fn ask_unseen(&self, question: &str) -> Option<String> {
+        if !self.options.terminal {
+            return read_line();
+        }
+        let _quiet = NoEcho::new();
+        let answer = self.ask(question);
+        self.to_stderr("");
+        answer
+    }
+
+    /// True when all that is written is seen by the person at the terminal only: no pipe, no file, no `--json`.
+    pub fn is_private(&self) -> bool {
+        self.options.terminal && !self.options.json && std::io::stdout().is_terminal()
+    }
+
+    /// Shows a secret to the person at the terminal. The one way around [`crate::redact`], and nowhere else when the
+    /// screen is not private.
+    pub fn reveal(&self, secret: &redact::Secret) {
+        if self.is_private() {
+            self.to_stderr(&safe(secret.expose()));
+        }
+    }
+
+    /// Remote output as it comes, each line behind `label` and a bar.
+    pub fn stream(&self, label: &str) -> Streamer<'_> {
+        Streamer::new(self, label)
+    }
+
     /// Shows that something takes its time; erased by the next line or by [`Screen::idle`].
     pub fn busy(&self, what: &str, elapsed: Duration) {
-        if !self.options.terminal || self.options.json || elapsed < Duration::from_millis(300) {
+        let unfinished = self.open.get() != 0;
+        if !self.options.terminal || self.options.json || unfinished || elapsed < Duration::from_millis(300) {
             return;
         }
         const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -224,14 +264,28 @@ impl Screen {
         format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    fn to_stdout(&self, text: &str) {
+    /// Makes sure that what is written next begins a line, and says first what must not go unsaid.
+    fn fresh_line(&self) {
         self.idle();
+        if self.open.replace(0) != 0 {
+            let _ = writeln!(std::io::stderr().lock());
+        }
+        for source in redact::unhidable() {
+            let short = format!("shorter than {} bytes: it cannot be hidden", redact::SHORTEST);
+            let line =
+                format!("warning: the secret of {} is {short}, and is seen where it is printed", one_line(&source));
+            let _ = writeln!(std::io::stderr().lock(), "{}", self.paint(Tone::Yellow, &line));
+        }
+    }
+
+    fn to_stdout(&self, text: &str) {
+        self.fresh_line();
         // A closed pipe is the reader's way to say that it has enough.
         let _ = writeln!(std::io::stdout().lock(), "{text}");
     }
 
     fn to_stderr(&self, text: &str) {
-        self.idle();
+        self.fresh_line();
         let _ = writeln!(std::io::stderr().lock(), "{text}");
     }
 }
@@ -249,11 +303,19 @@ pub enum Mark {
     Would,
 }
 
-/// Text that is safe to show: secrets hidden, control and bidirectional characters made visible.
+/// Text that is safe to show: sequences left out, secrets hidden, other control and bidirectional characters visible.
 fn fit(text: &str) -> String {
-    let text = redact::clean(text);
-    if !text.chars().any(is_dangerous) {
-        return text;
+    if !text.contains(is_dangerous) {
+        return redact::clean(text);
+    }
+    // Before secrets are looked for: one with colours in its middle is found all the same.
+    safe(&redact::clean(&escapes::strip(text)))
+}
+
+/// Text that cannot act on the terminal.
+fn safe(text: &str) -> String {
+    if !text.contains(is_dangerous) {
+        return text.into();
     }
     // A carriage return is half of a line end in what programs print.
     text.chars().filter(|c| *c != '\r').map(|c| if is_dangerous(c) { visible(c) } else { c.to_string() }).collect()
@@ -419,7 +481,7 @@ mod tests {
 
     #[test]
     fn remote_text_cannot_act_on_the_terminal() {
-        assert_eq!(fit("a\x1b]52;c;x\x07b"), "a␛]52;c;x␇b");
+        assert_eq!(fit("a\x1b]52;c;x\x07b\x07\x1b[1mc"), "ab␇c");
         assert_eq!(fit("a\u{202e}b"), "a<202e>b");
         assert_eq!(fit("1\r\n2"), "1\n2");
         assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
