@@ -2,6 +2,7 @@
 
 mod hosts;
 mod journal;
+mod secret;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, suggestion};
@@ -76,6 +77,12 @@ enum Command {
     /// Host keys: adopt NAME
     #[command(subcommand)]
     Host(hosts::Command),
+    /// Would this value be hidden? check (the value on standard input, never as an argument)
+    Secret {
+        // Read by secret.rs: clap would repeat an unknown word, and it may be the value.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "check")]
+        words: Vec<String>,
+    },
     /// A script and its arguments
     #[command(external_subcommand)]
     Script(Vec<String>),
@@ -123,6 +130,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
         Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
         Some(Command::Journal(command)) => return journal::run(command, &state_dir, screen),
+        Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
         _ => {}
     }
     for name in &cli.allow {
@@ -133,7 +141,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (_, true) => Mode::Observe,
         _ => Mode::Apply,
     };
-    let config = Config::load(cli.config.as_deref(), &working_dir())?;
+    let config = configuration(cli.config.as_deref())?;
     let grants = Grants { yes: cli.yes, allow: cli.allow };
     let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
     let replays = replay.is_some();
@@ -154,7 +162,7 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "doc", "journal", "host"];
+        let commands = ["help", "doc", "journal", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");
@@ -180,6 +188,10 @@ fn unsettled(session: &Session, screen: &Screen) {
         screen.warn(&format!("may have happened: {} on {target}  {}", text("verb"), text("says")));
         screen.say(&format!("  look, then say it: opsh journal settle {} \"WHAT YOU SAW\"", entry.run));
     }
+}
+
+fn configuration(path: Option<&Path>) -> Result<Config> {
+    Config::load(path, &working_dir())
 }
 
 #[expect(clippy::disallowed_methods, reason = "where the program was started")]

@@ -3,6 +3,7 @@
 pub mod doc;
 pub mod header;
 pub mod help;
+pub mod reveal;
 
 use crate::bind::values;
 use crate::bind::world::{Args, World};
@@ -12,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::gate::replay::Recording;
 use crate::gate::{Gate, Grants, Ledger};
+use crate::redact;
 use crate::screen::Screen;
 use crate::sources::Sources;
 use header::Header;
@@ -67,6 +69,8 @@ pub struct Session {
 impl Session {
     /// A session that writes to `screen`.
     pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
+        let names = &options.config.redact().names;
+        redact::add_names(names).map_err(|why| Error::new(Kind::Usage, "redact.names is not valid", why))?;
         let gate = match &options.replay {
             None => {
                 let ledger = Ledger::open(&options.state_dir, options.spill, &screen);
@@ -77,7 +81,10 @@ impl Session {
                     true => Ledger::open(&options.state_dir, false, &screen),
                     false => Ledger::nowhere(&screen),
                 };
-                Gate::replay(recording(&replay.file)?, ledger, screen)?
+                let recording = recording(&replay.file)?;
+                // Equal values have equal tags each time.
+                redact::salt_with(recording.run.as_bytes());
+                Gate::replay(recording, ledger, screen)?
             }
         };
         let world = Rc::new(World {

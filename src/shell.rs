@@ -19,6 +19,9 @@ pub fn run(session: &mut Session) -> Result<()> {
 fn read_all(session: &mut Session) -> Result<()> {
     let code = std::io::read_to_string(std::io::stdin())
         .map_err(|error| Error::new(Kind::Usage, "standard input cannot be read", error.to_string()))?;
+    if let Some(tag) = session::reveal::tag_of(&code) {
+        return session::reveal::show(session, tag);
+    }
     let value = session.eval_typed(&code)?;
     session.gate().screen().value(&value);
     Ok(())
@@ -37,7 +40,7 @@ fn sit(session: &mut Session) -> Result<()> {
         match editor.readline(&prompt) {
             Ok(line) => {
                 pending.push_str(&line);
-                if session.is_incomplete(&pending) {
+                if session::reveal::tag_of(&pending).is_none() && session.is_incomplete(&pending) {
                     pending.push('\n');
                     continue;
                 }
@@ -50,7 +53,7 @@ fn sit(session: &mut Session) -> Result<()> {
                 }
                 // Before it is evaluated: a line that ends opsh is still there the next time.
                 // A line that begins with a space is not kept, as in other shells; secrets are not kept in any.
-                if !code.starts_with(' ') {
+                if !code.starts_with(' ') && may_be_kept(&code) {
                     let _ = editor.add_history_entry(crate::redact::clean(&code));
                     let _ = editor.append_history(&history);
                 }
@@ -61,6 +64,11 @@ fn sit(session: &mut Session) -> Result<()> {
             Err(error) => return Err(failed(error)),
         }
     }
+}
+
+/// Where a tag belongs somebody may have typed the value.
+fn may_be_kept(code: &str) -> bool {
+    session::reveal::tag_of(code).is_none_or(session::reveal::is_tag)
 }
 
 fn prompt(session: &Session, fresh: bool) -> String {
@@ -91,6 +99,12 @@ fn is_word(session: &Session, line: &str) -> bool {
 
 fn evaluate(session: &mut Session, code: &str) {
     if is_word(session, code) {
+        return;
+    }
+    if let Some(tag) = session::reveal::tag_of(code) {
+        if let Err(error) = session::reveal::show(session, tag) {
+            session.gate().screen().error(&error, session.sources());
+        }
         return;
     }
     let result = session.eval_typed(code);

@@ -566,3 +566,72 @@ fn a_folder_that_is_there_keeps_its_mode() {
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o755);
     assert_eq!(std::fs::metadata(dir.join("journal.db")).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+// ── secrets ──
+
+/// With `input` on standard input, and the password of the configuration in the environment.
+fn with_input(home: &Home, words: &[&str], input: &str) -> Ran {
+    let mut command = home.command(words);
+    let mut child = command.env("PROD_PASSWORD", "hunter2-value").stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    Ran::of(child.wait_with_output().unwrap())
+}
+
+fn with_secrets() -> Home {
+    let home = Home::new();
+    let host = "[host.prod-1]\nssh = \"root@203.0.113.10\"\npassword = \"env:PROD_PASSWORD\"\n";
+    home.put("opsh.toml", &format!("{host}passphrase = \"prompt:\"\n[redact]\nnames = [\"acme_*\"]\n"));
+    home
+}
+
+#[test]
+fn secret_check_tells_by_which_rule_a_value_is_hidden_and_does_not_show_it() {
+    let home = with_secrets();
+    for (value, code, word) in [
+        ("hunter2-value", 0, "host.prod-1.password (env:PROD_PASSWORD)"),
+        ("ghp_abcdefghijklmnopqrstuvwx", 0, "\"shape\":true"),
+        ("acme_code=my-own-thing", 0, "\"shape\":true"),
+        ("some-other-value", 1, "\"declared\":[]"),
+        ("abc", 1, "hidden there only"),
+    ] {
+        let ran = with_input(&home, &["--json", "secret", "check"], &format!("{value}\nsecond line\n")).exits(code);
+        assert!(ran.out.contains(word), "{value}: {}", ran.out);
+        assert!(ran.out.contains("it is asked for when it is needed"), "{}", ran.out);
+        let secret = value.split_once('=').map_or(value, |(_, secret)| secret);
+        assert!(!ran.out.contains(secret) && !ran.err.contains(secret), "{ran:?}");
+    }
+    let forms = with_input(&home, &["secret", "check"], "hunter2-value\n").exits(0).out;
+    for form in ["as it is", "base64", "URL", "JSON", "shell", "hex"] {
+        assert!(forms.contains(form), "{forms}");
+    }
+    with_input(&home, &["secret", "check"], "abc\n").exits(1).says(&["shorter than 5 bytes"]);
+    with_input(&home, &["secret", "check"], "").exits(2).says(&["standard input has no value"]);
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
+    let home = Home::new();
+    for words in [&["secret", "check", "hunter2"][..], &["secret", "hunter2"], &["secret", "check", "--x=hunter2"]] {
+        let ran = home.run(words).exits(2).says(&["history of the shell", "replace it", "opsh secret check < FILE"]);
+        assert!(!ran.err.contains("hunter2") && !ran.out.contains("hunter2"), "{ran:?}");
+    }
+}
+
+#[test]
+fn names_of_the_configuration_are_hidden_on_the_screen_and_in_the_record() {
+    let home = with_secrets();
+    let ran =
+        home.run(&["-e", "print(\"acme_code=\" + \"my-own-\" + \"thing\"); #{ ACME_X: \"val\" + \"ue-x\" }"]).exits(0);
+    assert!(ran.out.contains("acme_code=•••#") && !ran.out.contains("my-own-thing"), "{}", ran.out);
+    let json = home.run(&["--json", "-e", "#{ ACME_X: \"val\" + \"ue-x\" }"]).exits(0).out;
+    assert!(json.contains("•••#") && !json.contains("value-x"), "{json}");
+    home.put("opsh.toml", "[redact]\nnames = [\"*\"]\n");
+    home.run(&["-e", "1"]).exits(2).says(&["redact.names: \"*\" would take every name"]);
+}
+
+#[test]
+fn nothing_is_revealed_without_a_terminal() {
+    let home = Home::new();
+    let ran = with_input(&home, &[], ":reveal 3f9a\n").exits(3);
+    ran.says(&["nothing was revealed", "to a terminal only"]);
+}
