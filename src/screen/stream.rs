@@ -37,7 +37,7 @@ impl<'a> Streamer<'a> {
             self.lines.interrupt();
         }
         // A line that does not fit goes on behind the bar; in a file it need not fit.
-        self.lines.width = self.screen.options.color.then(|| terminal_width(2)).flatten().map(usize::from);
+        self.lines.width = terminal_width(2).map(usize::from);
         let pieces = take(&mut self.lines);
         if pieces.is_empty() {
             return;
