@@ -18,7 +18,7 @@ pub mod verb;
 mod wait;
 
 use crate::error::{Error, Kind, Place, Result};
-use crate::screen::{Mark, Screen};
+use crate::screen::{Mark, Screen, Streamer};
 use consent::Admitted;
 pub use consent::{Grants, Intended};
 use journal::Journal;
@@ -295,9 +295,9 @@ impl Gate {
     }
 
     /// Performs the effects at these places together, and waits for all of them.
-    fn wave<F>(
-        &self,
-        effects: &[Effect],
+    fn wave<'a, F>(
+        &'a self,
+        effects: &'a [Effect],
         wave: &[usize],
         work: &impl Fn(usize, Pass) -> F,
         results: &mut [Option<Result<Done>>],
@@ -310,7 +310,7 @@ impl Gate {
         }
         let (sender, inbox) = mpsc::channel();
         let wires = Wires { sender, turns: Arc::new(Semaphore::new(AT_ONCE)), room: Arc::new(Semaphore::new(ROOM)) };
-        let mut flights: Vec<Flight<'_>> = Vec::new();
+        let mut flights: Vec<Flight<'a>> = Vec::new();
         for &at in wave {
             let effect = &effects[at];
             let id = self.next_id();
@@ -329,7 +329,7 @@ impl Gate {
         while left > 0 {
             match Io::hear(&inbox) {
                 None => self.screen.busy(&label(&flights, total - left), began.elapsed()),
-                Some((index, Heard::Event(event))) => self.on_event(&flights[index], event),
+                Some((index, Heard::Event(event))) => self.on_event(&mut flights[index], total, event),
                 Some((index, Heard::Ended(Ended::Done(Err(_))))) if self.again(&mut flights[index]) => {
                     self.launch(&mut flights[index], index, &wires, work);
                 }
@@ -337,6 +337,8 @@ impl Gate {
                     left -= 1;
                     let flight = &mut flights[index];
                     flight.over = true;
+                    // Its last line ends before the line that says how it ended.
+                    drop(flight.shown.take());
                     results[flight.at] = Some(self.land(flight, ended));
                 }
             }
@@ -402,10 +404,15 @@ impl Gate {
         result.map(|did| Done::Did(did, took))
     }
 
-    fn on_event(&self, flight: &Flight<'_>, event: Event) {
+    fn on_event<'a>(&'a self, flight: &mut Flight<'a>, of: usize, event: Event) {
+        let target = &flight.effect.target.name;
         match event {
-            Event::Output(bytes, _room) => self.screen.say(&String::from_utf8_lossy(&bytes)),
-            Event::Note(kind, body) => self.note_about(kind, Some(&flight.effect.target.name), body),
+            Event::Output(bytes, _room) => {
+                // One alone needs no name before each of its lines.
+                let label = if of > 1 { target.as_str() } else { "" };
+                flight.shown.get_or_insert_with(|| self.screen.stream(label)).feed(&bytes);
+            }
+            Event::Note(kind, body) => self.note_about(kind, Some(target), body),
             Event::Ask(question, reply) => {
                 let terminal = self.screen.options().terminal;
                 // The work may have ended meanwhile: then nobody wants the answer.
@@ -453,11 +460,22 @@ struct Flight<'a> {
     marks: Arc<Marks>,
     repeated: bool,
     over: bool,
+    /// Its output on the screen, once it had any.
+    shown: Option<Streamer<'a>>,
 }
 
 impl<'a> Flight<'a> {
     fn new(at: usize, effect: &'a Effect, id: String) -> Flight<'a> {
-        Flight { at, effect, id, began: Instant::now(), marks: Arc::default(), repeated: false, over: false }
+        Flight {
+            at,
+            effect,
+            id,
+            began: Instant::now(),
+            marks: Arc::default(),
+            repeated: false,
+            over: false,
+            shown: None,
+        }
     }
 }
 

@@ -102,6 +102,11 @@ impl Pass {
         value
     }
 
+    /// True when somebody sees what [`Pass::output`] is handed.
+    pub fn is_watched(&self) -> bool {
+        self.wire.is_some()
+    }
+
     /// Hands bytes of a running command to the screen as they come; waits while the screen is behind.
     pub async fn output(&self, bytes: &[u8]) {
         let Some(wire) = &self.wire else { return };
