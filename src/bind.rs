@@ -14,14 +14,16 @@ pub mod host;
 pub mod http;
 pub mod migrate;
 pub mod plan;
+pub mod runs;
 pub mod secret;
 pub mod ssh;
 pub mod stack;
+pub mod undo;
 
 use crate::error::{Error, Kind, Place, Result};
 use crate::gate::verb::{Class, Param, Signature, Verb};
 use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
-use rhai::{Dynamic, Engine, EvalAltResult, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
+use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::any::TypeId;
@@ -30,6 +32,7 @@ use std::future::Future;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
+use undo::Probe;
 use values::{from_json, to_json};
 pub use world::World;
 
@@ -39,6 +42,10 @@ pub enum Binding {
     Read(&'static Verb, fn(&Call<'_>) -> Result<Dynamic>),
     /// Sets a state.
     Change(&'static Verb, fn(&Call<'_>) -> Result<Receipt>),
+    /// Sets a state that can be looked at later, so that going back and going on know what is there now.
+    Undoable(&'static Verb, fn(&Call<'_>) -> Result<Receipt>, Probe),
+    /// Calls a closure of the script.
+    Calls(&'static Verb, fn(&NativeCallContext<'_>, &Call<'_>) -> RhaiResult),
 }
 
 impl Binding {
@@ -46,7 +53,19 @@ impl Binding {
     pub fn verb(&self) -> &'static Verb {
         match self {
             Binding::Read(verb, _) | Binding::Change(verb, _) => verb,
+            Binding::Undoable(verb, ..) | Binding::Calls(verb, _) => verb,
         }
+    }
+
+    fn perform(&self, context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
+        let result = match self {
+            Binding::Read(_, perform) => perform(call),
+            Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
+                perform(call).map(|receipt| receipt.to_dynamic())
+            }
+            Binding::Calls(_, perform) => return perform(context, call),
+        };
+        result.map_err(|error| values::thrown(error, context.call_position()))
     }
 }
 
@@ -62,6 +81,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         http::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,
+        runs::BINDINGS,
     ]
     .into_iter()
     .flatten()
@@ -136,11 +156,7 @@ fn register_one(
         let world = Rc::clone(world);
         let perform = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| {
             let call = Call { world: &world, verb: binding.verb(), signature, place: place(&context), args };
-            let result = match binding {
-                Binding::Read(_, perform) => perform(&call),
-                Binding::Change(_, perform) => perform(&call).map(|receipt| receipt.to_dynamic()),
-            };
-            result.map_err(|error| values::thrown(error, context.call_position()))
+            binding.perform(&context, &call)
         };
         match signature.module {
             Some(module) => {
@@ -162,7 +178,8 @@ fn register_one(
     }
 }
 
-type RhaiResult = std::result::Result<Dynamic, Box<EvalAltResult>>;
+/// What a native function gives back to Rhai.
+pub type RhaiResult = std::result::Result<Dynamic, Box<EvalAltResult>>;
 /// What Rhai calls for a function of a module.
 type Native = dyn Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> RhaiResult;
 
@@ -251,6 +268,12 @@ impl Call<'_> {
             .collect()
     }
 
+    /// Argument `at` as a closure.
+    pub fn closure(&self, at: usize) -> Result<FnPtr> {
+        let value = self.required(at)?;
+        value.clone().try_cast().ok_or_else(|| self.wrong_type(at, value))
+    }
+
     /// Argument `at` as JSON.
     pub fn json(&self, at: usize) -> Result<Value> {
         Ok(to_json(self.required(at)?))
@@ -300,6 +323,7 @@ impl Call<'_> {
             args: change.look.args,
             says: change.look.says,
             inverse: change.inverse,
+            before: change.before,
             lost: change.lost,
             place: self.place.clone(),
             deadline: change.look.deadline,
@@ -341,6 +365,8 @@ pub struct Change {
     pub class: Option<Class>,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,
+    /// The state that it goes back to; null when it is not known.
+    pub before: Value,
     /// What is lost.
     pub lost: Option<String>,
     /// How it goes on when opsh does not.
@@ -350,7 +376,7 @@ pub struct Change {
 impl Change {
     /// A change without an inverse, which ends with opsh.
     pub fn of(look: Look) -> Change {
-        Change { look, class: None, inverse: None, lost: None, lives: Lives::No }
+        Change { look, class: None, inverse: None, before: Value::Null, lost: None, lives: Lives::No }
     }
 
     /// A change whose work goes on when opsh does not.
@@ -359,9 +385,10 @@ impl Change {
         self
     }
 
-    /// With its inverse.
-    pub fn undone_by(mut self, line: impl Into<String>) -> Change {
+    /// With its inverse, and the state that it goes back to.
+    pub fn undone_by(mut self, line: impl Into<String>, before: impl Into<Value>) -> Change {
         self.inverse = Some(line.into());
+        self.before = before.into();
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod hosts;
 mod journal;
+mod runs;
 mod secret;
 
 use crate::config::Config;
@@ -74,6 +75,12 @@ enum Command {
     /// What was done: list, show RUN, settle RUN SAW, verify, export RUN, prune
     #[command(subcommand)]
     Journal(journal::Command),
+    /// The newest runs, how they ended, and what to type about those that need attention
+    Runs(runs::Runs),
+    /// Take back what a run did, newest first, when it is still so
+    Undo(runs::Undo),
+    /// Go on with a script that did not end well, without the steps that were finished
+    Resume(runs::Resume),
     /// Host keys: adopt NAME
     #[command(subcommand)]
     Host(hosts::Command),
@@ -120,7 +127,7 @@ fn silence_panics(screen: &Rc<Screen>) {
     }));
 }
 
-fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
+fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     let state_dir = match &cli.state_dir {
         // ssh needs absolute paths of the files in it.
         Some(dir) => working_dir().join(dir),
@@ -131,8 +138,10 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
         Some(Command::Journal(command)) => return journal::run(command, &state_dir, screen),
         Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
+        Some(Command::Runs(command)) => return runs::list(&command, &state_dir, screen),
         _ => {}
     }
+    agree(&mut cli);
     for name in &cli.allow {
         help::check_verb(name)?;
     }
@@ -141,7 +150,16 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (_, true) => Mode::Observe,
         _ => Mode::Apply,
     };
-    let config = configuration(cli.config.as_deref())?;
+    let mut going_on = None;
+    let config = match &cli.command {
+        Some(Command::Resume(resume)) if mode != Mode::Apply => return Err(resumes_for_real(&resume.run, mode)),
+        Some(Command::Resume(resume)) => {
+            let (story, used) = runs::resumable(&resume.run, &state_dir)?;
+            going_on = Some(story);
+            used.map_or_else(|| Ok(Config::default()), |path| configuration(Some(&path)))?
+        }
+        _ => configuration(cli.config.as_deref())?,
+    };
     let grants = Grants { yes: cli.yes, allow: cli.allow };
     let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
     let replays = replay.is_some();
@@ -153,16 +171,48 @@ fn run(cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
+        (Some(Command::Undo(undo)), _) => session.undo(&undo.run, undo.partly),
+        (Some(Command::Resume(resume)), _) => {
+            let story = going_on.expect("it was found before the session was made");
+            session.resume(story, resume.changed_script).map(|value| show_value(screen, &value))
+        }
         (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
         _ => shell::run(&mut session),
     }
 }
 
+/// What a command agrees to is what the whole command line agrees to.
+fn agree(cli: &mut Cli) {
+    match &cli.command {
+        Some(Command::Undo(undo)) => {
+            cli.yes |= undo.yes;
+            cli.plan |= undo.plan;
+        }
+        Some(Command::Resume(resume)) => {
+            cli.yes |= resume.yes;
+            cli.allow.extend(resume.allow.clone());
+        }
+        _ => {}
+    }
+}
+
+fn resumes_for_real(run: &str, mode: Mode) -> Error {
+    let why = format!("--{} was given, and a run goes on in the mode that it was started in", mode.word());
+    Error::new(Kind::Usage, format!("run {run} was not resumed"), why)
+        .next(format!("opsh journal show {run}     what it did"))
+}
+
+fn show_value(screen: &Screen, value: &serde_json::Value) {
+    if screen.options().json {
+        screen.value(value);
+    }
+}
+
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "doc", "journal", "host", "secret"];
+        let commands = ["help", "doc", "journal", "runs", "undo", "resume", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");
@@ -170,9 +220,7 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
         return Err(error.next(meant.unwrap_or_else(|| "opsh --help     commands and options".into())));
     }
     let value = session.run_script(Path::new(script), argv)?;
-    if screen.options().json {
-        screen.value(&value);
-    }
+    show_value(screen, &value);
     Ok(())
 }
 
@@ -187,6 +235,9 @@ fn unsettled(session: &Session, screen: &Screen) {
         let target = entry.target.as_deref().unwrap_or("?");
         screen.warn(&format!("may have happened: {} on {target}  {}", text("verb"), text("says")));
         screen.say(&format!("  look, then say it: opsh journal settle {} \"WHAT YOU SAW\"", entry.run));
+    }
+    if !open.is_empty() {
+        screen.say("  opsh runs     what to type about each run");
     }
 }
 

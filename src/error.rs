@@ -31,6 +31,8 @@ pub enum Kind {
     Failed,
     /// A fact that the script relied on is not so.
     Unmet,
+    /// Going back, or going on, stopped half way: a person is needed.
+    Stuck,
     /// The journal cannot be written or does not verify.
     Journal,
 }
@@ -49,6 +51,7 @@ impl Kind {
             Kind::Unknown => "unknown",
             Kind::Failed => "failed",
             Kind::Unmet => "unmet",
+            Kind::Stuck => "stuck",
             Kind::Journal => "journal",
         }
     }
@@ -56,7 +59,7 @@ impl Kind {
     /// The kind with this word, for errors that a script caught and threw again.
     pub fn from_word(word: &str) -> Option<Kind> {
         use Kind::*;
-        [Usage, NotFound, Refused, Unreachable, Denied, Timeout, Interrupted, Unknown, Failed, Unmet, Journal]
+        [Usage, NotFound, Refused, Unreachable, Denied, Timeout, Interrupted, Unknown, Failed, Unmet, Stuck, Journal]
             .into_iter()
             .find(|k| k.word() == word)
     }
@@ -66,7 +69,7 @@ impl Kind {
         match self {
             Kind::Usage => 2,
             Kind::Refused => 3,
-            Kind::Unknown => 4,
+            Kind::Unknown | Kind::Stuck => 4,
             Kind::Interrupted => 130,
             _ => 1,
         }
@@ -207,7 +210,9 @@ mod tests {
 
     #[test]
     fn every_kind_is_found_by_its_word() {
-        for kind in [Kind::Usage, Kind::Refused, Kind::Unknown, Kind::Interrupted, Kind::Journal, Kind::Unmet] {
+        for kind in
+            [Kind::Usage, Kind::Refused, Kind::Unknown, Kind::Interrupted, Kind::Journal, Kind::Unmet, Kind::Stuck]
+        {
             assert_eq!(Kind::from_word(kind.word()), Some(kind));
         }
     }
@@ -218,6 +223,7 @@ mod tests {
         assert_eq!(Kind::Usage.exit_code(), 2);
         assert_eq!(Kind::Refused.exit_code(), 3);
         assert_eq!(Kind::Unknown.exit_code(), 4);
+        assert_eq!(Kind::Stuck.exit_code(), 4);
         assert_eq!(Kind::Interrupted.exit_code(), 130);
     }
 }

@@ -7,6 +7,7 @@ pub mod clock;
 mod consent;
 #[cfg(debug_assertions)]
 mod fault;
+mod flow;
 pub mod journal;
 mod ledger;
 mod outcome;
@@ -29,7 +30,7 @@ pub use pass::Pass;
 use pass::{Event, Marks, ROOM, Wire};
 use policy::Mode;
 use replay::Recording;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -65,6 +66,8 @@ pub struct Effect {
     pub says: String,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,
+    /// The state that the inverse goes back to, in the shape of [`Did::after`]; null when it is not known.
+    pub before: Value,
     /// What is lost, typed by the person who agrees to a destroy.
     pub lost: Option<String>,
     /// Where in the script.
@@ -76,7 +79,7 @@ pub struct Effect {
 }
 
 /// How the work of a change goes on when opsh is gone, and where it is found again. A durable run has the effect's id.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lives {
     /// It ends with opsh, or is one call that is over when it was answered.
@@ -156,6 +159,25 @@ struct Run {
     skipped: BTreeSet<String>,
     /// Changes that were begun, in words.
     begun: Vec<String>,
+    /// Ids of the changes that were begun, and of those that skipped steps had made: what going back goes back along.
+    trail: Vec<String>,
+    /// Names of the steps that were taken, and the one that goes on.
+    steps: BTreeSet<String>,
+    step: Option<String>,
+    /// The effect that is being taken back.
+    undoing: Option<Undoing>,
+}
+
+/// An effect that is being taken back: its inverse's effects are linked to it, and need no consent of their own on its
+/// target, up to this class.
+#[derive(Clone, Debug)]
+pub struct Undoing {
+    /// Id of the effect.
+    pub effect: String,
+    /// Where it was.
+    pub target: String,
+    /// The most that was agreed to.
+    pub class: Class,
 }
 
 impl Gate {
@@ -241,6 +263,7 @@ impl Gate {
         run.consent.clear();
         run.skipped.clear();
         run.begun.clear();
+        run.steps.clear();
     }
 
     /// True when a change was skipped on this target in plan mode: what is read there from now on is not what it
@@ -344,6 +367,21 @@ impl Gate {
             }
         }
         self.screen.idle();
+        self.tidy_up(&flights);
+    }
+
+    /// What may only happen once the ends are in the journal: until then what is left on a host is the only witness.
+    fn tidy_up(&self, flights: &[Flight<'_>]) {
+        let (sender, ended) = mpsc::channel();
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        for work in flights.iter().flat_map(|flight| flight.marks.take_afterwards()) {
+            let limit = Limit { deadline: Duration::from_secs(10), turns: Arc::clone(&turns), marks: Arc::default() };
+            let sender = sender.clone();
+            self.io.start(work, limit, move |_| drop(sender));
+        }
+        drop(sender);
+        // Every sender is dropped when all of it has ended, one way or another.
+        let _: Result<(), _> = ended.recv();
     }
 
     fn launch<F>(&self, flight: &mut Flight<'_>, index: usize, wires: &Wires, work: &impl Fn(usize, Pass) -> F)

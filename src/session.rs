@@ -3,13 +3,16 @@
 pub mod doc;
 pub mod header;
 pub mod help;
+pub mod resume;
 pub mod reveal;
+mod undo;
 
 use crate::bind::values;
 use crate::bind::world::{Args, World};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
+use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::replay::Recording;
 use crate::gate::{Gate, Grants, Ledger};
@@ -57,6 +60,25 @@ fn recording(path: &Path) -> Result<Recording> {
     Recording::parse(&name, &text)
 }
 
+/// A script that is about to run.
+struct Script {
+    /// As the operator wrote its path.
+    name: String,
+    /// Its absolute path.
+    file: PathBuf,
+    text: String,
+    args: Args,
+}
+
+#[expect(clippy::disallowed_methods, reason = "where the script is, for a run that goes on with it from elsewhere")]
+fn file_of(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// An engine with its variables, functions and door.
 pub struct Session {
     engine: Engine,
@@ -95,6 +117,7 @@ impl Session {
             args: Default::default(),
             ways: Default::default(),
             composes: Default::default(),
+            finished: Default::default(),
         });
         let mut engine = engine::build(&world);
         help::register(&mut engine, &world);
@@ -157,12 +180,12 @@ impl Session {
         self.ended(result)
     }
 
-    /// Ends the run. In a replay the first thing that differs is its result, whatever the script made of it.
-    fn ended(&self, result: Result<Value>) -> Result<Value> {
+    /// Ends the run, and says with an error how to go back or on. In a replay the first thing that differs is its
+    /// result, whatever the script made of it.
+    fn ended<T>(&self, result: Result<T>) -> Result<T> {
         let result = self.world.gate.divergence(result.is_ok()).map_or(result, Err);
-        let result = result.map_err(|error| self.with_next(error));
         self.world.gate.end_run(result.as_ref().err());
-        result
+        result.map_err(|error| self.with_next(self.with_ways(error)))
     }
 
     /// An error that names nothing to type next: what the run did and saw is where to look.
@@ -189,25 +212,29 @@ impl Session {
             return Ok(Value::Null);
         }
         let args = header.check(&name, argv)?;
-        let mut ast = self.engine.compile(&text).map_err(|error| engine::unparsable(&name, &error))?;
-        ast.set_source(name.as_str());
-        self.run_compiled(&name, &text, args, &ast)
+        let script = Script { file: file_of(path), name, text, args };
+        self.run_compiled(script, &[])
     }
 
-    fn run_compiled(&mut self, name: &str, text: &str, args: Args, ast: &AST) -> Result<Value> {
-        let digest: String = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    /// Runs a script; `chain` are the runs that it goes on with, newest first.
+    fn run_compiled(&mut self, script: Script, chain: &[Story]) -> Result<Value> {
+        let Script { name, text, file, args } = script;
+        let mut ast = self.engine.compile(&text).map_err(|error| engine::unparsable(&name, &error))?;
+        ast.set_source(name.as_str());
         let facts = json!({
-            "script": name, "sha256": digest, "words": args.words, "options": args.options, "flags": args.flags,
-            "config": self.world.config.path,
+            "script": name, "file": file, "sha256": digest(&text), "words": args.words, "options": args.options,
+            "flags": args.flags, "config": self.world.config.path, "resumes": chain.first().map(|story| &story.run),
         });
-        let what = std::iter::once(name).chain(args.words.iter().map(String::as_str)).collect::<Vec<_>>().join(" ");
+        let what = std::iter::once(&name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args;
         self.world.gate.begin_run(&what, facts)?;
-        let result = self
-            .engine
-            .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), ast)
-            .map(|value| values::to_json(&value))
-            .map_err(|error| engine::errors::translate(&error, name));
+        let result = self.take_up(chain).and_then(|()| {
+            self.engine
+                .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
+                .map(|value| values::to_json(&value))
+                .map_err(|error| engine::errors::translate(&error, &name))
+        });
+        self.world.finished.borrow_mut().clear();
         self.ended(result)
     }
 

@@ -6,6 +6,7 @@
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
+use super::undo::{Now, Past};
 use super::way::Way;
 use super::world::Versions;
 use super::{Binding, Call, Change, Look, Receipt, host};
@@ -56,8 +57,11 @@ const RECREATE: Verb = Verb {
 };
 
 /// The bindings of this file.
-pub const BINDINGS: &[Binding] =
-    &[Binding::Read(&CONFIG, config), Binding::Change(&BUILD, build), Binding::Change(&RECREATE, recreate)];
+pub const BINDINGS: &[Binding] = &[
+    Binding::Read(&CONFIG, config),
+    Binding::Change(&BUILD, build),
+    Binding::Undoable(&RECREATE, recreate, recreated_now),
+];
 
 /// A stack, and the way to the host that its compose is called on.
 #[derive(Clone)]
@@ -376,18 +380,28 @@ fn recreate(call: &Call<'_>) -> Result<Receipt> {
     }
     if let Some(old) = before["image_id"].as_str() {
         let name = json!(stack.name);
-        change = change.undone_by(format!(
-            "stack({name}).tag_image({}, {}); stack({name}).recreate({})",
-            json!(old),
-            json!(reference),
-            json!(service)
-        ));
+        let (image, reference, service) = (json!(old), json!(reference), json!(service));
+        let line = format!("stack({name}).tag_image({image}, {reference}); stack({name}).recreate({service})");
+        change = change.undone_by(line, old);
     }
     let old = before["image_id"].clone();
     let change = change.lives(Lives::Run(stack.host.clone()));
     let context = (place, service, reference, old);
     call.change(change, context, |pass, (place, service, reference, old)| async move {
         place.compose(&pass).await?.recreate(&pass, &service, &reference, old).await
+    })
+}
+
+/// Which image the service runs now, and which one its reference names.
+fn recreated_now(past: &Past<'_>) -> Result<Now> {
+    let (stack, way) = past.stack()?;
+    let (service, reference) = (past.text("service"), past.text("reference"));
+    let of = format!("image of {service}");
+    past.look(of, (stack, way, service, reference), |pass, (stack, way, service, reference)| async move {
+        let engine = way.engine(&pass).await?;
+        let now = docker::look_for(&engine, &stack, &service).await?.map(|container| container.image_id);
+        let wanted = engine.image(&reference).await?.map(|image| image.id);
+        Ok((json!(now), json!(wanted)))
     })
 }
 

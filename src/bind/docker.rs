@@ -15,6 +15,7 @@ pub mod transport;
 pub mod wait;
 
 use super::ssh::{Complaints, Reach};
+use super::undo::{Now, Past};
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, host};
 use crate::config::Stack;
@@ -145,7 +146,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&IMAGE, image),
     Binding::Read(&KEPT, kept_image),
     Binding::Read(&MISSING, missing_files),
-    Binding::Change(&TAG, tag_image),
+    Binding::Undoable(&TAG, tag_image, tag_now),
     Binding::Change(&RESTART, restart),
 ];
 
@@ -391,7 +392,7 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     let says = format!("{reference} → {}", short_id(&image_id));
     let mut change = Change::of(Look::at(target, says, args));
     if let Some(old) = before.as_str() {
-        change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name));
+        change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name), old);
     }
     let (repository, tag) = (repository.to_string(), tag.to_string());
     let context = (stack, way, image_id, reference, repository, tag, before);
@@ -413,6 +414,19 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
             return Err(Error::new(Kind::Failed, format!("{reference} was not tagged"), why));
         }
         Ok(Did { changed: before.as_str() != Some(&wanted), before, after: wanted.into(), ..Did::default() })
+    })
+}
+
+/// Which image the reference names now.
+fn tag_now(past: &Past<'_>) -> Result<Now> {
+    let (_, way) = past.stack()?;
+    let (reference, image_id) = (past.text("reference"), past.text("image_id"));
+    let names = reference.clone();
+    past.look(reference, (way, names, image_id), |pass, (way, reference, image_id)| async move {
+        let engine = way.engine(&pass).await?;
+        let now = engine.image(&reference).await?.map(|image| image.id);
+        let wanted = engine.image(&image_id).await?.map(|image| image.id);
+        Ok((json!(now), json!(wanted)))
     })
 }
 

@@ -4,6 +4,7 @@
 //! programs, and tags move.
 
 use super::host::{self, HostHandle, words_of};
+use super::undo::{Now, Past};
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::bind::ssh::Reach;
@@ -98,7 +99,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&STATUS, status),
     Binding::Read(&FILES, files),
     Binding::Read(&HAS, has_file),
-    Binding::Change(&CHECKOUT, checkout),
+    Binding::Undoable(&CHECKOUT, checkout, checked_out_now),
 ];
 
 /// `stack("prod").repo`, `host("local").repo(DIR)`.
@@ -462,9 +463,10 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
     })?;
     let before = before.as_str().unwrap_or_default().to_string();
     let short = &commit[..12];
-    let look = look_at(call, &repo, &format!("{} → {short}", repo.dir), json!({ "commit": commit })).within(120);
+    let look = look_at(call, &repo, &format!("{} → {short}", repo.dir), json!({ "dir": repo.dir, "commit": commit }))
+        .within(120);
     let change = Change::of(look)
-        .undone_by(format!("{}.checkout(\"{before}\")", repo.line))
+        .undone_by(format!("{}.checkout(\"{before}\")", repo.line), before.as_str())
         .lives(Lives::Run(repo.host.clone()));
     call.change(change, (tree, before, commit), |pass, (tree, before, commit)| async move {
         let git = tree.git(&pass).await?;
@@ -487,6 +489,16 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
             return Err(Error::new(Kind::Failed, format!("checkout failed on {}", git.host), why));
         }
         Ok(Did { changed: before != commit, before: before.into(), after: after.into(), ..Did::default() })
+    })
+}
+
+/// Which commit is checked out now.
+fn checked_out_now(past: &Past<'_>) -> Result<Now> {
+    let (dir, commit) = (past.text("dir"), past.text("commit"));
+    let tree = Tree { way: past.world.way(past.target)?, dir: dir.clone() };
+    past.look(format!("HEAD of {dir}"), (tree, commit), |pass, (tree, commit)| async move {
+        let now = head_of(&tree.git(&pass).await?, &pass).await?;
+        Ok((now.into(), commit.into()))
     })
 }
 

@@ -48,7 +48,8 @@ const RUN: Verb = Verb {
     waits: false,
     sig: "host.run(words: array, options?: map) -> receipt",
     doc: "Runs a program and waits for its end. It runs detached on the host, so that it goes on when the link is \
-          lost. Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line that takes it back). Returns a \
+          lost. Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line of Rhai that takes it back; it \
+          stands alone: no variables or functions of the script). Returns a \
           receipt whose `after` holds `code` and the end of `out` and `err`. Fails with `failed` for an exit code \
           other than 0, `unknown` when the outcome cannot be learned. Deadline 600 s, or `within_s`.",
     example: r#"host("prod-1").run(["systemctl", "reload", "nginx"], #{ within_s: 60 })"#,
@@ -199,6 +200,10 @@ fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command)
     if !(1..=86400).contains(&options.within_s) {
         return Err(call.bad(&format!("within_s must be 1 to 86400, not {}", options.within_s)));
     }
+    if let Some(line) = &options.undo {
+        let parses = Engine::new_raw().compile(line).map(drop);
+        parses.map_err(|error| call.bad(&format!("undo is no line of Rhai: {error}")))?;
+    }
     let command = Command { cwd: options.dir.clone(), ..command };
     let way = call.world.way(&name)?;
     let args = json!({ "words": command.words, "dir": options.dir });
@@ -297,16 +302,23 @@ pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Comma
     let ran = match ended.outcome {
         // It was started, and the program was not: a folder that cannot be entered.
         Outcome::NotStarted(why) if !matches!(reach.durable_state(pass, id).await, Ok(Durable::Never) | Err(_)) => {
-            let _ = reach.durable_forget(pass, id).await;
+            forget_afterwards(reach, pass);
             return Err(
                 Error::new(Kind::Failed, format!("{} did not run on {host}", shown(&command.words)), why).host(host)
             );
         }
         _ => finished(host, &command.words, ended)?,
     };
-    // Forgetting is tidiness: the result is known.
-    let _ = reach.durable_forget(pass, id).await;
+    forget_afterwards(reach, pass);
     Ok(ran)
+}
+
+/// Removes what a run left on the host, once its end is recorded: until then it is what the outcome is learned from.
+fn forget_afterwards(reach: &Reach, pass: &Pass) {
+    let (reach, later) = (reach.clone(), pass.for_connection());
+    pass.afterwards(async move {
+        let _ = reach.durable_forget(&later, later.effect()).await;
+    });
 }
 
 /// The keys that a host offers, without logging in.
@@ -353,6 +365,7 @@ fn own_effect(verb: &'static Verb, target: Target, says: &str, args: Value) -> E
         says: says.into(),
         args,
         inverse: None,
+        before: Value::Null,
         lost: None,
         place: None,
         deadline: Duration::from_secs(60),

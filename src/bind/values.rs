@@ -97,6 +97,27 @@ pub fn thrown(error: Error, position: Position) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(from_json(&error.to_json()), position))
 }
 
+/// The innermost error: the cause, whatever functions and modules it passed.
+pub fn root(error: &EvalAltResult) -> &EvalAltResult {
+    match error {
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) => root(inner),
+        other => other,
+    }
+}
+
+/// The cause as opsh's error.
+pub fn cause(error: &EvalAltResult) -> Error {
+    match root(error) {
+        EvalAltResult::ErrorRuntime(value, _) => caught(value),
+        EvalAltResult::ErrorTerminated(..) => Error::new(Kind::Interrupted, "stopped", "Ctrl-C"),
+        other => {
+            let text = other.to_string();
+            let text = text.rsplit_once(" (line ").map_or(text.as_str(), |(text, _)| text);
+            Error::new(Kind::Failed, "the script failed", text)
+        }
+    }
+}
+
 /// The error that a thrown value stands for; any other value is a script's own `throw`.
 pub fn caught(value: &Dynamic) -> Error {
     let json = to_json(value);

@@ -3,7 +3,7 @@
 use crate::bind::way::Way;
 use crate::config::{Config, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
-use crate::gate::{Gate, Target};
+use crate::gate::{Gate, HERE, Target};
 use crate::sources::Sources;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +29,19 @@ pub struct World {
     pub ways: RefCell<BTreeMap<String, Way>>,
     /// What each host's compose commands said of themselves, by host and command: asked once, a third of a second each.
     pub composes: Arc<Versions>,
+    /// Steps that an earlier run finished, by name: the run that goes on with it skips them.
+    pub finished: RefCell<BTreeMap<String, Finished>>,
+}
+
+/// A step that an earlier run finished.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// That run.
+    pub run: String,
+    /// What the step returned.
+    pub result: serde_json::Value,
+    /// Ids of its changes.
+    pub effects: Vec<String>,
 }
 
 /// Arguments of a script, checked against its header.
@@ -50,6 +63,20 @@ impl World {
     /// A host as a target: protected unless it is a sandbox.
     pub fn host_target(&self, name: &str) -> Target {
         let protected = !self.config.host(name).is_ok_and(|host| host.sandbox);
+        Target { name: name.into(), protected }
+    }
+
+    /// The place that a recorded name stands for: the stack or the host, and protected when either of that name is.
+    pub fn recorded_target(&self, name: &str) -> Target {
+        if name == HERE {
+            return Target::here();
+        }
+        let stack = self.config.stack(name).map(|stack| self.stack_target(&stack).protected);
+        let protected = match (stack, self.config.host(name).map(|host| !host.sandbox)) {
+            (Ok(stack), Ok(host)) => stack || host,
+            (Ok(one), Err(_)) | (Err(_), Ok(one)) => one,
+            (Err(_), Err(_)) => true,
+        };
         Target { name: name.into(), protected }
     }
 

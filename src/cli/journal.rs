@@ -208,6 +208,9 @@ fn lines(entry: &Entry) -> Vec<String> {
             vec![format!("{at}  {:7}  {}  {target}  {args}{took}{bad}", class(entry), text("verb"))]
         }
         "effect.settled" => vec![format!("{at}  settled  {target}  {}", text("saw"))],
+        "effect.undone" => vec![format!("{at}  undone   {target}  effect {}", entry.effect.as_deref().unwrap_or(""))],
+        "effect.undoing" => vec![format!("{at}  undoing  {target}  effect {}", entry.effect.as_deref().unwrap_or(""))],
+        "step.end" => vec![format!("{at}  step     {}", text("name"))],
         "consent" => {
             let given = entry.body.get("given").and_then(Value::as_bool).unwrap_or(false);
             let by = if given { format!("given by {}", text("by")) } else { format!("not given: {}", text("why")) };

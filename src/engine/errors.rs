@@ -39,8 +39,6 @@ fn place(file: &str, position: Position) -> Option<Place> {
 
 fn cause(root: &EvalAltResult, main: &str) -> Error {
     match root {
-        EvalAltResult::ErrorRuntime(value, _) => values::caught(value),
-        EvalAltResult::ErrorTerminated(..) => Error::new(Kind::Interrupted, "stopped", "Ctrl-C"),
         EvalAltResult::ErrorParsing(kind, _) => {
             Error::new(Kind::Usage, format!("{main} does not parse"), kind.to_string())
         }
@@ -50,11 +48,7 @@ fn cause(root: &EvalAltResult, main: &str) -> Error {
             Error::new(Kind::Usage, format!("no module \"{name}\""), "it is neither a file nor built in")
                 .next(format!("built in: {known}"))
         }
-        other => {
-            let text = other.to_string();
-            let text = text.rsplit_once(" (line ").map_or(text.as_str(), |(text, _)| text);
-            Error::new(Kind::Failed, "the script failed", text)
-        }
+        other => values::cause(other),
     }
 }
 

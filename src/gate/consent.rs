@@ -2,7 +2,7 @@
 
 use super::policy::{self, Decision, Facts, Mode, Reason};
 use super::verb::{Class, Verb};
-use super::{Effect, Gate, Target};
+use super::{Effect, Gate, Target, Undoing};
 use crate::error::{Error, Kind, Result};
 use crate::screen::Mark;
 use serde_json::json;
@@ -101,7 +101,7 @@ impl Gate {
             class: one.class,
             protected: one.target.protected,
             // What was done then was agreed to then, and what was not comes as a refusal of the recording.
-            consented: self.recording.is_some() || self.run.borrow().consent.contains(&one.key()),
+            consented: self.recording.is_some() || self.run.borrow().has_agreed_to(one),
             terminal: self.screen.options().terminal,
             yes: self.grants.yes,
             allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
@@ -217,6 +217,14 @@ impl Gate {
         let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
         let agree = format!("opsh {} …     agree to it beforehand", flags.join(" "));
         self.not_done(Kind::Refused, &what, why).next(agree)
+    }
+}
+
+impl super::Run {
+    /// Consent to an effect is consent to its inverse.
+    fn has_agreed_to(&self, one: &Intended) -> bool {
+        let takes_back = |undoing: &Undoing| undoing.target == one.target.name && one.class <= undoing.class;
+        self.consent.contains(&one.key()) || self.undoing.as_ref().is_some_and(takes_back)
     }
 }
 

@@ -16,12 +16,14 @@ mod prune;
 mod query;
 mod schema;
 mod spill;
+mod story;
 mod verify;
 
 pub use entry::Entry;
 pub use prune::Prunable;
 pub use query::RunLine;
 pub use spill::Spill;
+pub use story::{Fate, Step, Story, Told};
 pub use verify::Verified;
 
 use super::clock;

@@ -23,12 +23,16 @@ pub struct Pass {
 /// Tells whether a link that the work rides on is gone; waits a moment for that to be known.
 type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// Work that is left for when the end is recorded.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// What the work has said of itself.
 #[derive(Default)]
 pub(super) struct Marks {
     sent: AtomicBool,
     lost: AtomicBool,
     rides_on: Mutex<Vec<Probe>>,
+    afterwards: Mutex<Vec<Work>>,
     /// Milliseconds that the deadline moves.
     slack_ms: AtomicU64,
 }
@@ -87,6 +91,14 @@ impl Pass {
     pub fn rides_on<F: Future<Output = bool> + Send + 'static>(&self, gone: impl Fn() -> F + Send + Sync + 'static) {
         if let Ok(mut links) = self.marks.rides_on.lock() {
             links.push(Box::new(move || Box::pin(gone())));
+        }
+    }
+
+    /// Leaves work for when the effect's end is in the journal, such as removing what its outcome could be learned from
+    /// until then. It may take 10 s, and does not happen when opsh ends before.
+    pub fn afterwards(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(mut left) = self.marks.afterwards.lock() {
+            left.push(Box::pin(work));
         }
     }
 
@@ -161,6 +173,10 @@ impl Marks {
 
     pub fn link_was_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
+    }
+
+    pub fn take_afterwards(&self) -> Vec<Work> {
+        self.afterwards.lock().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default()
     }
 
     pub fn slack(&self) -> Duration {

@@ -21,6 +21,11 @@ impl Gate {
         }
     }
 
+    /// Writes a record that must not be lost.
+    pub(super) fn keep(&self, record: &Record<'_>) -> Result<()> {
+        if self.is_unrecorded_replay() { Ok(()) } else { self.ledger.end(record) }
+    }
+
     /// What is replayed did not happen: without a journal of its own it leaves no record.
     fn is_unrecorded_replay(&self) -> bool {
         self.recording.is_some() && self.ledger.journal().is_err()
@@ -39,6 +44,12 @@ impl Gate {
         if effect.lives != Lives::No {
             body["lives"] = json!(effect.lives);
         }
+        if !effect.before.is_null() {
+            body["before"] = effect.before.clone();
+        }
+        if let Some(undoing) = &self.run.borrow().undoing {
+            body["undoes"] = json!(undoing.effect);
+        }
         let record = Record {
             kind: "effect.begin",
             run: &run,
@@ -53,7 +64,9 @@ impl Gate {
                 ..error
             })?;
         }
-        self.run.borrow_mut().begun.push(format!("{} {}", effect.verb.name, effect.says));
+        let run = &mut self.run.borrow_mut();
+        run.begun.push(format!("{} {}", effect.verb.name, effect.says));
+        run.trail.push(id.into());
         Ok(())
     }
 

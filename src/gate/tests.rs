@@ -31,6 +31,7 @@ fn effect(verb: &'static Verb) -> Effect {
         args: json!({"service": "backend"}),
         says: "backend".into(),
         inverse: Some("undo()".into()),
+        before: Value::Null,
         lost: (verb.class == Class::Destroy).then(|| "47".to_string()),
         place: None,
         deadline: Duration::from_secs(5),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 /// Types that a parameter may have.
-const KINDS: &[&str] = &["string", "int", "bool", "array", "map", "any"];
+const KINDS: &[&str] = &["string", "int", "bool", "array", "map", "closure", "any"];
 /// What a call may return besides.
 const RESULTS: &[&str] = &["receipt", "()"];
 /// Receivers that scripts get from a constructor or another verb.
@@ -76,7 +76,7 @@ fn calls_are_unique_too() {
 #[test]
 fn a_verb_that_changes_returns_a_receipt_and_one_that_looks_does_not() {
     each(|one| {
-        let (verb, changes) = (one.verb(), matches!(one, Binding::Change(..)));
+        let (verb, changes) = (one.verb(), matches!(one, Binding::Change(..) | Binding::Undoable(..)));
         let receipt = verb.sig.ends_with("-> receipt");
         match (verb.class, changes, receipt) {
             (Class::Read, false, false) => None,

@@ -74,7 +74,7 @@ impl Journal {
         self.read(&format!("{SELECT} WHERE run = ?1 ORDER BY seq"), params![run], entry)
     }
 
-    fn resolve(&self, id: &str) -> Result<String> {
+    pub(super) fn resolve(&self, id: &str) -> Result<String> {
         let found: Vec<String> = if id == "last" {
             let newest = "SELECT run FROM journal WHERE kind = 'run.start' ORDER BY seq DESC LIMIT 1";
             self.read(newest, params![], |row| row.get(0))?

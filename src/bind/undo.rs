@@ -1,0 +1,381 @@
+//! Going back: what is there now of a change that was made, what became of one that nobody knows of, and the inverses,
+//! newest first. `opsh undo`, `opsh resume` and `undo::guard` are made of this.
+
+use super::docker::once::OnceState;
+use super::ssh::Durable;
+use super::way::Way;
+use super::{Look, World, values};
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result};
+use crate::gate::journal::{Fate, Told};
+use crate::gate::verb::{Class, Verb};
+use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing};
+use rhai::{Dynamic, Engine, Scope};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+
+/// Looks at what a change of the past has left.
+pub type Probe = fn(&Past<'_>) -> Result<Now>;
+
+/// A change of the past, for a look at what is there of it.
+pub struct Past<'a> {
+    /// Everything that outlives a call.
+    pub world: &'a World,
+    /// Host or stack.
+    pub target: &'a str,
+    verb: &'static Verb,
+    args: &'a Value,
+}
+
+/// What such a look sees.
+pub struct Now {
+    /// The thing that was changed: `HEAD of /srv`.
+    pub of: String,
+    /// Its state, in the shape of a recorded `after`.
+    pub now: Value,
+    /// The state that the change was to set.
+    pub wanted: Value,
+}
+
+impl Past<'_> {
+    /// A recorded argument.
+    pub fn text(&self, key: &str) -> String {
+        self.args[key].as_str().unwrap_or("").into()
+    }
+
+    /// The stack, and the way to its host.
+    pub fn stack(&self) -> Result<(Arc<Stack>, Way)> {
+        let stack = self.world.config.stack(self.target)?;
+        let way = self.world.way(&stack.host)?;
+        Ok((stack, way))
+    }
+
+    /// Looks at `of` by `work`, which gives its state and the one that was wanted.
+    pub fn look<C, F>(&self, of: impl Into<String>, context: C, work: impl Fn(Pass, C) -> F) -> Result<Now>
+    where
+        C: Clone,
+        F: Future<Output = Result<(Value, Value)>> + Send + 'static,
+    {
+        let seen = self.read(|pass| {
+            let work = work(pass, context.clone());
+            async move { work.await.map(|(now, wanted)| json!({ "now": now, "wanted": wanted })) }
+        })?;
+        Ok(Now { of: of.into(), now: seen["now"].clone(), wanted: seen["wanted"].clone() })
+    }
+
+    /// A read of the verb that made the change.
+    fn read<F>(&self, work: impl Fn(Pass) -> F) -> Result<Value>
+    where
+        F: Future<Output = Result<Value>> + Send + 'static,
+    {
+        let look = Look::at(self.world.recorded_target(self.target), "", json!({ "now": self.args }));
+        let effect = Effect {
+            verb: self.verb,
+            class: Class::Read,
+            target: look.target,
+            args: look.args,
+            says: look.says,
+            inverse: None,
+            before: Value::Null,
+            lost: None,
+            place: None,
+            deadline: look.deadline,
+            lives: Lives::No,
+        };
+        let done = self.world.gate.perform(&effect, |pass| {
+            let work = work(pass);
+            async move { work.await.map(Did::value) }
+        })?;
+        Ok(match done {
+            Done::Did(did, _) => did.value,
+            Done::Skipped => Value::Null,
+        })
+    }
+}
+
+fn past<'a>(world: &'a World, change: &'a Told) -> Result<Past<'a>> {
+    let verb = super::verb(&change.verb).ok_or_else(|| {
+        let why = format!("this opsh has no verb {}; the run was made by another one", change.verb);
+        Error::new(Kind::Usage, format!("{} cannot be looked at", change.words()), why)
+    })?;
+    Ok(Past { world, target: &change.target, verb, args: &change.args })
+}
+
+/// What is there now of a change; `None` for a verb whose state cannot be looked at.
+pub fn now(world: &World, change: &Told) -> Result<Option<Now>> {
+    let probe = super::all().find_map(|binding| match binding {
+        super::Binding::Undoable(verb, _, probe) if verb.name == change.verb => Some(probe),
+        _ => None,
+    });
+    probe.map(|probe| probe(&past(world, change)?)).transpose()
+}
+
+// ── what became of it ──
+
+/// What the place says of a change that nobody knows the outcome of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It was done.
+    Happened(String),
+    /// It was done and failed.
+    Failed(String),
+    /// It was not done.
+    DidNot(String),
+    /// It is being done.
+    Runs,
+    /// The place does not say.
+    Unknown(String),
+}
+
+/// Asks the place: the result that a detached run left, else the state that is there.
+pub fn ask(world: &World, change: &Told) -> Result<Settled> {
+    let said = match &change.lives {
+        Lives::Run(host) => run_says(world, change, host)?,
+        Lives::Container { host, name } => container_says(world, change, host, name)?,
+        Lives::No => Settled::Unknown("it left no result that could be asked for".into()),
+    };
+    if !matches!(said, Settled::Unknown(_)) {
+        return Ok(said);
+    }
+    Ok(match now(world, change)? {
+        // When before and after are the same, the state tells nothing.
+        Some(seen) if seen.wanted == change.before => said,
+        Some(seen) if seen.now == seen.wanted => Settled::Happened(format!("{} is {}", seen.of, shown(&seen.now))),
+        Some(seen) if seen.now == change.before => Settled::DidNot(format!("{} is {}", seen.of, shown(&seen.now))),
+        _ => said,
+    })
+}
+
+fn run_says(world: &World, change: &Told, host: &str) -> Result<Settled> {
+    let (way, id) = (world.way(host)?, change.id.clone());
+    let seen = past(world, change)?.read(|pass| {
+        let (way, id) = (way.clone(), id.clone());
+        async move {
+            Ok(match way.reach(&pass).await?.durable_state(&pass, &id).await? {
+                Durable::Never => json!("never"),
+                Durable::Running { .. } => json!("running"),
+                Durable::Done(code) => json!(code),
+                Durable::Died => json!("died"),
+            })
+        }
+    })?;
+    Ok(match (seen.as_str(), seen.as_i64()) {
+        (Some("never"), _) => Settled::DidNot(format!("it was never started on {host}")),
+        (Some("running"), _) => Settled::Runs,
+        (_, Some(0)) => Settled::Happened(format!("it ended with 0 on {host}")),
+        (_, Some(code)) => Settled::Failed(format!("it ended with {code} on {host}")),
+        _ => Settled::Unknown(format!("it was cut short on {host}, by a kill or a reboot")),
+    })
+}
+
+fn container_says(world: &World, change: &Told, host: &str, name: &str) -> Result<Settled> {
+    let way = world.way(host)?;
+    let seen = past(world, change)?.read(|pass| {
+        let (way, name) = (way.clone(), name.to_string());
+        async move {
+            Ok(match way.engine(&pass).await?.once_state(&name).await? {
+                OnceState::Never => json!("never"),
+                OnceState::Running => json!("running"),
+                OnceState::Done(code) => json!(code),
+            })
+        }
+    })?;
+    Ok(match (seen.as_str(), seen.as_i64()) {
+        (Some("running"), _) => Settled::Runs,
+        (_, Some(0)) => Settled::Happened(format!("container {name} ended with 0 on {host}")),
+        (_, Some(code)) => Settled::Failed(format!("container {name} ended with {code} on {host}")),
+        // It is removed when it has ended: that it is not there says nothing.
+        _ => Settled::Unknown(format!("there is no container {name} on {host}")),
+    })
+}
+
+/// Settles every unknown one of `changes` by asking its place, and records the answers. Fails with `stuck` when one still
+/// runs, or its place does not say what became of it.
+pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
+    let mut open = Vec::new();
+    for change in changes.iter_mut().filter(|change| matches!(change.fate, Fate::Unknown | Fate::GoesOn)) {
+        let (outcome, saw, fate) = match ask(world, change)? {
+            Settled::Happened(saw) => ("happened", saw, Fate::Happened { changed: true, after: Value::Null }),
+            Settled::Failed(saw) => ("failed", saw.clone(), Fate::Failed(saw)),
+            Settled::DidNot(saw) => ("did not happen", saw.clone(), Fate::DidNot(saw)),
+            Settled::Runs => {
+                open.push(format!("{} still runs", change.words()));
+                continue;
+            }
+            Settled::Unknown(why) => {
+                open.push(format!("{} may have happened: {why}", change.words()));
+                continue;
+            }
+        };
+        world.gate.say(&format!("· {}: {saw}: it {outcome}", change.words()));
+        world.gate.settled(&change.run, &change.id, &change.target, json!({ "outcome": outcome, "saw": saw }))?;
+        change.fate = fate;
+    }
+    if open.is_empty() {
+        return Ok(());
+    }
+    let run = changes.first().map(|change| change.run.clone()).unwrap_or_default();
+    Err(Error::new(Kind::Stuck, "nothing was done", open.join("\n"))
+        .next(format!("opsh attach {run}     wait for what still runs"))
+        .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host")))
+}
+
+// ── the way back ──
+
+/// What is to be taken back, and what is not.
+#[derive(Debug, Default)]
+pub struct WayBack {
+    /// What is to be taken back, newest first.
+    pub back: Vec<Told>,
+    /// What stays, with the reason, newest first.
+    pub stays: Vec<(Told, String)>,
+    /// What was taken back before.
+    pub undone: Vec<Told>,
+    /// What destroyed something and cannot be taken back.
+    pub destroyed: Vec<Told>,
+}
+
+impl WayBack {
+    /// Sorts changes, given oldest first, none of them unknown.
+    pub fn of(changes: Vec<Told>) -> WayBack {
+        let mut way = WayBack::default();
+        for change in changes.into_iter().rev().filter(|change| !change.unwound()) {
+            way.add(change);
+        }
+        way
+    }
+
+    fn add(&mut self, change: Told) {
+        if change.undone_by.is_some() {
+            return self.undone.push(change);
+        }
+        let stays = match &change.fate {
+            Fate::Happened { changed: false, .. } => return,
+            Fate::Happened { .. } if change.inverse.is_none() => {
+                if change.destroys {
+                    self.destroyed.push(change.clone());
+                }
+                "cannot be undone".into()
+            }
+            Fate::DidNot(why) => format!("did not happen: {why}"),
+            // Of a state that can be looked at, a look will tell what is left.
+            Fate::Failed(why) if change.before.is_null() || change.inverse.is_none() => {
+                format!("failed, and what it left is not known: {why}")
+            }
+            Fate::Said(saw) => format!("not undone: a person saw \"{saw}\""),
+            Fate::GoesOn | Fate::Unknown => "its outcome is not known".into(),
+            Fate::Happened { .. } | Fate::Failed(_) => return self.back.push(change),
+        };
+        self.stays.push((change, stays));
+    }
+
+    /// Compares what is there now with what the changes left, and compiles their inverses. What is as it was before stays.
+    ///
+    /// Fails with `unmet` where something else is there: somebody changed it since, and going back would take that away.
+    pub fn check(&mut self, engine: &Engine, world: &World) -> Result<()> {
+        // What the older change of a thing should have left is what the newer one found.
+        let mut found_by_newer: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+        let (mut back, mut stays) = (Vec::new(), Vec::new());
+        for change in self.back.clone() {
+            compile(engine, world, &change)?;
+            let Some(seen) = now(world, &change)? else {
+                back.push(change);
+                continue;
+            };
+            let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+            let found = found_by_newer.get(&thing).unwrap_or(&seen.now);
+            if !change.before.is_null() && *found == change.before {
+                stays.push((change, "is as it was before it".into()));
+                continue;
+            }
+            if let Some(left) = left_by(&change, &seen).filter(|left| left != found) {
+                return Err(differs(&change, &seen.of, &left, found));
+            }
+            found_by_newer.insert(thing, change.before.clone());
+            back.push(change);
+        }
+        self.back = back;
+        self.stays.extend(stays);
+        Ok(())
+    }
+
+    /// Takes everything back, newest first. Gives how many were, and the error that stopped it.
+    ///
+    /// `most` is the class that an inverse may have without being asked for.
+    pub fn go(&self, engine: &Engine, world: &World, most: impl Fn(&Told) -> Class) -> (usize, Option<Error>) {
+        for (at, change) in self.back.iter().enumerate() {
+            world.gate.say(&format!("undo {} of {}: {}", at + 1, self.back.len(), change.words()));
+            let undoing = Undoing { effect: change.id.clone(), target: change.target.clone(), class: most(change) };
+            if let Err(error) = world.gate.take_back(undoing, || evaluate(engine, world, change)) {
+                return (at, Some(error));
+            }
+        }
+        (self.back.len(), None)
+    }
+}
+
+/// The state that a change left; `None` when nobody can say.
+fn left_by(change: &Told, seen: &Now) -> Option<Value> {
+    match &change.fate {
+        Fate::Happened { after, .. } if !after.is_null() => Some(after.clone()),
+        Fate::Happened { .. } => Some(seen.wanted.clone()),
+        _ => None,
+    }
+}
+
+/// The error of a change whose thing is not as the change left it.
+fn differs(change: &Told, of: &str, left: &Value, found: &Value) -> Error {
+    let why = format!("{of} is {} now, and {} left {}", shown(found), change.words(), shown(left));
+    let error = Error::new(Kind::Unmet, "something else is there now; nothing was done", why).host(&change.target);
+    let error = error.next(format!("opsh journal show {}     what the run did", change.run));
+    match &change.inverse {
+        Some(line) => error.next(format!("{line}     its inverse, when you know that it is right")),
+        None => error,
+    }
+}
+
+/// Checks that the world still is as these changes, given oldest first, left it. Of each thing the newest change counts,
+/// and only when it is `finished`: what is done again may find anything.
+///
+/// Fails with `unmet` where something else is there.
+pub fn still_there(world: &World, changes: &[Told], finished: impl Fn(&Told) -> bool) -> Result<()> {
+    let mut newer: Vec<(String, String, String)> = Vec::new();
+    for change in changes.iter().rev() {
+        let Some(seen) = now(world, change)? else { continue };
+        let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+        if newer.contains(&thing) || matches!(change.fate, Fate::DidNot(_)) {
+            continue;
+        }
+        newer.push(thing);
+        if let Some(left) = left_by(change, &seen).filter(|left| finished(change) && *left != seen.now) {
+            return Err(differs(change, &seen.of, &left, &seen.now));
+        }
+    }
+    Ok(())
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "not there".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn compile(engine: &Engine, world: &World, change: &Told) -> Result<rhai::AST> {
+    let (name, line) = (format!("the inverse of {}", change.id), change.inverse.as_deref().unwrap_or_default());
+    world.sources.put(&name, line);
+    let mut ast = engine.compile(line).map_err(|error| {
+        Error::new(Kind::Usage, format!("{name} does not parse; nothing was done"), format!("{error}: {line}"))
+    })?;
+    ast.set_source(name.as_str());
+    Ok(ast)
+}
+
+fn evaluate(engine: &Engine, world: &World, change: &Told) -> Result<()> {
+    let ast = compile(engine, world, change)?;
+    let result = engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast);
+    result.map(drop).map_err(|error| values::cause(&error))
+}

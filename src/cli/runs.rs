@@ -1,0 +1,150 @@
+//! `opsh runs`, `opsh undo`, `opsh resume`: what was done, and how to go back or on from there.
+
+use crate::error::Result;
+use crate::gate::clock;
+use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
+use crate::screen::Screen;
+use crate::session::resume;
+use clap::Args;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[derive(Args, Debug)]
+pub struct Runs {
+    /// How many
+    #[arg(default_value_t = 20)]
+    count: usize,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Undo {
+    /// Run id, the beginning or end of one, or `last`: the newest run that changed something
+    pub run: String,
+    /// Agree to it beforehand
+    #[arg(long)]
+    pub yes: bool,
+    /// Show what would be undone, and do nothing
+    #[arg(long)]
+    pub plan: bool,
+    /// Undo the rest although something was destroyed that cannot come back
+    #[arg(long)]
+    pub partly: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Resume {
+    /// Run id, the beginning or end of one, or `last`
+    pub run: String,
+    /// Agree to changes beforehand
+    #[arg(long)]
+    pub yes: bool,
+    /// Agree beforehand to this verb, which loses data or service; may be given several times
+    #[arg(long, value_name = "VERB")]
+    pub allow: Vec<String>,
+    /// Go on although the script is not what it was
+    #[arg(long)]
+    pub changed_script: bool,
+}
+
+/// A run, and what to type about it.
+struct Row {
+    line: RunLine,
+    short: String,
+    outcome: String,
+    next: Vec<String>,
+}
+
+/// The newest runs, and below them what needs attention.
+pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
+    let journal = Journal::open(state_dir)?;
+    let resumptions = journal.resumptions()?;
+    let rows = journal.runs(runs.count)?.into_iter().map(|line| row(&journal, line, &resumptions));
+    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    if runs.json || screen.options().json {
+        rows.iter().for_each(|row| screen.raw(&to_json(row).to_string()));
+        return Ok(());
+    }
+    if rows.is_empty() {
+        screen.print("no runs yet");
+        return Ok(());
+    }
+    let cells = |row: &Row| {
+        let line = &row.line;
+        let changes = if line.changes == 0 { String::new() } else { line.changes.to_string() };
+        let unknown = if line.unknown == 0 { String::new() } else { line.unknown.to_string() };
+        let at = clock::local(line.at_us);
+        vec![row.short.clone(), at, line.actor.clone(), row.outcome.clone(), changes, unknown, line.what.clone()]
+    };
+    let columns = ["run", "when", "who", "outcome", "changes", "unknown", "what"];
+    screen.table(&columns, rows.iter().map(cells).collect());
+    for next in rows.iter().flat_map(|row| &row.next) {
+        screen.print(&format!(" next: {next}"));
+    }
+    Ok(())
+}
+
+fn row(journal: &Journal, line: RunLine, resumptions: &BTreeMap<String, String>) -> Result<Row> {
+    let story = journal.story(&line.run)?;
+    let short = journal.short(&line.run);
+    let resumed_by = resumptions.get(&line.run).map(|run| journal.short(run));
+    let undone = undone(journal, &story);
+    let mut outcome = line.outcome.clone();
+    if line.mode != "apply" {
+        outcome += &format!(" ({})", line.mode);
+    }
+    for more in [undone.clone(), resumed_by.as_ref().map(|run| format!("resumed by {run}"))].into_iter().flatten() {
+        outcome += &format!(", {more}");
+    }
+    let settled = undone.is_some() || resumed_by.is_some();
+    let next = if settled && line.unknown == 0 { Vec::new() } else { next(&story, &line, &short, settled) };
+    Ok(Row { line, short, outcome, next })
+}
+
+/// `undone by k3f9`, or how much of it was.
+fn undone(journal: &Journal, story: &Story) -> Option<String> {
+    let changed = |change: &&Told| !change.unwound() && matches!(change.fate, Fate::Happened { changed: true, .. });
+    let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
+    let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
+    let newest = by.last()?;
+    let by_whom = if **newest == story.run { "by itself".into() } else { format!("by {}", journal.short(newest)) };
+    let part = if by.len() == changes.len() { "" } else { "partly " };
+    Some(format!("{part}undone {by_whom}"))
+}
+
+fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String> {
+    let mut next = Vec::new();
+    if line.unknown > 0 {
+        let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
+        if story.changes.iter().any(lives) {
+            next.push(format!("opsh attach {short}     wait for what may still run"));
+        }
+        next.push(format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host"));
+    }
+    if settled || ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" {
+        return next;
+    }
+    if !story.facts["script"].is_null() && line.changes > 0 {
+        next.push(format!("opsh resume {short}     go on with {}", line.what));
+    }
+    if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none()) && line.unknown == 0 {
+        next.push(format!("opsh undo {short}     take back what it did"));
+    }
+    next
+}
+
+fn to_json(row: &Row) -> Value {
+    let line = &row.line;
+    json!({ "run": line.run, "at": clock::rfc3339(line.at_us), "actor": line.actor, "what": line.what, "mode": line.mode,
+            "outcome": row.outcome, "changes": line.changes, "unknown": line.unknown, "next": row.next })
+}
+
+/// The run to go on with, and the configuration that it used.
+pub fn resumable(run: &str, state_dir: &Path) -> Result<(Story, Option<std::path::PathBuf>)> {
+    let story = resume::find(&Journal::open(state_dir)?, run)?;
+    let config = resume::config_of(&story);
+    Ok((story, config))
+}

@@ -1,0 +1,286 @@
+//! A run as a story: each change with its end and what became of it later, its steps, what it undoes or goes on with.
+
+use super::entry::{SELECT, entry};
+use super::{Entry, Journal};
+use crate::error::Result;
+use crate::gate::Lives;
+use rusqlite::params;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Story {
+    /// The run.
+    pub run: String,
+    /// When it began, microseconds since 1970.
+    pub at_us: i64,
+    /// What was run.
+    pub what: String,
+    /// `apply`, `plan` or `observe`.
+    pub mode: String,
+    /// What was said of it at its start: script, arguments, configuration, the run that it undoes or resumes.
+    pub facts: Value,
+    /// `ok`, `failed`, …, `killed`; `None` while it goes on.
+    pub outcome: Option<String>,
+    /// Its changes, oldest first.
+    pub changes: Vec<Told>,
+    /// Its finished steps, in order.
+    pub steps: Vec<Step>,
+}
+
+/// A finished step.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// What it returned.
+    pub result: Value,
+    /// Ids of its changes.
+    pub effects: Vec<String>,
+}
+
+/// A change as the journal tells it.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Its id.
+    pub id: String,
+    /// The run that it belongs to.
+    pub run: String,
+    /// Name of the verb.
+    pub verb: String,
+    /// Host or stack.
+    pub target: String,
+    /// It loses data or service.
+    pub destroys: bool,
+    /// The arguments as a person reads them.
+    pub says: String,
+    /// The arguments.
+    pub args: Value,
+    /// The line that takes it back.
+    pub inverse: Option<String>,
+    /// The state that the inverse goes back to; null when it is not known.
+    pub before: Value,
+    /// How its work goes on without opsh.
+    pub lives: Lives,
+    /// The effect that it takes back.
+    pub undoes: Option<String>,
+    /// What became of it.
+    pub fate: Fate,
+    /// The run that took it back, if that was not taken back itself.
+    pub undone_by: Option<String>,
+    /// The newest run that began to take it back and did not end that.
+    pub attempt: Option<String>,
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    /// Its opsh still runs.
+    GoesOn,
+    /// It was done; `after` is null when only its exit code is known.
+    Happened {
+        /// The state is not what it was.
+        changed: bool,
+        /// What a second look saw.
+        after: Value,
+    },
+    /// It certainly was not done.
+    DidNot(String),
+    /// It was done and failed: a part of it may be there.
+    Failed(String),
+    /// Nobody knows.
+    Unknown,
+    /// A person looked, and said this.
+    Said(String),
+}
+
+impl Told {
+    /// `git.checkout on local  /srv → 0123456789ab`.
+    pub fn words(&self) -> String {
+        format!("{} on {}  {}", self.verb, self.target, self.says)
+    }
+
+    /// It took back an effect of its own run.
+    pub fn unwound(&self) -> bool {
+        self.undoes.as_deref().is_some_and(|id| id.rsplit_once('.').is_some_and(|(run, _)| run == self.run))
+    }
+}
+
+impl Story {
+    /// The run that this one undoes.
+    pub fn undoes(&self) -> Option<&str> {
+        self.facts.get("undoes").and_then(Value::as_str)
+    }
+
+    /// The run that this one went on with.
+    pub fn resumes(&self) -> Option<&str> {
+        self.facts.get("resumes").and_then(Value::as_str)
+    }
+}
+
+impl Journal {
+    /// The run whose id is `id` or begins or ends with it; `last` is the newest one. Fails as [`Journal::run`].
+    pub fn story(&self, id: &str) -> Result<Story> {
+        let entries = self.run(id)?;
+        let mut story = Story {
+            run: entries.first().map(|entry| entry.run.clone()).unwrap_or_default(),
+            at_us: 0,
+            what: String::new(),
+            mode: String::new(),
+            facts: Value::Null,
+            outcome: None,
+            changes: Vec::new(),
+            steps: Vec::new(),
+        };
+        let mut changes = Vec::new();
+        for entry in &entries {
+            match entry.kind.as_str() {
+                "run.start" => {
+                    story.at_us = entry.at_us;
+                    (story.what, story.mode) = (text(&entry.body, "what"), text(&entry.body, "mode"));
+                    story.facts = entry.body["facts"].clone();
+                }
+                "run.end" => story.outcome = Some(text(&entry.body, "outcome")),
+                "effect.begin" => changes.extend(entry.effect.clone()),
+                "step.end" => story.steps.push(step(&entry.body)),
+                _ => {}
+            }
+        }
+        story.changes = self.changes(&changes)?;
+        Ok(story)
+    }
+
+    /// Changes by their ids, in the order given.
+    pub fn changes(&self, ids: &[String]) -> Result<Vec<Told>> {
+        ids.iter().map(|id| self.change(id)).collect()
+    }
+
+    fn change(&self, id: &str) -> Result<Told> {
+        let entries = self.read(&format!("{SELECT} WHERE effect = ?1 ORDER BY seq"), params![id], entry)?;
+        let mut told = told(id, &entries);
+        for entry in &entries {
+            match entry.kind.as_str() {
+                "effect.undoing" => told.attempt = Some(entry.run.clone()),
+                "effect.undone" => {
+                    told.attempt = None;
+                    told.undone_by = (!self.was_redone(id, &entry.run)?).then(|| entry.run.clone());
+                }
+                _ => {}
+            }
+        }
+        Ok(told)
+    }
+
+    /// True when what `run` did to take an effect back was taken back itself.
+    fn was_redone(&self, id: &str, run: &str) -> Result<bool> {
+        let linked: Vec<Told> = self
+            .linked(id, run)?
+            .into_iter()
+            .filter(|change| matches!(change.fate, Fate::Happened { changed: true, .. }))
+            .collect();
+        Ok(!linked.is_empty() && linked.iter().all(|change| change.undone_by.is_some()))
+    }
+
+    /// The changes of `run` that take the effect `id` back.
+    pub fn linked(&self, id: &str, run: &str) -> Result<Vec<Told>> {
+        let sql = "SELECT effect FROM journal WHERE run = ?1 AND kind = 'effect.begin'
+                   AND json_extract(body, '$.undoes') = ?2 ORDER BY seq";
+        let ids: Vec<String> = self.read(sql, params![run, id], |row| row.get(0))?;
+        self.changes(&ids)
+    }
+
+    /// The newest run that changed something, and is not an undo itself.
+    pub fn last_change(&self) -> Result<Option<String>> {
+        let sql = "SELECT s.run FROM journal s WHERE s.kind = 'run.start'
+                   AND json_extract(s.body, '$.facts.undoes') IS NULL
+                   AND EXISTS (SELECT 1 FROM journal e WHERE e.run = s.run AND e.kind = 'effect.begin')
+                   ORDER BY s.seq DESC LIMIT 1";
+        self.read(sql, params![], |row| row.get(0)).map(|runs| runs.into_iter().next())
+    }
+
+    /// Runs that went on with others: the newest one for each.
+    pub fn resumptions(&self) -> Result<BTreeMap<String, String>> {
+        let sql = "SELECT json_extract(body, '$.facts.resumes'), run FROM journal WHERE kind = 'run.start'
+                   AND json_extract(body, '$.facts.resumes') IS NOT NULL ORDER BY seq";
+        self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?))).map(|pairs| pairs.into_iter().collect())
+    }
+
+    /// The end of a run's id, when it is enough to name it; else the id.
+    pub fn short(&self, run: &str) -> String {
+        let tail = run.rsplit('-').next().unwrap_or(run);
+        if self.resolve(tail).is_ok() { tail.into() } else { run.into() }
+    }
+}
+
+fn told(id: &str, entries: &[Entry]) -> Told {
+    let begin = entries.iter().find(|entry| entry.kind == "effect.begin");
+    let body = begin.map_or(Value::Null, |entry| entry.body.clone());
+    let lives = serde_json::from_value(body["lives"].clone()).unwrap_or_default();
+    let field = |key: &str| body[key].as_str().map(String::from);
+    Told {
+        id: id.into(),
+        run: begin.map(|entry| entry.run.clone()).unwrap_or_default(),
+        verb: text(&body, "verb"),
+        target: begin.and_then(|entry| entry.target.clone()).unwrap_or_default(),
+        destroys: begin.is_some_and(|entry| entry.class.as_deref() == Some("destroy")),
+        says: text(&body, "says"),
+        args: body["args"].clone(),
+        inverse: field("inverse"),
+        before: body["before"].clone(),
+        lives,
+        undoes: field("undoes"),
+        fate: fate(entries),
+        undone_by: None,
+        attempt: None,
+    }
+}
+
+fn fate(entries: &[Entry]) -> Fate {
+    let mut fate = Fate::GoesOn;
+    for entry in entries {
+        match entry.kind.as_str() {
+            "effect.end" | "effect.late" => fate = ended(&entry.body),
+            "effect.settled" => fate = settled(&entry.body),
+            _ => {}
+        }
+    }
+    fate
+}
+
+fn ended(body: &Value) -> Fate {
+    let error = |key: &str| body["error"][key].as_str().unwrap_or("").to_string();
+    match body["outcome"].as_str() {
+        Some("ok") => {
+            Fate::Happened { changed: body["changed"].as_bool().unwrap_or(true), after: body["after"].clone() }
+        }
+        Some("failed") => match error("kind").as_str() {
+            "failed" | "timeout" => Fate::Failed(error("why")),
+            _ => Fate::DidNot(error("why")),
+        },
+        _ => Fate::Unknown,
+    }
+}
+
+fn settled(body: &Value) -> Fate {
+    let saw = text(body, "saw");
+    match body["outcome"].as_str() {
+        Some("happened") => Fate::Happened { changed: true, after: Value::Null },
+        Some("failed") => Fate::Failed(saw),
+        Some("did not happen") => Fate::DidNot(saw),
+        _ => Fate::Said(saw),
+    }
+}
+
+fn step(body: &Value) -> Step {
+    let effects = body["effects"].as_array().cloned().unwrap_or_default();
+    Step {
+        name: text(body, "name"),
+        result: body["result"].clone(),
+        effects: effects.iter().filter_map(|id| id.as_str().map(String::from)).collect(),
+    }
+}
+
+fn text(body: &Value, key: &str) -> String {
+    body[key].as_str().unwrap_or("").into()
+}

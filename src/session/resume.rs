@@ -1,0 +1,122 @@
+//! `opsh resume RUN`: the same script with the same arguments, without the steps that were finished.
+
+use super::header::Header;
+use super::{Script, Session, digest, file_of};
+use crate::bind::undo;
+use crate::bind::world::{Args, Finished};
+use crate::error::{Error, Kind, Result};
+use crate::gate::journal::{Fate, Journal, Story, Told};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The run to go on with when `id` is named: the newest one that went on with it. Fails with `usage` when there is nothing
+/// to go on with, and `unmet` when it still runs.
+pub fn find(journal: &Journal, id: &str) -> Result<Story> {
+    let resumptions = journal.resumptions()?;
+    let mut story = journal.story(id)?;
+    while let Some(newer) = resumptions.get(&story.run) {
+        story = journal.story(newer)?;
+    }
+    let not = |kind, why: &str| Err(Error::new(kind, format!("run {} was not resumed", story.run), why));
+    match &story.outcome {
+        _ if story.facts["script"].is_null() => not(Kind::Usage, "it was no script"),
+        _ if story.mode != "apply" => not(Kind::Usage, "it changed nothing: run the script"),
+        None => not(Kind::Unmet, "it still runs"),
+        Some(outcome) if outcome == "ok" => not(Kind::Usage, "it ended well: there is nothing left to do"),
+        Some(_) => Ok(story),
+    }
+}
+
+/// The configuration that a run used, if any.
+pub fn config_of(story: &Story) -> Option<PathBuf> {
+    story.facts["config"].as_str().map(PathBuf::from)
+}
+
+impl Session {
+    /// Goes on with a run that [`find`] found. `changed_script` agrees to a script that is not what it was.
+    ///
+    /// Fails with `usage` when the script is not what it was, `stuck` when it cannot be told what became of a change,
+    /// `unmet` when what a finished step did is not there any more; else as the script.
+    #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
+    pub fn resume(&mut self, story: Story, changed_script: bool) -> Result<Value> {
+        let fact = |key: &str| story.facts[key].as_str().unwrap_or_default().to_string();
+        let (name, file) = (fact("script"), PathBuf::from(fact("file")));
+        let name = if file_of(Path::new(&name)) == file { name } else { file.display().to_string() };
+        let refuse = |why: String| Error::new(Kind::Usage, format!("run {} was not resumed", story.run), why);
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| refuse(format!("script {} cannot be read: {error}", file.display())))?;
+        let (then, now) = (fact("sha256"), digest(&text));
+        if then != now && !changed_script {
+            let why = format!("{name} is not what it was: its SHA-256 was {then:.12}, and is {now:.12}");
+            let agree = format!("opsh resume {} --changed-script     its steps still mean the same", story.run);
+            return Err(refuse(why).next(agree));
+        }
+        let args = args(&story, &name, &text).ok_or_else(|| {
+            refuse("an argument of it was a secret, which the journal does not keep: run the script".into())
+        })?;
+        self.world.sources.put(&name, &text);
+        let chain = self.chain(story)?;
+        self.run_compiled(Script { name, file, text, args }, &chain)
+    }
+
+    /// The run, and those that it went on with, newest first.
+    fn chain(&self, story: Story) -> Result<Vec<Story>> {
+        let mut chain = vec![story];
+        while let Some(older) = chain.last().and_then(|story| story.resumes().map(String::from)) {
+            chain.push(self.gate().journal()?.story(&older)?);
+        }
+        Ok(chain)
+    }
+
+    /// Before a run goes on: settles what is not known, looks whether what finished steps did is still there, and keeps
+    /// their results for when the script comes to them.
+    pub(super) fn take_up(&self, chain: &[Story]) -> Result<()> {
+        let mut changes: Vec<Told> = chain.iter().rev().flat_map(|story| story.changes.clone()).collect();
+        undo::settle(&self.world, &mut changes)?;
+        let finished = finished(chain, &changes);
+        let kept: BTreeSet<&str> = finished.values().flat_map(|step| &step.effects).map(String::as_str).collect();
+        undo::still_there(&self.world, &changes, |change| kept.contains(change.id.as_str()))?;
+        for change in changes.iter().filter(|change| is_done_again(change) && !kept.contains(change.id.as_str())) {
+            self.gate().say(&format!("· {} was done outside of a finished step: it is done again", change.words()));
+        }
+        *self.world.finished.borrow_mut() = finished;
+        Ok(())
+    }
+}
+
+fn is_done_again(change: &Told) -> bool {
+    let happened = matches!(change.fate, Fate::Happened { changed: true, .. } | Fate::Said(_));
+    happened && change.undone_by.is_none() && change.undoes.is_none()
+}
+
+/// Finished steps by name. Where a step was taken back, it and what followed in that run is not finished.
+fn finished(chain: &[Story], changes: &[Told]) -> BTreeMap<String, Finished> {
+    let undone: BTreeSet<&str> =
+        changes.iter().filter(|change| change.undone_by.is_some()).map(|change| change.id.as_str()).collect();
+    let mut finished = BTreeMap::new();
+    for story in chain.iter().rev() {
+        let whole = story.steps.iter().take_while(|step| !step.effects.iter().any(|id| undone.contains(id.as_str())));
+        for step in whole {
+            let done = Finished { run: story.run.clone(), result: step.result.clone(), effects: step.effects.clone() };
+            finished.insert(step.name.clone(), done);
+        }
+    }
+    finished
+}
+
+/// The arguments that a run was started with; `None` when the record hides one.
+fn args(story: &Story, name: &str, text: &str) -> Option<Args> {
+    let facts = &story.facts;
+    if [&facts["words"], &facts["options"]].iter().any(|value| value.to_string().contains("•••")) {
+        return None;
+    }
+    let read = |key: &str| facts[key].clone();
+    Some(Args {
+        script: name.into(),
+        usage: Header::parse(text).usage,
+        words: serde_json::from_value(read("words")).unwrap_or_default(),
+        options: serde_json::from_value(read("options")).unwrap_or_default(),
+        flags: serde_json::from_value(read("flags")).unwrap_or_default(),
+    })
+}

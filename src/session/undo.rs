@@ -1,0 +1,186 @@
+//! `opsh undo RUN`: shows what the run did, looks whether it is still so, asks once, and takes it back newest first. And
+//! what an error says of the ways back and on.
+
+use super::Session;
+use crate::bind::{self, undo};
+use crate::error::{Error, Kind, Result};
+use crate::gate::Intended;
+use crate::gate::journal::{Fate, Story, Told};
+use crate::gate::policy::Mode;
+use crate::gate::verb::Class;
+use serde_json::json;
+use undo::WayBack;
+
+impl Session {
+    /// Takes a run's effects back; `last` is the newest run that changed something and is not an undo. `partly` agrees to
+    /// it although something that was destroyed stays so.
+    ///
+    /// Fails with `not_found`, `refused`, `unmet` (something else is there now; nothing was done), `interrupted`, or
+    /// `stuck`: an outcome is not known, or an inverse failed, and a person is needed.
+    pub fn undo(&mut self, id: &str, partly: bool) -> Result<()> {
+        let journal = self.gate().journal()?;
+        let run = match id {
+            "last" => journal.last_change()?.ok_or_else(|| {
+                Error::new(Kind::NotFound, "nothing to undo", "no run in the journal changed anything")
+            })?,
+            id => id.to_string(),
+        };
+        let story = journal.story(&run)?;
+        if story.outcome.is_none() {
+            let what = format!("run {} was not undone", story.run);
+            return Err(Error::new(Kind::Unmet, what, "it still runs").next("opsh runs     what runs"));
+        }
+        self.gate().say(&format!("run {}  {}", story.run, story.what));
+        let open = |change: &Told| change.fate == Fate::Unknown || change.attempt.is_some();
+        if !story.changes.iter().any(open) && WayBack::of(story.changes.clone()).back.is_empty() {
+            self.say_nothing_to_undo(&WayBack::of(story.changes));
+            return Ok(());
+        }
+        self.gate().begin_run(&format!("undo {}", story.run), json!({ "undoes": story.run }))?;
+        let result = self.go_back(story, partly);
+        self.gate().end_run(result.as_ref().err());
+        result
+    }
+
+    fn go_back(&self, story: Story, partly: bool) -> Result<()> {
+        let mut changes = self.after_attempts(&story)?;
+        undo::settle(&self.world, &mut changes)?;
+        let mut way = WayBack::of(changes);
+        if let (Some(lost), false) = (way.destroyed.first(), partly) {
+            let why = format!("{} cannot come back, and what was done with it may need what is gone", lost.words());
+            return Err(Error::new(Kind::Refused, format!("run {} was not undone", story.run), why)
+                .next(format!("opsh undo {} --partly     undo the rest all the same", story.run)));
+        }
+        way.check(&self.engine, &self.world)?;
+        self.show(&way);
+        if way.back.is_empty() {
+            self.say_nothing_to_undo(&way);
+            return Ok(());
+        }
+        let plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
+        self.gate().authorize(&plan)?;
+        let (count, error) = way.go(&self.engine, &self.world, |_| Class::Change);
+        match error {
+            Some(error) => Err(stopped(&story, &way, count, error)),
+            None => {
+                self.say_done(&story, &way);
+                Ok(())
+            }
+        }
+    }
+
+    /// The run's changes, once it is known what earlier attempts to take them back did.
+    fn after_attempts(&self, story: &Story) -> Result<Vec<Told>> {
+        let journal = self.gate().journal()?;
+        for change in story.changes.iter().filter(|change| change.undone_by.is_none()) {
+            let Some(run) = &change.attempt else { continue };
+            if run != &story.run && journal.story(run)?.outcome.is_none() {
+                let why = format!("run {run} undoes it now");
+                return Err(Error::new(Kind::Unmet, format!("run {} was not undone", story.run), why));
+            }
+            let mut linked = journal.linked(&change.id, run)?;
+            undo::settle(&self.world, &mut linked)?;
+            let happened = |one: &&Told| matches!(one.fate, Fate::Happened { .. });
+            // A look at the world tells more than counting, where there is something to look at.
+            if change.before.is_null() && linked.iter().filter(happened).count() >= self.statements(change) {
+                self.gate().undone_by(run, &change.id, &change.target)?;
+            }
+        }
+        Ok(journal.story(&story.run)?.changes)
+    }
+
+    /// How many things an inverse does.
+    fn statements(&self, change: &Told) -> usize {
+        let line = change.inverse.as_deref().unwrap_or_default();
+        self.engine.compile(line).map_or(usize::MAX, |ast| ast.statements().len().max(1))
+    }
+
+    fn intended(&self, change: &Told) -> Option<Intended> {
+        Some(Intended {
+            verb: bind::verb(&change.verb)?,
+            class: Class::Change,
+            target: self.world.recorded_target(&change.target),
+            says: format!("undo: {}", change.inverse.as_deref()?),
+            lost: None,
+        })
+    }
+
+    fn show(&self, way: &WayBack) {
+        for change in &way.back {
+            self.gate().say(&format!("  {}\n    undo: {}", change.words(), change.inverse.as_deref().unwrap_or("")));
+        }
+        self.show_rest(way);
+    }
+
+    fn show_rest(&self, way: &WayBack) {
+        for (change, why) in &way.stays {
+            self.gate().say(&format!("  {}\n    {why}", change.words()));
+        }
+        for change in &way.undone {
+            let by = change.undone_by.as_deref().unwrap_or("");
+            self.gate().say(&format!("  {}\n    undone by run {by}", change.words()));
+        }
+    }
+
+    fn say_nothing_to_undo(&self, way: &WayBack) {
+        if way.back.is_empty() && self.gate().mode() == Mode::Apply {
+            self.show_rest(way);
+        }
+        self.gate().screen().print("nothing to undo");
+    }
+
+    fn say_done(&self, story: &Story, way: &WayBack) {
+        if self.gate().mode() != Mode::Apply {
+            return self.gate().screen().print("a plan: nothing was undone");
+        }
+        let all = way.back.len() + way.stays.len() + way.undone.len();
+        self.gate().screen().print(&format!("undone: {} of {all} effects of run {}", way.back.len(), story.run));
+        if let Some(before) = story.resumes() {
+            self.gate().say(&format!("  it had gone on with run {before}: opsh undo {before} goes back further"));
+        }
+    }
+
+    /// An error of the run that has just ended, with what to type to go back or on.
+    pub(super) fn with_ways(&self, error: Error) -> Error {
+        let Ok(story) = self.gate().journal().and_then(|journal| journal.story(&self.gate().run_id())) else {
+            return error;
+        };
+        let short = self.gate().journal().map_or_else(|_| story.run.clone(), |journal| journal.short(&story.run));
+        let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
+        let way = WayBack::of(story.changes);
+        let (back, all) = (way.back.len(), way.back.len() + way.stays.len());
+        let mut error = error;
+        if back > 0 && !is_open && way.destroyed.is_empty() {
+            error = error.next(format!("opsh undo {short}     go back: {back} of {all} effects"));
+        }
+        match story.steps.last() {
+            Some(step) if !story.facts["script"].is_null() && self.gate().mode() == Mode::Apply => {
+                error.next(format!("opsh resume {short}     go on after step \"{}\"", step.name))
+            }
+            _ => error,
+        }
+    }
+}
+
+/// What was undone before it stopped, and what was not.
+fn stopped(story: &Story, way: &WayBack, count: usize, error: Error) -> Error {
+    let kind = match error.kind {
+        Kind::Refused if count == 0 => return error,
+        Kind::Interrupted => Kind::Interrupted,
+        _ => Kind::Stuck,
+    };
+    let mut why = format!("{}: {}", error.what, error.why);
+    for (at, change) in way.back.iter().enumerate() {
+        let word = if at < count { "undone" } else { "not undone" };
+        why += &format!("\n{word}: {}", change.words());
+    }
+    let what = match kind {
+        Kind::Stuck => format!("undo of run {} stopped, and a person is needed", story.run),
+        _ => format!("undo of run {} stopped", story.run),
+    };
+    let mut stopped = Error::new(kind, what, why);
+    stopped.host = error.host;
+    stopped.exit = error.exit;
+    stopped.next.extend(error.next);
+    stopped.next(format!("opsh undo {}     go on with the rest", story.run))
+}
