@@ -13,8 +13,8 @@ fn touch(path: &Path) -> String {
 }
 
 /// Ctrl-C as soon as the run has printed a line; one that does not end then is killed.
-fn interrupted(home: &Home, code: &str) -> Ran {
-    let mut child = home.command(&["-e", code]).spawn().unwrap();
+pub fn interrupted(home: &Home, words: &[&str]) -> Ran {
+    let mut child = home.command(words).spawn().unwrap();
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     out.read_line(&mut first).unwrap();
@@ -314,7 +314,7 @@ fn ctrl_c_ends_a_wait_and_a_loop_and_cannot_be_swallowed() {
         "print(\"ready\"); try { sleep(600) } catch { loop { print(\"swallowed\"); } }",
         "print(\"ready\"); host(\"local\").read([\"tail\", \"-f\", \"/dev/null\"], #{ within_s: 600 })",
     ] {
-        let ran = interrupted(&home, code).exits(130).prints("ready\n");
+        let ran = interrupted(&home, &["-e", code]).exits(130).prints("ready\n");
         assert!(ran.err.contains("Ctrl-C"), "{code}: {}", ran.err);
         assert_eq!(home.story().last().map(String::as_str), Some("run.end interrupted"), "{code}");
     }
