@@ -53,6 +53,9 @@ pub struct Host {
     pub jump_password: Option<SecretRef>,
     /// Where the passphrase of the private key comes from.
     pub passphrase: Option<SecretRef>,
+    /// Seconds of silence after which the connection counts as lost, 2 to 120; 15 unless said otherwise.
+    #[serde(default = "alive_s")]
+    pub alive_s: u32,
     /// True for a machine that may be broken: changes there are not asked for.
     #[serde(default)]
     pub sandbox: bool,
@@ -136,6 +139,10 @@ pub struct Migrate {
     /// Directory of the migration files in the image.
     #[serde(default = "image_files")]
     pub image_files: String,
+}
+
+fn alive_s() -> u32 {
+    15
 }
 
 fn repository_files() -> String {
@@ -264,6 +271,9 @@ impl Config {
         }
         for name in &file.redact.names {
             redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
+        }
+        if let Some((name, host)) = file.host.iter().find(|(_, host)| !(2..=120).contains(&host.alive_s)) {
+            return Err(bad(format!("host.{name}: alive_s must be 2 to 120 seconds, not {}", host.alive_s)));
         }
         let base = path.parent().unwrap_or(Path::new("."));
         let hosts =
@@ -423,6 +433,7 @@ mod tests {
             ("http://127", "ftp://127", "neither http:// nor https://"),
             ("ssh = ", "shh = ", "shh"),
             ("[host.prod-1]", "[host.local]", "that is this machine"),
+            ("[stack.prod]", "alive_s = 1\n[stack.prod]", "alive_s must be 2 to 120"),
         ] {
             let error = parse(&GOOD.replace(from, to)).expect_err(word);
             assert!(error.why.contains(word), "{}", error.why);

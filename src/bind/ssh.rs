@@ -64,6 +64,8 @@ pub struct Login {
     pub jump_password: Option<Secret>,
     /// Passphrase of the keys; never leaves this machine.
     pub passphrase: Option<Secret>,
+    /// Seconds of silence, 2 to 120, after which the connection counts as lost; it may take up to half as long again.
+    pub alive_s: u32,
     /// opsh's own list of host keys, an absolute path. No other list is read.
     pub known_hosts: PathBuf,
     /// Directory for control sockets: at most about 70 bytes long, made with mode 0700.
@@ -83,6 +85,7 @@ impl Login {
             password: None,
             jump_password: None,
             passphrase: None,
+            alive_s: 15,
             known_hosts,
             control_dir,
         }

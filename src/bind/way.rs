@@ -139,6 +139,7 @@ impl Recipe {
             password: self.secret(pass, &host.password, "password").await?,
             jump_password: self.secret(pass, &host.jump_password, "jump password").await?,
             passphrase: self.secret(pass, &host.passphrase, "passphrase").await?,
+            alive_s: host.alive_s,
             ..Login::new(&host.name, &host.ssh, self.known_hosts.clone(), ssh::control_dir())
         })
     }

@@ -23,8 +23,6 @@ use tokio::process::{Child, Command};
 const CONNECT_S: u32 = 10;
 /// For the whole login. PAM delays wrong answers by seconds, and a hardware key waits for a finger.
 const LOGIN_WITHIN: Duration = Duration::from_secs(60);
-/// Three unanswered ones, so 15 to 20 s of silence, end a link.
-const ALIVE_S: u32 = 5;
 /// A master that is in shows it by its socket; a connected key login takes 90 ms and more, so this is not felt.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// ssh adds 17 bytes to the socket's path, of the 108 that the kernel allows.
@@ -284,6 +282,7 @@ fn options(login: &Login) -> Vec<OsString> {
 
 /// Strict keys from opsh's own list, and asking instead of a terminal; for the target and for the jump host.
 fn host_key_options(login: &Login) -> Vec<String> {
+    let (interval, count) = alive(login.alive_s);
     vec![
         format!("UserKnownHostsFile=\"{}\"", login.known_hosts.display()),
         "GlobalKnownHostsFile=/dev/null".into(),
@@ -296,9 +295,16 @@ fn host_key_options(login: &Login) -> Vec<String> {
         // The second question is the proof that the first answer was wrong.
         "NumberOfPasswordPrompts=2".into(),
         format!("ConnectTimeout={CONNECT_S}"),
-        format!("ServerAliveInterval={ALIVE_S}"),
-        "ServerAliveCountMax=3".into(),
+        format!("ServerAliveInterval={interval}"),
+        format!("ServerAliveCountMax={count}"),
     ]
+}
+
+/// Seconds between signs of life, and how many unanswered ones end a link: three of them in `alive_s`, as far as whole
+/// seconds allow.
+fn alive(alive_s: u32) -> (u32, u32) {
+    let interval = alive_s.div_ceil(3).max(1);
+    (interval, (alive_s / interval).max(1))
 }
 
 /// `-J` would give the jump host's ssh none of our options, so it is started as a command. Hosts before the last one
@@ -350,4 +356,23 @@ fn helper(_: &ControlDir) -> io::Result<PathBuf> {
 #[cfg(test)]
 fn helper(dir: &ControlDir) -> io::Result<PathBuf> {
     super::tests::helper_script(&dir.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::alive;
+
+    #[test]
+    fn silence_ends_a_link_after_the_configured_time_and_half_of_it_again_at_most() {
+        assert_eq!((alive(2), alive(15), alive(120)), ((1, 2), (5, 3), (40, 3)));
+        for alive_s in 2..=120 {
+            let (interval, count) = alive(alive_s);
+            let noticed = interval * count..=interval * (count + 1);
+            assert!(
+                *noticed.end() >= alive_s && *noticed.end() <= alive_s + alive_s.div_ceil(2),
+                "{alive_s}: {noticed:?}"
+            );
+            assert!(interval * count <= alive_s, "{alive_s}");
+        }
+    }
 }

@@ -99,7 +99,7 @@ impl Link {
         &self.0.name
     }
 
-    /// Why the connection is gone, once it is. A host that went silent is noticed after 15 to 20 s.
+    /// Why the connection is gone, once it is. A host that went silent is noticed after [`Login::alive_s`].
     pub fn gone(&self) -> Option<String> {
         self.0.ended.borrow().clone()
     }
