@@ -148,6 +148,19 @@ impl Pass {
         let about = json!({ "effect": effect, "by": "a test" }).to_string();
         Pass { effect, about, marks: Arc::default(), wire: None }
     }
+
+    /// The same, with the end where its output arrives.
+    #[cfg(test)]
+    pub fn for_tests_with_output() -> (Pass, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+        let (sender, received) = tokio::sync::mpsc::unbounded_channel();
+        let send = move |event| {
+            if let Event::Output(bytes, _) = event {
+                let _ = sender.send(bytes);
+            }
+        };
+        let wire = Wire { send: Arc::new(send), room: Arc::new(Semaphore::new(ROOM)) };
+        (Pass { wire: Some(wire), ..Pass::for_tests() }, received)
+    }
 }
 
 impl std::fmt::Debug for Pass {
