@@ -243,8 +243,11 @@ impl Ran {
             127 if said.is_empty() || said.contains("not found") => {
                 format!("there is no program \"{program}\" on {host}")
             }
-            code if said.is_empty() => format!("exit code {code}, and it said nothing"),
-            code => format!("exit code {code}: {said}"),
+            code => {
+                let note = ssh::signal_note(code).map_or(String::new(), |note| format!(" ({note})"));
+                let said = if said.is_empty() { ", and it said nothing".into() } else { format!(": {said}") };
+                format!("exit code {code}{note}{said}")
+            }
         };
         let kind = if self.code == 127 { Kind::NotFound } else { Kind::Failed };
         Err(Error::new(kind, format!("{} failed on {host}", shown(words)), why).host(host).exit(self.code.into()))
@@ -274,9 +277,6 @@ pub fn finished(host: &str, words: &[String], finished: Finished) -> Result<Ran>
     let what = format!("{} failed on {host}", shown(words));
     match finished.outcome {
         Outcome::Exited(code) => Ok(Ran { code, out: finished.stdout.text(), err: finished.stderr.text() }),
-        Outcome::Signaled(signal) => {
-            Err(Error::new(Kind::Failed, what, format!("ended by signal {signal}")).host(host))
-        }
         Outcome::NotStarted(why) => Err(Error::new(Kind::Unreachable, what, why).host(host)),
         Outcome::Unknown(why) => Err(Error::new(Kind::Unknown, what, why).host(host)),
     }
@@ -293,7 +293,7 @@ pub async fn look(reach: &Reach, pass: &Pass, host: &str, words: &[&str]) -> Res
 pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Command) -> Result<Ran> {
     let id = pass.effect();
     // A start that was refused did nothing: from here on the answer may be lost.
-    let started = reach.durable_begin(pass, id, command).await;
+    let started = reach.durable_begin(pass, id, command, pass.about()).await;
     if !matches!(&started, Err(error) if error.kind != Kind::Unknown) {
         pass.sending();
     }

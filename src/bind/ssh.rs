@@ -24,7 +24,11 @@ mod scripts;
 #[cfg(test)]
 mod test_durable;
 #[cfg(test)]
+mod test_faults;
+#[cfg(test)]
 mod test_login;
+#[cfg(test)]
+mod test_output;
 #[cfg(test)]
 mod test_quoting;
 #[cfg(test)]
@@ -34,7 +38,7 @@ pub(super) mod tests;
 
 pub use asks::askpass;
 pub use channel::{Complaints, Stream};
-pub use durable::{Durable, Started};
+pub use durable::{Durable, Listed, Started};
 pub use hostkey::{HostKey, offered_keys, remember_key};
 pub use keep::Kept;
 pub use link::{Link, connect};
@@ -155,19 +159,21 @@ pub struct Finished {
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With this exit status, 0 to 255.
+    /// With this exit status, 0 to 255, as a shell counts it. A program that signal n ended has 128 + n, as has one that
+    /// exits so: no shell tells them apart, so [`signal_note`] says what it may mean.
     Exited(i32),
-    /// By this signal. An exit status of 129 to 192 reads as one, as in every shell.
-    Signaled(i32),
     /// It certainly did not run, and why.
     NotStarted(String),
     /// It was sent, and then word of it was lost: it may have run, be running, or be dead.
     Unknown(String),
 }
 
-impl Outcome {
-    /// From a status as a shell counts it: 128 + n for signal n.
-    fn of_status(status: i32) -> Outcome {
-        if (129..=192).contains(&status) { Outcome::Signaled(status - 128) } else { Outcome::Exited(status) }
-    }
+/// What an exit status of 129 to 192 may mean besides: a shell reports signal n as 128 + n, and a program may exit so.
+pub fn signal_note(status: i32) -> Option<String> {
+    let signal = status.checked_sub(128).filter(|signal| (1..=64).contains(signal))?;
+    let named =
+        [(1, "HUP"), (2, "INT"), (3, "QUIT"), (6, "ABRT"), (9, "KILL"), (11, "SEGV"), (13, "PIPE"), (15, "TERM")];
+    let name =
+        named.iter().find(|(number, _)| *number == signal).map_or(String::new(), |(_, name)| format!(", {name}"));
+    Some(format!("128 + {signal}: perhaps ended by signal {signal}{name}"))
 }

@@ -9,6 +9,10 @@ pub enum Record {
     No(String),
     /// The program ended with this status, as a shell counts it.
     End(i32),
+    /// What follows begins at this byte of the output that is watched.
+    At(u64),
+    /// What was watched is over; what follows is the answer of a script of ours.
+    Answer,
 }
 
 /// Splits one stream into output and records, whatever the borders of the pieces.
@@ -28,6 +32,9 @@ impl Splitter {
 
     /// Takes a piece and gives back, in order, what is known to be output (`Ok`) and the records in it (`Err`).
     pub fn feed(&mut self, piece: &[u8]) -> Vec<Result<Vec<u8>, Record>> {
+        if self.pending.is_empty() && !piece.contains(&self.tag[0]) {
+            return vec![Ok(piece.to_vec())];
+        }
         self.pending.extend_from_slice(piece);
         let mut parts = Vec::new();
         let mut output = Vec::new();
@@ -75,6 +82,8 @@ fn parse(text: &str) -> Option<Record> {
     match text.split_once(' ').unwrap_or((text, "")) {
         ("start", _) => Some(Record::Start),
         ("no", why) => Some(Record::No(why.into())),
+        ("at", offset) => offset.trim().parse().ok().map(Record::At),
+        ("answer", "") => Some(Record::Answer),
         ("end", status) => status.trim().parse().ok().map(Record::End),
         _ => None,
     }

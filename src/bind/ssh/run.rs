@@ -24,6 +24,11 @@ impl Reach {
 
     /// Runs a script of ours, or the text that becomes a command, under the supervising shell.
     pub(super) async fn supervise(&self, pass: &Pass, program: &str, stdin: &[u8], keep: usize) -> Finished {
+        self.follow(pass, program, stdin, keep, false).await
+    }
+
+    /// The same; with `watch`, what comes before the `answer` record goes to `pass.output` and is not kept.
+    pub(super) async fn follow(&self, pass: &Pass, program: &str, stdin: &[u8], keep: usize, watch: bool) -> Finished {
         let nonce = match nonce() {
             Ok(nonce) => nonce,
             Err(why) => return Finished::not_started(why),
@@ -33,8 +38,9 @@ impl Reach {
             // The program travels over the channel, so without a channel it cannot have run.
             Err(why) => return Finished::not_started(why),
         };
-        let mut out = Output::new(&nonce, keep);
-        let mut err = Output::new(&nonce, keep);
+        let live = || watch.then(|| Live::new(pass));
+        let mut out = Output::new(&nonce, keep, live());
+        let mut err = Output::new(&nonce, keep, live());
         let head = format!("{nonce} {} {}\n{}\n", scripts::GRACE_S, stdin.len(), quote::encode(program));
         let mut sent = false;
         {
@@ -49,7 +55,7 @@ impl Reach {
         Finished { outcome, stdout: out.kept.done(), stderr: err.kept.done() }
     }
 
-    async fn outcome(&self, channel: &mut Channel, sent: bool, out: &Output, err: &Output) -> Outcome {
+    async fn outcome(&self, channel: &mut Channel, sent: bool, out: &Output<'_>, err: &Output<'_>) -> Outcome {
         if let Some(outcome) = err.outcome().or_else(|| out.outcome()) {
             return outcome;
         }
@@ -136,10 +142,45 @@ async fn send_all(lifeline: &mut Option<Writer>, head: &str, data: &[u8], sent: 
 /// Bytes of stdin that travel together with the last word.
 const IN_ONE_WRITE: usize = 16 * 1024;
 
+/// An output that is passed on while the run writes it.
+struct Live<'a> {
+    pass: &'a Pass,
+    /// Bytes of the output up to here were passed on or left out.
+    at: u64,
+    ends_line: bool,
+}
+
+impl Live<'_> {
+    fn new(pass: &Pass) -> Live<'_> {
+        Live { pass, at: 0, ends_line: true }
+    }
+
+    async fn show(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last() {
+            self.ends_line = *last == b'\n';
+            self.at += bytes.len() as u64;
+            self.pass.output(bytes).await;
+        }
+    }
+
+    /// Goes on at this offset, and says what lies between.
+    async fn go_to(&mut self, offset: u64) {
+        if offset > self.at {
+            let newline = if self.ends_line { "" } else { "\n" };
+            let words = format!("{newline}… {} bytes left out …\n", offset - self.at);
+            self.pass.output(words.as_bytes()).await;
+            self.ends_line = true;
+        }
+        self.at = offset;
+    }
+}
+
 /// One output of a supervised command, with the records taken out.
-struct Output {
+struct Output<'a> {
     splitter: Option<Splitter>,
     kept: Keeper,
+    /// Until the `answer` record, where what is read goes instead of being kept.
+    live: Option<Live<'a>>,
     noise: Vec<u8>,
     started: bool,
     refused: Option<String>,
@@ -149,11 +190,12 @@ struct Output {
 /// Bytes of a login shell's own output that are kept, to explain why it ran nothing.
 const NOISE_KEPT: usize = 400;
 
-impl Output {
-    fn new(nonce: &str, keep: usize) -> Output {
+impl<'a> Output<'a> {
+    fn new(nonce: &str, keep: usize, live: Option<Live<'a>>) -> Output<'a> {
         Output {
             splitter: Some(Splitter::new(nonce)),
             kept: Keeper::new(keep),
+            live,
             noise: Vec::new(),
             started: false,
             refused: None,
@@ -168,35 +210,43 @@ impl Output {
         while let Ok(n @ 1..) = reader.read(&mut piece).await {
             for part in splitter.feed(&piece[..n]) {
                 match part {
-                    Ok(bytes) => self.take(&bytes),
-                    Err(record) => self.record(record),
+                    Ok(bytes) => self.take(&bytes).await,
+                    Err(record) => self.record(record).await,
                 }
                 if self.ended.is_some() {
                     return;
                 }
             }
         }
-        self.take(&splitter.rest());
+        self.take(&splitter.rest()).await;
     }
 
-    fn take(&mut self, bytes: &[u8]) {
-        if self.started {
-            self.kept.take(bytes);
-        } else {
-            self.noise.extend_from_slice(&bytes[..bytes.len().min(NOISE_KEPT - self.noise.len())]);
+    async fn take(&mut self, bytes: &[u8]) {
+        match &mut self.live {
+            _ if !self.started => {
+                self.noise.extend_from_slice(&bytes[..bytes.len().min(NOISE_KEPT - self.noise.len())]);
+            }
+            Some(live) => live.show(bytes).await,
+            None => self.kept.take(bytes),
         }
     }
 
-    fn record(&mut self, record: Record) {
+    async fn record(&mut self, record: Record) {
         match record {
             Record::Start => self.started = true,
             Record::No(why) => self.refused = Some(why),
             Record::End(status) => self.ended = Some(status),
+            Record::Answer => self.live = None,
+            Record::At(offset) => {
+                if let Some(live) = &mut self.live {
+                    live.go_to(offset).await;
+                }
+            }
         }
     }
 
     fn outcome(&self) -> Option<Outcome> {
-        self.refused.clone().map(Outcome::NotStarted).or_else(|| self.ended.map(Outcome::of_status))
+        self.refused.clone().map(Outcome::NotStarted).or_else(|| self.ended.map(Outcome::Exited))
     }
 
     fn noise_text(&self) -> Option<String> {

@@ -16,7 +16,7 @@ fn everywhere(test: impl AsyncFn(&Reach, &str)) {
     });
 }
 
-fn running(started: crate::error::Result<Started>) -> i32 {
+pub fn running(started: crate::error::Result<Started>) -> i32 {
     match started {
         Ok(Started::Now { pid }) => pid as i32,
         other => panic!("{other:?}"),
@@ -24,13 +24,13 @@ fn running(started: crate::error::Result<Started>) -> i32 {
 }
 
 /// The run's directory, which is on this machine in either case.
-fn directory(id: &str) -> PathBuf {
+pub fn directory(id: &str) -> PathBuf {
     let state =
         std::env::var("XDG_STATE_HOME").unwrap_or_else(|_| format!("{}/.local/state", std::env::var("HOME").unwrap()));
     Path::new(&state).join("opsh/runs").join(id)
 }
 
-async fn result(reach: &Reach, id: &str, keep: usize) -> Finished {
+pub async fn result(reach: &Reach, id: &str, keep: usize) -> Finished {
     let finished = reach.durable_wait(&pass(), id, keep).await;
     reach.durable_forget(&pass(), id).await.unwrap();
     assert!(!directory(id).exists());
@@ -45,7 +45,7 @@ fn a_durable_run_gives_status_and_outputs() {
         command.cwd = Some("/usr".into());
         command.env = vec![("A".into(), Secret::new("it's a value".to_string()))];
         command.stdin = b"in\n".to_vec();
-        running(reach.durable_begin(&pass(), id, &command).await);
+        running(reach.durable_begin(&pass(), id, &command, "").await);
         let done = reach.durable_wait(&pass(), id, 1000).await;
         assert_eq!(done.outcome, Outcome::Exited(7));
         assert!(done.stdout.text().starts_with("/usr\nit's a value\nin\n00"), "{}", done.stdout.text());
@@ -61,7 +61,7 @@ fn a_durable_run_gives_status_and_outputs() {
 fn a_long_output_is_cut_on_the_host() {
     everywhere(async |reach, id| {
         let script = "printf head; head -c 1000000 /dev/zero; printf tail; printf 12345678 >&2";
-        running(reach.durable_begin(&pass(), id, &sh(script)).await);
+        running(reach.durable_begin(&pass(), id, &sh(script), "").await);
         let done = result(reach, id, 8).await;
         assert_eq!(done.stdout.text(), "head\n… 1000000 bytes left out …\ntail");
         assert_eq!((done.stdout.sha256.len(), done.stderr.text().as_str()), (64, "12345678"));
@@ -74,7 +74,7 @@ fn the_same_id_runs_once() {
         let dir = tempfile::tempdir().unwrap();
         let command =
             sh(&format!("echo x >>{}/times; while [ ! -e {0}/go ]; do sleep 0.05; done", dir.path().display()));
-        let (pass, start) = (pass(), async || reach.durable_begin(&pass(), id, &command).await);
+        let (pass, start) = (pass(), async || reach.durable_begin(&pass(), id, &command, "").await);
         let (one, two, three) = tokio::join!(start(), start(), start());
         let now = [&one, &two, &three].into_iter().filter(|started| matches!(started, Ok(Started::Now { .. }))).count();
         assert_eq!(now, 1, "{one:?} {two:?} {three:?}");
@@ -95,7 +95,7 @@ fn a_run_survives_its_link_and_the_wait_for_it() {
     let command = sh(&format!("while [ ! -e {}/go ]; do sleep 0.05; done; echo done; exit 7", dir.path().display()));
     live(async {
         let (_link, reach) = lab.connect().await;
-        running(reach.durable_begin(&pass(), &id, &command).await);
+        running(reach.durable_begin(&pass(), &id, &command, "").await);
         let masters = command_lines(&lab.path("c").display().to_string());
         let (seen, ()) = tokio::join!(async { reach.durable_wait(&pass(), &id, 100).await }, async {
             until("somebody waits", || {
@@ -119,7 +119,7 @@ fn a_run_survives_its_link_and_the_wait_for_it() {
 #[test]
 fn dropping_the_wait_leaves_the_run_alone() {
     everywhere(async |reach, id| {
-        let pid = running(reach.durable_begin(&pass(), id, &words(&["sleep", "60"])).await);
+        let pid = running(reach.durable_begin(&pass(), id, &words(&["sleep", "60"]), "").await);
         let pass = pass();
         tokio::select! {
             done = reach.durable_wait(&pass, id, 10) => panic!("{done:?}"),
@@ -127,14 +127,14 @@ fn dropping_the_wait_leaves_the_run_alone() {
         }
         assert_eq!(reach.durable_state(&pass, id).await.unwrap(), Durable::Running { pid: pid as u32 });
         assert!(reach.durable_signal(&pass, id, "TERM").await.is_ok());
-        assert_eq!(result(reach, id, 10).await.outcome, Outcome::Signaled(15));
+        assert_eq!(result(reach, id, 10).await.outcome, Outcome::Exited(143));
     });
 }
 
 #[test]
 fn a_killed_run_wakes_up_who_waits_and_has_died() {
     everywhere(async |reach, id| {
-        let pid = running(reach.durable_begin(&pass(), id, &sh("echo partial; sleep 60")).await);
+        let pid = running(reach.durable_begin(&pass(), id, &sh("echo partial; sleep 60"), "").await);
         until("it has written", || {
             std::fs::read_to_string(directory(id).join("out")).is_ok_and(|text| !text.is_empty())
         })
@@ -150,7 +150,7 @@ fn a_killed_run_wakes_up_who_waits_and_has_died() {
 #[test]
 fn a_process_that_only_has_the_same_id_is_not_the_run() {
     everywhere(async |reach, id| {
-        let pid = running(reach.durable_begin(&pass(), id, &sh("sleep 60")).await);
+        let pid = running(reach.durable_begin(&pass(), id, &sh("sleep 60"), "").await);
         kill(-pid, 9);
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         std::fs::write(directory(id).join("pid"), format!("{} 1 {boot}", std::process::id())).unwrap();
@@ -163,7 +163,7 @@ fn a_process_that_only_has_the_same_id_is_not_the_run() {
 fn a_run_that_cannot_enter_its_directory_is_not_started() {
     everywhere(async |reach, id| {
         let command = Command { cwd: Some("/nonexistent".into()), ..words(&["true"]) };
-        running(reach.durable_begin(&pass(), id, &command).await);
+        running(reach.durable_begin(&pass(), id, &command, "").await);
         let outcome = result(reach, id, 10).await.outcome;
         assert_eq!(outcome, Outcome::NotStarted("cannot enter the directory /nonexistent".into()));
     });
@@ -183,7 +183,7 @@ fn no_secret_of_a_run_is_in_a_file_or_a_command_line() {
         let mut command = sh("cat >/dev/null; sleep 60");
         command.env = vec![("SECRET".into(), Secret::new(secret.clone()))];
         command.stdin = secret.clone().into_bytes();
-        running(reach.durable_begin(&pass(), id, &command).await);
+        running(reach.durable_begin(&pass(), id, &command, "").await);
         assert_eq!(command_lines(&secret), []);
         for entry in std::fs::read_dir(directory(id)).unwrap().flatten().filter(|entry| entry.file_name() != "done") {
             assert!(!String::from_utf8_lossy(&std::fs::read(entry.path()).unwrap()).contains(&secret));

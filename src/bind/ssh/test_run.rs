@@ -1,7 +1,7 @@
 //! Tests of running commands: the same for this machine and for a host.
 
 use super::tests::{Lab, accounts, command_lines, exited, kill, live, mark, pass, sh, until, words};
-use super::{Command, Outcome, Reach, connect};
+use super::{Command, Outcome, Reach, connect, signal_note};
 use crate::error::Kind;
 use crate::redact::Secret;
 use std::time::{Duration, Instant};
@@ -29,12 +29,21 @@ fn a_command_ends_in_the_way_that_is_told() {
             assert_eq!(outcome(reach, &format!("exit {status}")).await, Outcome::Exited(status));
         }
         for signal in [1, 2, 9, 11, 13, 15] {
-            assert_eq!(outcome(reach, &format!("kill -{signal} $$")).await, Outcome::Signaled(signal));
+            assert_eq!(outcome(reach, &format!("kill -{signal} $$")).await, Outcome::Exited(128 + signal));
         }
         let missing = reach.run(&pass(), &words(&["no-such-program"])).await;
         assert_eq!(missing.outcome, Outcome::Exited(127));
         assert!(missing.stderr.text().contains("no-such-program"));
     });
+}
+
+#[test]
+fn a_status_that_may_be_a_signal_is_told_as_what_it_may_be() {
+    assert_eq!(signal_note(143).as_deref(), Some("128 + 15: perhaps ended by signal 15, TERM"));
+    assert_eq!(signal_note(192).as_deref(), Some("128 + 64: perhaps ended by signal 64"));
+    for status in [0, 127, 128, 193, 255] {
+        assert_eq!(signal_note(status), None);
+    }
 }
 
 #[test]
@@ -303,7 +312,9 @@ fn every_future_can_move_between_threads() {
     moves(super::offered_keys(&pass, &login));
     moves(Reach::Local.run(&pass, &command));
     moves(Reach::Local.stream(&pass, &command.words));
-    moves(Reach::Local.durable_begin(&pass, "a", &command));
+    moves(Reach::Local.durable_begin(&pass, "a", &command, ""));
     moves(Reach::Local.durable_wait(&pass, "a", 0));
     moves(Reach::Local.durable_state(&pass, "a"));
+    moves(Reach::Local.durable_result(&pass, "a", 0));
+    moves(Reach::Local.durable_list(&pass));
 }

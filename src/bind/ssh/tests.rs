@@ -3,6 +3,7 @@
 use super::{Command, Finished, Link, Login, Outcome, Reach, connect};
 use crate::gate::Pass;
 use crate::redact::Secret;
+use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -20,16 +21,50 @@ const ACCOUNTS: [(&str, &str); 5] = [
 ];
 pub const PASSWORD: &str = "right horse 'battery";
 
-/// An sshd on 127.0.0.1 with its own keys, configuration and log. Ends when dropped.
+/// An sshd with its own keys, configuration and log, on 127.0.0.1 or in a network of its own. Ends when dropped.
 pub struct Lab {
     pub dir: tempfile::TempDir,
     pub port: u16,
-    sshd: Child,
+    address: String,
+    /// Words before the server's own, which lead to a program that starts it.
+    before: Vec<String>,
+    sshd: RefCell<Option<Child>>,
 }
 
 impl Lab {
     /// Starts one, with more lines for its configuration; `None` (and a word about it) where none can be.
     pub fn start(more: &str) -> Option<Lab> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Lab::at("127.0.0.1", port, Vec::new(), more)
+    }
+
+    /// Starts one where runs are kept on a disk of 4 MiB.
+    pub fn start_with_a_small_disk(disk: &Path) -> Option<Lab> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mount = format!("mount -t tmpfs -o size=4m,mode=700 none {} && exec \"$@\"", disk.display());
+        let tried = std::process::Command::new("unshare").args(["-m", "sh", "-c", &mount, "sh", "true"]).status();
+        if !tried.is_ok_and(|status| status.success()) {
+            skip("no disk of our own: it takes root, and the right to mount");
+            return None;
+        }
+        let before = ["unshare", "-m", "sh", "-c", &mount, "sh"].map(String::from).to_vec();
+        Lab::at("127.0.0.1", port, before, &format!("SetEnv XDG_STATE_HOME={}", disk.display()))
+    }
+
+    /// Starts one in a network namespace, behind a cable that can be cut.
+    pub fn start_behind_a_network(more: &str) -> Option<(Lab, Network)> {
+        let network = match Network::lay() {
+            Ok(network) => network,
+            Err(why) => {
+                skip(&why);
+                return None;
+            }
+        };
+        let lab = Lab::at(&network.there, 22, ["ip", "netns", "exec", &network.name].map(String::from).to_vec(), more)?;
+        Some((lab, network))
+    }
+
+    fn at(address: &str, port: u16, before: Vec<String>, more: &str) -> Option<Lab> {
         if let Err(why) = possible() {
             skip(&why);
             return None;
@@ -40,11 +75,33 @@ impl Lab {
             keygen(&dir.path().join(key), "");
         }
         std::fs::copy(dir.path().join("id.pub"), dir.path().join("authorized")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let sshd = sshd(dir.path(), port, more);
-        let lab = Lab { dir, port, sshd };
-        wait_for("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        configure(dir.path(), address, port, more);
+        let lab = Lab { dir, port, address: address.into(), before, sshd: RefCell::default() };
+        lab.serve();
         Some(lab)
+    }
+
+    /// Starts the server, and waits until it listens.
+    pub fn serve(&self) {
+        let server = "/usr/sbin/sshd".to_string();
+        let words: Vec<&String> = self.before.iter().chain([&server]).collect();
+        let mut command = std::process::Command::new(words[0]);
+        command.args(&words[1..]).args(["-D", "-f"]).arg(self.path("sshd_config")).arg("-E").arg(self.path("log"));
+        let sshd = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        *self.sshd.borrow_mut() = Some(sshd);
+        wait_for("sshd listens", || std::net::TcpStream::connect((self.address.as_str(), self.port)).is_ok());
+    }
+
+    /// Kills the server and the processes of its sessions, but not what runs in them.
+    pub fn stop_with_sessions(&self) {
+        let Some(mut sshd) = self.sshd.take() else { return };
+        let listener = sshd.id().to_string();
+        let children = std::process::Command::new("ps").args(["-o", "pid=", "--ppid", &listener]).output().unwrap();
+        sshd.kill().unwrap();
+        sshd.wait().unwrap();
+        for pid in String::from_utf8(children.stdout).unwrap().split_whitespace() {
+            kill(pid.parse().unwrap(), 9);
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -57,7 +114,8 @@ impl Lab {
 
     /// A login with the lab's key, to a host that is not known yet.
     pub fn stranger(&self, user: &str) -> Login {
-        let mut login = Login::new("web", &format!("{user}@127.0.0.1"), self.path("known_hosts"), self.path("c"));
+        let mut login =
+            Login::new("web", &format!("{user}@{}", self.address), self.path("known_hosts"), self.path("c"));
         login.port = Some(self.port);
         login.identity = Some(self.path("id"));
         login
@@ -93,9 +151,63 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
+        if let Some(mut sshd) = self.sshd.take() {
+            let _ = sshd.kill();
+            let _ = sshd.wait();
+        }
     }
+}
+
+/// A network namespace of ours and the cable to it. Removed when dropped.
+pub struct Network {
+    name: String,
+    there: String,
+}
+
+impl Network {
+    fn lay() -> Result<Network, String> {
+        let mark = mark();
+        let name = format!("opsh-{}", &mark[..6]);
+        // A subnet of four addresses of the range for tests of networks, 198.18.0.0/15.
+        let [a, b] = [6, 8].map(|at| u8::from_str_radix(&mark[at..at + 2], 16).unwrap());
+        let at = |last: u8| format!("198.18.{a}.{}", (b & 0xfc) + last);
+        ip(&["netns", "add", &name])?;
+        let network = Network { name, there: at(2) };
+        let (near, far, name) = (network.end("n"), network.end("f"), network.name.as_str());
+        ip(&["link", "add", &near, "type", "veth", "peer", "name", &far, "netns", name])?;
+        ip(&["addr", "add", &format!("{}/30", at(1)), "dev", &near])?;
+        ip(&["link", "set", &near, "up"])?;
+        ip(&["-n", name, "addr", "add", &format!("{}/30", at(2)), "dev", &far])?;
+        network.mend();
+        Ok(network)
+    }
+
+    fn end(&self, which: &str) -> String {
+        format!("{}{which}", self.name)
+    }
+
+    /// From now on nothing arrives, and nobody says so.
+    pub fn cut(&self) {
+        ip(&["-n", &self.name, "link", "set", &self.end("f"), "down"]).unwrap();
+    }
+
+    /// The opposite of [`Network::cut`].
+    pub fn mend(&self) {
+        ip(&["-n", &self.name, "link", "set", &self.end("f"), "up"]).unwrap();
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = ip(&["link", "del", &self.end("n")]);
+        let _ = ip(&["netns", "del", &self.name]);
+    }
+}
+
+fn ip(words: &[&str]) -> Result<(), String> {
+    let done = std::process::Command::new("ip").args(words).output().map_err(|e| format!("no program ip: {e}"))?;
+    let said = String::from_utf8_lossy(&done.stderr).trim().to_string();
+    if done.status.success() { Ok(()) } else { Err(format!("no network of our own: ip {}: {said}", words.join(" "))) }
 }
 
 /// Says that something is not tested for want of a program, past the capture of the test runner, or fails where
@@ -167,17 +279,14 @@ pub fn keygen(path: &Path, passphrase: &str) {
     assert!(command.status().unwrap().success());
 }
 
-fn sshd(dir: &Path, port: u16, more: &str) -> Child {
+fn configure(dir: &Path, address: &str, port: u16, more: &str) {
     let at = dir.display();
     let config = format!(
-        "{more}\nPort {port}\nListenAddress 127.0.0.1\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
+        "{more}\nPort {port}\nListenAddress {address}\nHostKey {at}/host\nAuthorizedKeysFile {at}/authorized\nStrictModes no\n\
          PidFile none\nLogLevel VERBOSE\nPermitRootLogin yes\nPasswordAuthentication yes\n\
          Subsystem sftp internal-sftp\nUsePAM no\nKbdInteractiveAuthentication no\n"
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();
-    let mut command = std::process::Command::new("/usr/sbin/sshd");
-    command.args(["-D", "-f"]).arg(dir.join("sshd_config")).arg("-E").arg(dir.join("log"));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Runs a test on a runtime like opsh's.
