@@ -10,6 +10,7 @@ mod closures;
 mod home;
 mod journal;
 mod live;
+mod output;
 mod readme;
 mod reference;
 mod replay;
