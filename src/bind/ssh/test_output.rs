@@ -7,7 +7,7 @@ use super::{Command, Durable, Outcome, Reach, Started};
 use crate::gate::Pass;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::Receiver;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Runs a test on this machine and, where there is an sshd, on hosts whose `sh` is this machine's, bash and busybox;
 /// the last has no other programs than busybox's.
@@ -66,7 +66,7 @@ impl Steps {
 }
 
 /// Reads on until `seen` ends with this.
-async fn see(output: &mut Receiver<Vec<u8>>, seen: &mut String, end: &str) {
+async fn see(output: &mut UnboundedReceiver<Vec<u8>>, seen: &mut String, end: &str) {
     let reading = async {
         while !seen.ends_with(end) {
             seen.push_str(&String::from_utf8_lossy(&output.recv().await.unwrap()));
@@ -75,7 +75,7 @@ async fn see(output: &mut Receiver<Vec<u8>>, seen: &mut String, end: &str) {
     assert!(tokio::time::timeout(Duration::from_secs(20), reading).await.is_ok(), "{end:?} is not the end of {seen:?}");
 }
 
-async fn rest(output: &mut Receiver<Vec<u8>>) -> Vec<u8> {
+async fn rest(output: &mut UnboundedReceiver<Vec<u8>>) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(more) = output.recv().await {
         bytes.extend(more);

@@ -127,7 +127,7 @@ async fn arrived(reach: &Reach, way: Way, sent: &[String]) -> Vec<String> {
         Way::Run => out(reach.run(&pass(), &command).await),
         Way::Durable => {
             let id = mark();
-            reach.durable_begin(&pass(), &id, &command).await.unwrap();
+            reach.durable_begin(&pass(), &id, &command, "{}").await.unwrap();
             let finished = reach.durable_wait(&pass(), &id, command.keep).await;
             reach.durable_forget(&pass(), &id).await.unwrap();
             out(finished)
