@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +17,8 @@ pub struct Config {
     /// The file it came from; `None` when there is no `opsh.toml` above the working directory.
     pub path: Option<PathBuf>,
     hosts: BTreeMap<String, Arc<Host>>,
+    /// Names of the hosts as the file orders them.
+    order: Vec<String>,
     stacks: BTreeMap<String, Arc<Stack>>,
     redact: Redact,
 }
@@ -59,6 +61,9 @@ pub struct Host {
     /// True for a machine that may be broken: changes there are not asked for.
     #[serde(default)]
     pub sandbox: bool,
+    /// Words that `hosts(TAG)` finds it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
 }
 
 /// One `[stack.NAME]`: a deployed compose application.
@@ -231,7 +236,7 @@ impl TryFrom<String> for SecretRef {
 #[serde(deny_unknown_fields)]
 struct File {
     #[serde(default)]
-    host: BTreeMap<String, Host>,
+    host: BTreeMap<toml::Spanned<String>, Host>,
     #[serde(default)]
     stack: BTreeMap<String, Stack>,
     #[serde(default)]
@@ -266,19 +271,19 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
             bad(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;
-        if file.host.contains_key(LOCAL) {
-            return Err(bad(format!("host.{LOCAL}: that is this machine in every script; give the host another name")));
-        }
         for name in &file.redact.names {
             redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
         }
-        if let Some((name, host)) = file.host.iter().find(|(_, host)| !(2..=120).contains(&host.alive_s)) {
-            return Err(bad(format!("host.{name}: alive_s must be 2 to 120 seconds, not {}", host.alive_s)));
-        }
         let base = path.parent().unwrap_or(Path::new("."));
-        let hosts =
-            file.host.into_iter().map(|(name, host)| (name.clone(), Arc::new(host.named(name, base)))).collect();
-        let mut config = Config { path: Some(path.to_path_buf()), hosts, stacks: BTreeMap::new(), redact: file.redact };
+        let mut hosts: Vec<(toml::Spanned<String>, Host)> = file.host.into_iter().collect();
+        hosts.sort_by_key(|(name, _)| name.span().start);
+        let mut config = Config { path: Some(path.to_path_buf()), redact: file.redact, ..Config::default() };
+        for (name, host) in hosts {
+            let name = name.into_inner();
+            check_host(&name, &host).map_err(bad)?;
+            config.order.push(name.clone());
+            config.hosts.insert(name.clone(), Arc::new(host.named(name, base)));
+        }
         for (name, stack) in file.stack {
             config.check_stack(&name, &stack).map_err(bad)?;
             config.stacks.insert(name.clone(), Arc::new(Stack { name, ..stack }));
@@ -311,6 +316,19 @@ impl Config {
     /// The host of that name, or an error that names the nearest one.
     pub fn host(&self, name: &str) -> Result<Arc<Host>> {
         self.hosts.get(name).cloned().ok_or_else(|| self.no_such("host", name, self.host_names()))
+    }
+
+    /// The hosts with that tag as the file orders them: at least one, or an error that names the nearest tag.
+    pub fn tagged(&self, tag: &str) -> Result<Vec<Arc<Host>>> {
+        let hosts = self.order.iter().filter_map(|name| self.hosts.get(name));
+        let found: Vec<Arc<Host>> = hosts.filter(|host| host.tags.iter().any(|known| known == tag)).cloned().collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let known: BTreeSet<&str> = self.hosts.values().flat_map(|host| &host.tags).map(String::as_str).collect();
+        let error = self.no_such("tag", tag, known.iter().copied());
+        let is_host = tag == LOCAL || self.hosts.contains_key(tag);
+        Err(if is_host { error.next(format!("hosts([\"{tag}\"])     the host of that name")) } else { error })
     }
 
     /// The stack of that name, or an error that names the nearest one.
@@ -349,6 +367,20 @@ impl Config {
         } else {
             error
         }
+    }
+}
+
+fn check_host(name: &str, host: &Host) -> Result<(), String> {
+    if name == LOCAL {
+        return Err(format!("host.{LOCAL}: that is this machine in every script; give the host another name"));
+    }
+    if !(2..=120).contains(&host.alive_s) {
+        return Err(format!("host.{name}: alive_s must be 2 to 120 seconds, not {}", host.alive_s));
+    }
+    let is_word = |tag: &&String| !tag.is_empty() && tag.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    match host.tags.iter().find(|tag| !is_word(tag)) {
+        Some(tag) => Err(format!("host.{name}: the tag \"{tag}\" is not a word of letters, digits, -, _ and .")),
+        None => Ok(()),
     }
 }
 
@@ -419,6 +451,20 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_finds_its_hosts_in_the_order_of_the_file() {
+        let text = "[host.web-2]\nssh = \"a\"\ntags = [\"web\", \"tokyo\"]\n[host.db]\nssh = \"b\"\n\
+                    [host.\"web-1\"]\nssh = \"c\"\ntags = [\"web\"]\n";
+        let config = parse(text).expect("valid");
+        let names =
+            |tag| config.tagged(tag).map(|hosts| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>());
+        assert_eq!(names("web").expect("two"), ["web-2", "web-1"]);
+        assert_eq!(names("tokyo").expect("one"), ["web-2"]);
+        assert_eq!(names("wbe").expect_err("none").why, "did you mean \"web\"? (in /etc/ops/opsh.toml)");
+        let host = names("db").expect_err("a host, not a tag");
+        assert!(host.next[0].starts_with("hosts([\"db\"])"), "{:?}", host.next);
+    }
+
+    #[test]
     fn an_unknown_name_names_the_nearest_one() {
         let error = parse(GOOD).expect("valid").stack("prdo").expect_err("no such stack");
         assert!(error.why.contains("did you mean \"prod\"?"), "{error}");
@@ -434,6 +480,7 @@ mod tests {
             ("ssh = ", "shh = ", "shh"),
             ("[host.prod-1]", "[host.local]", "that is this machine"),
             ("[stack.prod]", "alive_s = 1\n[stack.prod]", "alive_s must be 2 to 120"),
+            ("identity = ", "tags = [\"a b\"]\nidentity = ", "the tag \"a b\" is not a word"),
         ] {
             let error = parse(&GOOD.replace(from, to)).expect_err(word);
             assert!(error.why.contains(word), "{}", error.why);
