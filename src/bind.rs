@@ -8,6 +8,7 @@ pub mod clock;
 pub mod compose;
 pub mod db;
 pub mod docker;
+pub mod fleet;
 pub mod function;
 pub mod git;
 pub mod host;
@@ -22,7 +23,8 @@ pub mod undo;
 
 use crate::error::{Error, Kind, Place, Result};
 use crate::gate::verb::{Class, Param, Signature, Verb};
-use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
+use crate::gate::{ALL, Did, Done, Effect, Lives, Pass, Target};
+use fleet::Each;
 use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -46,6 +48,10 @@ pub enum Binding {
     Undoable(&'static Verb, fn(&Call<'_>) -> Result<Receipt>, Probe),
     /// Calls a closure of the script.
     Calls(&'static Verb, fn(&NativeCallContext<'_>, &Call<'_>) -> RhaiResult),
+    /// Returns a value of each host before the dot.
+    ReadEach(&'static Verb, fn(&Call<'_>) -> Result<Each<Value>>),
+    /// Sets a state on each host before the dot.
+    ChangeEach(&'static Verb, fn(&Call<'_>) -> Result<Each<Receipt>>),
 }
 
 impl Binding {
@@ -54,18 +60,34 @@ impl Binding {
         match self {
             Binding::Read(verb, _) | Binding::Change(verb, _) => verb,
             Binding::Undoable(verb, ..) | Binding::Calls(verb, _) => verb,
+            Binding::ReadEach(verb, _) | Binding::ChangeEach(verb, _) => verb,
         }
+    }
+
+    /// True when a script gets a receipt: one for each host, when there are several.
+    pub fn changes(&self) -> bool {
+        matches!(self, Binding::Change(..) | Binding::ChangeEach(..) | Binding::Undoable(..))
     }
 
     fn perform(&self, context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         let result = match self {
+            Binding::Calls(_, perform) => return perform(context, call),
             Binding::Read(_, perform) => perform(call),
             Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
-                perform(call).map(|receipt| receipt.to_dynamic())
+                perform(call).map(|receipt| map(receipt.to_json()))
             }
-            Binding::Calls(_, perform) => return perform(context, call),
+            Binding::ReadEach(_, perform) => perform(call).and_then(|each| each.into_value(call)).map(map),
+            Binding::ChangeEach(_, perform) => {
+                perform(call).and_then(|each| each.map(|receipt| receipt.to_json()).into_value(call)).map(map)
+            }
         };
         result.map_err(|error| values::thrown(error, context.call_position()))
+    }
+
+    /// Words of the types that the verb is called on; none for a function of its own.
+    fn receivers(&self, signature: &Signature) -> Vec<&'static str> {
+        let several = matches!(self, Binding::ReadEach(..) | Binding::ChangeEach(..)).then_some("hosts");
+        signature.receiver.into_iter().chain(several).collect()
     }
 }
 
@@ -121,11 +143,11 @@ impl Receipt {
         }
     }
 
-    fn to_dynamic(&self) -> Dynamic {
+    fn to_json(&self) -> Value {
         let took = self.took_ms;
-        from_json(&json!({
+        json!({
             "changed": self.changed, "skipped": self.skipped, "before": self.before, "after": self.after, "took_ms": took,
-        }))
+        })
     }
 }
 
@@ -139,6 +161,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
         engine.register_static_module(name, module.into());
     }
     host::register(engine, world);
+    fleet::register(engine, world);
     stack::register(engine, world);
 }
 
@@ -149,9 +172,13 @@ fn register_one(
     binding: &'static Binding,
 ) {
     let signature: &'static Signature = Box::leak(Box::new(binding.verb().signature()));
-    let required = signature.params.iter().filter(|param| !param.optional).count();
-    for given in required..=signature.params.len() {
-        let mut types: Vec<TypeId> = signature.receiver.and_then(values::type_id).into_iter().collect();
+    let receivers: Vec<Option<TypeId>> = match binding.receivers(signature) {
+        none if none.is_empty() => vec![None],
+        words => words.into_iter().map(values::type_id).collect(),
+    };
+    let shapes = receivers.into_iter().flat_map(|receiver| signature.counts().map(move |given| (receiver, given)));
+    for (receiver, given) in shapes {
+        let mut types: Vec<TypeId> = receiver.into_iter().collect();
         types.extend(std::iter::repeat_n(TypeId::of::<Dynamic>(), given));
         let world = Rc::clone(world);
         let perform = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| {
@@ -289,30 +316,52 @@ impl Call<'_> {
     }
 
     /// Performs a read. `work` gets a copy of `context` each time: it is called again when its link was lost.
-    pub fn read<C, F>(&self, look: Look, context: C, work: impl Fn(Pass, C) -> F) -> Result<Value>
+    pub fn read<C, F>(&self, look: Look, context: C, work: impl Fn(Pass, C) -> F + 'static) -> Result<Value>
     where
-        C: Clone,
+        C: Clone + 'static,
         F: Future<Output = Result<Value>> + Send + 'static,
     {
-        let effect = Effect { class: Class::Read, ..self.effect(Change::of(look)) };
-        let done = self.world.gate.perform(&effect, |pass| {
-            let work = work(pass, context.clone());
+        let work = move |pass, context| {
+            let work = work(pass, context);
             async move { work.await.map(Did::value) }
-        })?;
-        Ok(match done {
-            Done::Did(did, _) => did.value,
-            Done::Skipped => json!({ "skipped": true }),
-        })
+        };
+        self.one(self.look(look), context, work).map(Done::into_value)
     }
 
     /// Performs a change.
-    pub fn change<C, F>(&self, change: Change, context: C, work: impl Fn(Pass, C) -> F) -> Result<Receipt>
+    pub fn change<C, F>(&self, change: Change, context: C, work: impl Fn(Pass, C) -> F + 'static) -> Result<Receipt>
     where
-        C: Clone,
+        C: Clone + 'static,
         F: Future<Output = Result<Did>> + Send + 'static,
     {
-        let done = self.world.gate.perform(&self.effect(change), |pass| work(pass, context.clone()))?;
-        Ok(Receipt::of(done))
+        self.one(self.effect(change), context, work).map(Receipt::of)
+    }
+
+    fn one<C, F>(&self, effect: Effect, context: C, work: impl Fn(Pass, C) -> F + 'static) -> Result<Done>
+    where
+        C: Clone + 'static,
+        F: Future<Output = Result<Did>> + Send + 'static,
+    {
+        let mut results = self.perform(vec![effect], ALL, move |_, pass| work(pass, context.clone()))?;
+        results.pop().expect("one effect has one result")
+    }
+
+    /// Every effect of every verb goes through here; `work` gets the place of its effect in `effects`.
+    fn perform<F>(
+        &self,
+        effects: Vec<Effect>,
+        batch: usize,
+        work: impl Fn(usize, Pass) -> F + 'static,
+    ) -> Result<Vec<Result<Done>>>
+    where
+        F: Future<Output = Result<Did>> + Send + 'static,
+    {
+        Ok(self.world.gate.perform_all(&effects, batch, work))
+    }
+
+    /// A read, whatever else the verb does.
+    fn look(&self, look: Look) -> Effect {
+        Effect { class: Class::Read, ..self.effect(Change::of(look)) }
     }
 
     fn effect(&self, change: Change) -> Effect {

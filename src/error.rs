@@ -110,12 +110,23 @@ pub struct Error {
     pub exit: Option<i64>,
     /// Places from the innermost outwards: where it happened, then each caller.
     pub trace: Vec<Place>,
+    /// Where several were asked and some failed: what became of each, in order.
+    pub results: Vec<Value>,
 }
 
 impl Error {
     /// An error with what and why; add the rest with the methods below.
     pub fn new(kind: Kind, what: impl Into<String>, why: impl Into<String>) -> Error {
-        Error { kind, what: what.into(), why: why.into(), next: Vec::new(), host: None, exit: None, trace: Vec::new() }
+        Error {
+            kind,
+            what: what.into(),
+            why: why.into(),
+            next: Vec::new(),
+            host: None,
+            exit: None,
+            trace: Vec::new(),
+            results: Vec::new(),
+        }
     }
 
     /// Adds a line that the operator can type next.
@@ -144,6 +155,7 @@ impl Error {
             next: next.filter_map(|line| line.as_str().map(String::from)).collect(),
             host: text("host"),
             exit: json["exit"].as_i64(),
+            results: json["results"].as_array().cloned().unwrap_or_default(),
             ..Error::new(
                 text("kind").and_then(|word| Kind::from_word(&word)).unwrap_or(Kind::Failed),
                 text("what").unwrap_or_default(),
@@ -163,6 +175,9 @@ impl Error {
         map.insert("exit".into(), json!(self.exit));
         if let Some(place) = self.trace.first() {
             map.insert("at".into(), json!(place.to_string()));
+        }
+        if !self.results.is_empty() {
+            map.insert("results".into(), json!(self.results));
         }
         Value::Object(map)
     }

@@ -125,6 +125,16 @@ pub enum Done {
     Skipped,
 }
 
+impl Done {
+    /// The value of a read.
+    pub fn into_value(self) -> Value {
+        match self {
+            Done::Did(did, _) => did.value,
+            Done::Skipped => json!({ "skipped": true }),
+        }
+    }
+}
+
 /// The target of verbs that touch no host: clocks, expectations, probes from this machine.
 pub const HERE: &str = "here";
 
@@ -254,7 +264,9 @@ impl Gate {
             Kind::Refused => "refused",
             kind => outcome(kind),
         });
-        self.note("run.end", json!({ "outcome": outcome, "error": error.map(Error::to_json) }));
+        // What became of each target is recorded with its effect.
+        let error = error.map(|error| Error { results: Vec::new(), ..error.clone() }.to_json());
+        self.note("run.end", json!({ "outcome": outcome, "error": error }));
     }
 
     /// Consent covers one typed line at the prompt, never a sitting.
@@ -347,22 +359,23 @@ impl Gate {
             self.announce(flight.effect);
             self.launch(flight, index, &wires, work);
         }
-        let (began, total) = (Instant::now(), flights.len());
-        let mut left = total;
+        let (began, mut left) = (Instant::now(), flights.len());
         while left > 0 {
             match Io::hear(&inbox) {
-                None => self.screen.busy(&label(&flights, total - left), began.elapsed()),
-                Some((index, Heard::Event(event))) => self.on_event(&mut flights[index], total, event),
+                None => self.screen.busy(&label(effects, results), began.elapsed()),
+                Some((index, Heard::Event(event))) => self.on_event(&mut flights[index], effects.len(), event),
                 Some((index, Heard::Ended(Ended::Done(Err(_))))) if self.again(&mut flights[index]) => {
                     self.launch(&mut flights[index], index, &wires, work);
                 }
                 Some((index, Heard::Ended(ended))) => {
                     left -= 1;
                     let flight = &mut flights[index];
-                    flight.over = true;
                     // Its last line ends before the line that says how it ended.
                     drop(flight.shown.take());
                     results[flight.at] = Some(self.land(flight, ended));
+                    if left > 0 {
+                        self.screen.busy(&label(effects, results), began.elapsed());
+                    }
                 }
             }
         }
@@ -497,23 +510,13 @@ struct Flight<'a> {
     began: Instant,
     marks: Arc<Marks>,
     repeated: bool,
-    over: bool,
     /// Its output on the screen, once it had any.
     shown: Option<Streamer<'a>>,
 }
 
 impl<'a> Flight<'a> {
     fn new(at: usize, effect: &'a Effect, id: String) -> Flight<'a> {
-        Flight {
-            at,
-            effect,
-            id,
-            began: Instant::now(),
-            marks: Arc::default(),
-            repeated: false,
-            over: false,
-            shown: None,
-        }
+        Flight { at, effect, id, began: Instant::now(), marks: Arc::default(), repeated: false, shown: None }
     }
 }
 
@@ -550,20 +553,27 @@ fn waves<'a>(going: &'a [usize], effects: &[Effect], batch: usize) -> Vec<&'a [u
     std::iter::once(canary).chain(rest.chunks(batch.clamp(1, AT_ONCE))).collect()
 }
 
-/// What goes on, and for several targets how far it is and who is late.
-fn label(flights: &[Flight<'_>], done: usize) -> String {
-    match flights {
-        [one] => format!("{}  {}  {}", one.effect.verb.name, one.effect.target.name, one.effect.says),
-        many => {
-            let late: Vec<&str> =
-                many.iter().filter(|one| !one.over).map(|one| one.effect.target.name.as_str()).collect();
-            let more = late.len().saturating_sub(3);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let names = late.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-            let verb = many.first().map_or("", |one| one.effect.verb.name);
-            format!("{verb}  {done}/{} done, waiting for {names}{more}", many.len())
-        }
+/// Names of targets in the line that says what goes on.
+const NAMED: usize = 3;
+
+/// What goes on; for several targets how far it is, and who is late.
+fn label(effects: &[Effect], results: &[Option<Result<Done>>]) -> String {
+    if let [one] = effects {
+        return format!("{}  {}  {}", one.verb.name, one.target.name, one.says);
     }
+    let mixed = effects.iter().any(|one| one.verb.name != effects[0].verb.name);
+    let late: Vec<&Effect> =
+        effects.iter().zip(results).filter(|(_, result)| result.is_none()).map(|(one, _)| one).collect();
+    let name = |one: &&Effect| match mixed {
+        true => format!("{} {}", one.verb.name, one.target.name),
+        false => one.target.name.clone(),
+    };
+    let mut names = late.iter().take(NAMED).map(name).collect::<Vec<_>>().join(", ");
+    if late.len() > NAMED {
+        names = format!("{names} and {} more", late.len() - NAMED);
+    }
+    let what = if mixed { "batch" } else { effects[0].verb.name };
+    format!("{what}  {}/{} done, waiting for {names}", effects.len() - late.len(), effects.len())
 }
 
 fn refused(effect: &Effect, mut error: Error) -> Error {
@@ -572,8 +582,15 @@ fn refused(effect: &Effect, mut error: Error) -> Error {
     error
 }
 
+const NOT_TRIED: &str = " was not tried on ";
+
+/// True for what was left out because it failed on another target before.
+pub fn is_not_tried(error: &Error) -> bool {
+    error.kind == Kind::Unmet && error.what.contains(NOT_TRIED)
+}
+
 fn not_tried(effect: &Effect, failed: &str) -> Error {
-    let what = format!("{} was not tried on {}", effect.verb.name, effect.target.name);
+    let what = format!("{}{NOT_TRIED}{}", effect.verb.name, effect.target.name);
     let why = format!("it failed on {failed} before; nothing was done here");
     refused(effect, Error::new(Kind::Unmet, what, why))
 }

@@ -2,6 +2,7 @@
 
 mod reads;
 
+use super::fleet::Each;
 use super::function::Function;
 use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
 use super::{Binding, Call, Change, Look, Receipt, World};
@@ -9,7 +10,7 @@ use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
-use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
+use rhai::{Engine, EvalAltResult, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -23,10 +24,10 @@ const CONNECT: Verb = Verb {
     name: "host.connect",
     class: Class::Read,
     waits: false,
-    sig: "host.connect() -> map",
+    sig: "host.connect(options?: map) -> map",
     doc: "Logs in, if that was not done yet. One login per host serves everything else. Returns the host's name. \
           Fails with `unreachable`, or `denied` when the key, the password or the host key is not accepted; a wrong \
-          password is tried once. Deadline 60 s.",
+          password is tried once. Deadline 60 s. On `hosts(…)` as `host.read`.",
     example: r#"host("prod-1").connect()"#,
 };
 
@@ -37,8 +38,10 @@ const READ: Verb = Verb {
     sig: "host.read(words: array, options?: map) -> map",
     doc: "Runs a program that only looks. `words` have one of a fixed list of shapes (`df`, `cat`, `git status`, …); \
           others are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` \
-          (default true: an exit code other than 0 fails with `failed`), `dir`. Returns `code`, `out`, `err`, of \
-          which 1 MiB each is kept. Deadline 60 s, or `within_s`.",
+          (default true: an exit code other than 0 fails with `failed`), `dir`, `partial`. Returns `code`, `out`, \
+          `err`, of which 1 MiB each is kept. Deadline 60 s, or `within_s`. On `hosts(…)` it runs on all, 16 at a time, \
+          and returns a list in order, each with its `host`; when some failed, the error's `results` is a list of \
+          `#{ host, ok, value }` and `#{ host, ok, error }`, which `partial: true` returns instead of failing.",
     example: r#"host("prod-1").read(["df", "-P", "/"]).out"#,
 };
 
@@ -49,9 +52,11 @@ const RUN: Verb = Verb {
     sig: "host.run(words: array, options?: map) -> receipt",
     doc: "Runs a program and waits for its end. It runs detached on the host, so that it goes on when the link is \
           lost. Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line of Rhai that takes it back; it \
-          stands alone: no variables or functions of the script). Returns a \
-          receipt whose `after` holds `code` and the end of `out` and `err`. Fails with `failed` for an exit code \
-          other than 0, `unknown` when the outcome cannot be learned. Deadline 600 s, or `within_s`.",
+          stands alone: no variables or functions of the script; `{host}` in it becomes the host's name), `batch`. \
+          Returns a receipt whose `after` holds `code` and the end of `out` and `err`. Fails with `failed` for an exit \
+          code other than 0, `unknown` when the outcome cannot be learned. Deadline 600 s, or `within_s`. On `hosts(…)` \
+          it runs on the first, then on `batch` hosts at a time (1 to 16, default 4), and stops after a failure; it \
+          returns a receipt for each, with its `host`, and fails as `host.read`.",
     example: r#"host("prod-1").run(["systemctl", "reload", "nginx"], #{ within_s: 60 })"#,
 };
 
@@ -67,10 +72,10 @@ const SH: Verb = Verb {
 
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
-    Binding::Read(&CONNECT, connect),
-    Binding::Read(&READ, read),
-    Binding::Change(&RUN, run),
-    Binding::Change(&SH, sh),
+    Binding::ReadEach(&CONNECT, connect),
+    Binding::ReadEach(&READ, read),
+    Binding::ChangeEach(&RUN, run),
+    Binding::ChangeEach(&SH, sh),
 ];
 
 /// What else scripts can do with a host.
@@ -98,6 +103,11 @@ impl HostHandle {
     pub fn name(&self) -> String {
         self.0.as_ref().map_or(LOCAL.into(), |host| host.name.clone())
     }
+
+    /// A host of opsh.toml.
+    pub fn of(host: Arc<Host>) -> HostHandle {
+        HostHandle(Some(host))
+    }
 }
 
 /// Registers the constructor `host(NAME)`.
@@ -116,8 +126,9 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     engine.register_fn("to_debug", |host: &mut HostHandle| format!("host(\"{}\")", host.name()));
 }
 
-fn named(world: &World, name: &str) -> Result<HostHandle> {
-    if name == LOCAL { Ok(HostHandle(None)) } else { world.config.host(name).map(|host| HostHandle(Some(host))) }
+/// The host of that name, or an error that names the nearest one.
+pub fn named(world: &World, name: &str) -> Result<HostHandle> {
+    if name == LOCAL { Ok(HostHandle(None)) } else { world.config.host(name).map(HostHandle::of) }
 }
 
 #[derive(Deserialize)]
@@ -126,11 +137,12 @@ struct ReadOptions {
     within_s: u64,
     check: bool,
     dir: Option<String>,
+    partial: bool,
 }
 
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
-        ReadOptions { within_s: 60, check: true, dir: None }
+        ReadOptions { within_s: 60, check: true, dir: None, partial: false }
     }
 }
 
@@ -140,46 +152,51 @@ struct RunOptions {
     within_s: u64,
     dir: Option<String>,
     undo: Option<String>,
+    batch: usize,
 }
 
 impl Default for RunOptions {
     fn default() -> RunOptions {
-        RunOptions { within_s: 600, dir: None, undo: None }
+        RunOptions { within_s: 600, dir: None, undo: None, batch: 4 }
     }
 }
 
-fn connect(call: &Call<'_>) -> Result<Dynamic> {
-    let host: HostHandle = call.this()?;
-    let way = call.world.way(&host.name())?;
-    let look = Look::at(call.world.host_target(&host.name()), host.name(), json!({}));
-    let value = call.read(look, way, |pass, way| async move {
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct ConnectOptions {
+    partial: bool,
+}
+
+fn connect(call: &Call<'_>) -> Result<Each<Value>> {
+    let ConnectOptions { partial } = call.options(0)?;
+    let look = |host: Target| {
+        let name = host.name.clone();
+        Look::at(host, name, json!({}))
+    };
+    call.read_each(partial, look, (), |pass, way, ()| async move {
         way.reach(&pass).await?;
         Ok(json!({ "host": way.name() }))
-    })?;
-    Ok(super::map(value))
+    })
 }
 
-fn read(call: &Call<'_>) -> Result<Dynamic> {
-    let name = call.this::<HostHandle>()?.name();
+fn read(call: &Call<'_>) -> Result<Each<Value>> {
     let words = call.words(0)?;
     reads::check(&words).map_err(|why| call.bad(&why))?;
-    let options: ReadOptions = call.options(1)?;
-    if !(1..=3600).contains(&options.within_s) {
-        return Err(call.bad(&format!("within_s must be 1 to 3600, not {}", options.within_s)));
+    let ReadOptions { within_s, check, dir, partial } = call.options(1)?;
+    if !(1..=3600).contains(&within_s) {
+        return Err(call.bad(&format!("within_s must be 1 to 3600, not {within_s}")));
     }
-    let way = call.world.way(&name)?;
-    let look = Look::at(call.world.host_target(&name), words.join(" "), json!({ "words": words, "dir": options.dir }));
-    let command = Command { cwd: options.dir, ..words_of(words) };
-    let check = options.check;
-    let value = call.read(look.within(options.within_s), (way, command), move |pass, (way, command)| async move {
+    let args = json!({ "words": words, "dir": dir });
+    let look = |host| Look::at(host, words.join(" "), args.clone()).within(within_s);
+    let command = Command { cwd: dir, ..words_of(words.clone()) };
+    call.read_each(partial, look, command, move |pass, way, command| async move {
         let reach = way.reach(&pass).await?;
         let ran = finished(way.name(), &command.words, reach.run(&pass, &command).await)?;
         if check { ran.checked(way.name(), &command.words).map(Ran::into_json) } else { Ok(ran.into_json()) }
-    })?;
-    Ok(super::map(value))
+    })
 }
 
-fn run(call: &Call<'_>) -> Result<Receipt> {
+fn run(call: &Call<'_>) -> Result<Each<Receipt>> {
     let words = call.words(0)?;
     if words.is_empty() {
         return Err(call.bad("words is empty"));
@@ -188,28 +205,35 @@ fn run(call: &Call<'_>) -> Result<Receipt> {
     durable(call, call.options(1)?, says, Command { ..words_of(words) })
 }
 
-fn sh(call: &Call<'_>) -> Result<Receipt> {
+fn sh(call: &Call<'_>) -> Result<Each<Receipt>> {
     let script = call.text(0)?;
     let mut words = vec!["sh".to_string(), "-c".into(), script.clone(), "opsh".into()];
     words.extend(call.words(1)?);
     durable(call, call.options(2)?, script, words_of(words))
 }
 
-fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command) -> Result<Receipt> {
-    let name = call.this::<HostHandle>()?.name();
-    if !(1..=86400).contains(&options.within_s) {
-        return Err(call.bad(&format!("within_s must be 1 to 86400, not {}", options.within_s)));
+fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command) -> Result<Each<Receipt>> {
+    let RunOptions { within_s, dir, undo, batch } = options;
+    if !(1..=86400).contains(&within_s) {
+        return Err(call.bad(&format!("within_s must be 1 to 86400, not {within_s}")));
     }
-    if let Some(line) = &options.undo {
+    if !(1..=16).contains(&batch) {
+        return Err(call.bad(&format!("batch must be 1 to 16, not {batch}")));
+    }
+    if let Some(line) = &undo {
         let parses = Engine::new_raw().compile(line).map(drop);
         parses.map_err(|error| call.bad(&format!("undo is no line of Rhai: {error}")))?;
     }
-    let command = Command { cwd: options.dir.clone(), ..command };
-    let way = call.world.way(&name)?;
-    let args = json!({ "words": command.words, "dir": options.dir });
-    let look = Look::at(call.world.host_target(&name), says, args).within(options.within_s);
-    let change = Change { inverse: options.undo, lives: Lives::Run(name), ..Change::of(look) };
-    call.change(change, (way, command), |pass, (way, command)| async move {
+    if call.is_fleet() && undo.as_ref().is_some_and(|line| !line.contains("{host}")) {
+        return Err(call.bad("undo takes back what was done on one host: write host(\"{host}\") in it"));
+    }
+    let args = json!({ "words": command.words, "dir": dir });
+    let change = |host: Target| {
+        let inverse = undo.as_ref().map(|line| line.replace("{host}", &host.name));
+        let lives = Lives::Run(host.name.clone());
+        Change { inverse, lives, ..Change::of(Look::at(host, says.clone(), args.clone()).within(within_s)) }
+    };
+    call.change_each(batch, change, Command { cwd: dir.clone(), ..command }, |pass, way, command| async move {
         let (reach, name) = (way.reach(&pass).await?, way.name());
         let ran = run_durable(&reach, &pass, name, &command).await?.checked(name, &command.words)?;
         Ok(Did { changed: true, after: ran.into_json(), ..Did::default() })

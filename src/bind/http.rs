@@ -2,10 +2,10 @@
 
 mod client;
 
+use super::fleet::Each;
 use super::ssh::{Command, Reach};
 use super::way::Way;
 use super::{Binding, Call, Look, host, stack};
-use crate::bind::host::HostHandle;
 use crate::config::{From, Probe, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
@@ -34,7 +34,8 @@ const HOST_GET: Verb = Verb {
     waits: false,
     sig: "host.http(url: string, options?: map) -> map",
     doc: "GETs a URL on the host, with its curl. So it reaches what listens only there. Options, result and failures \
-          as `http::get`; `not_found` when the host has no curl. Deadline 15 s, or `timeout_ms` + 5 s.",
+          as `http::get`; `not_found` when the host has no curl. Deadline 15 s, or `timeout_ms` + 5 s. On `hosts(…)` as \
+          `host.read`, with its option `partial`.",
     example: r#"host("prod-1").http("http://127.0.0.1:8080/api/v1/shifts").status"#,
 };
 
@@ -63,7 +64,7 @@ const WAIT: Verb = Verb {
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&GET, get),
-    Binding::Read(&HOST_GET, host_get),
+    Binding::ReadEach(&HOST_GET, host_get),
     Binding::Read(&PROBE, probe),
     Binding::Read(&WAIT, wait_healthy),
 ];
@@ -83,16 +84,29 @@ impl Default for GetOptions {
     }
 }
 
-fn get_options(call: &Call<'_>) -> Result<Duration> {
-    let options: GetOptions = call.options(1)?;
-    if !(100..=60_000).contains(&options.timeout_ms) {
-        return Err(call.bad(&format!("timeout_ms must be 100 to 60000, not {}", options.timeout_ms)));
+fn timeout(call: &Call<'_>, timeout_ms: u64) -> Result<Duration> {
+    if !(100..=60_000).contains(&timeout_ms) {
+        return Err(call.bad(&format!("timeout_ms must be 100 to 60000, not {timeout_ms}")));
     }
-    Ok(Duration::from_millis(options.timeout_ms))
+    Ok(Duration::from_millis(timeout_ms))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HostGetOptions {
+    timeout_ms: u64,
+    partial: bool,
+}
+
+impl Default for HostGetOptions {
+    fn default() -> HostGetOptions {
+        HostGetOptions { timeout_ms: 10_000, partial: false }
+    }
 }
 
 fn get(call: &Call<'_>) -> Result<Dynamic> {
-    let (url, timeout) = (call.text(0)?, get_options(call)?);
+    let url = call.text(0)?;
+    let timeout = timeout(call, call.options::<GetOptions>(1)?.timeout_ms)?;
     let look = Look::at(Target::here(), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
     let value = call.read(look, url, move |pass, url| async move {
         client::get(&pass, &url, timeout, BODY).await.map(client::Answer::into_json)
@@ -100,17 +114,16 @@ fn get(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-fn host_get(call: &Call<'_>) -> Result<Dynamic> {
-    let name = call.this::<HostHandle>()?.name();
-    let (url, timeout) = (call.text(0)?, get_options(call)?);
-    let way = call.world.way(&name)?;
-    let look =
-        Look::at(call.world.host_target(&name), url.clone(), json!({ "url": url })).within(timeout.as_secs() + 5);
-    let value = call.read(look, (way, url), move |pass, (way, url)| async move {
+fn host_get(call: &Call<'_>) -> Result<Each<Value>> {
+    let url = call.text(0)?;
+    let HostGetOptions { timeout_ms, partial } = call.options(1)?;
+    let timeout = timeout(call, timeout_ms)?;
+    let args = json!({ "url": url });
+    let look = |host| Look::at(host, url.clone(), args.clone()).within(timeout.as_secs() + 5);
+    call.read_each(partial, look, url.clone(), move |pass, way, url| async move {
         let reach = way.reach(&pass).await?;
         curl(&reach, &pass, way.name(), &url, timeout).await.map(client::Answer::into_json)
-    })?;
-    Ok(super::map(value))
+    })
 }
 
 /// What curl writes after the body; the mark cannot stand in a body by chance.

@@ -1,6 +1,6 @@
 //! Rhai values and JSON, and errors on their way through Rhai.
 
-use crate::bind::{db, git, host, stack};
+use crate::bind::{db, fleet, git, host, stack};
 use crate::error::{Error, Kind};
 use rhai::{Dynamic, EvalAltResult, Map, Position};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use std::any::TypeId;
 pub fn type_id(word: &str) -> Option<TypeId> {
     match word {
         "host" => Some(TypeId::of::<host::HostHandle>()),
+        "hosts" => Some(TypeId::of::<fleet::HostsHandle>()),
         "stack" => Some(TypeId::of::<stack::StackHandle>()),
         "repo" => Some(TypeId::of::<git::RepoHandle>()),
         "db" => Some(TypeId::of::<db::DbHandle>()),
@@ -33,7 +34,7 @@ pub fn type_name(value: &Dynamic) -> &'static str {
 }
 
 fn handle_word(value: &Dynamic) -> Option<&'static str> {
-    ["host", "stack", "repo", "db"].into_iter().find(|word| type_id(word) == Some(value.type_id()))
+    ["host", "hosts", "stack", "repo", "db"].into_iter().find(|word| type_id(word) == Some(value.type_id()))
 }
 
 /// JSON as a Rhai value.
@@ -54,7 +55,7 @@ pub fn from_json(value: &Value) -> Dynamic {
     }
 }
 
-/// A Rhai value as JSON; a handle becomes its name, a closure a word.
+/// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word.
 pub fn to_json(value: &Dynamic) -> Value {
     if let Ok(number) = value.as_int() {
         return number.into();
@@ -81,6 +82,9 @@ pub fn to_json(value: &Dynamic) -> Value {
     if value.is_unit() {
         return Value::Null;
     }
+    if let Some(hosts) = value.read_lock::<fleet::HostsHandle>() {
+        return hosts.names().into();
+    }
     handle_name(value).unwrap_or_else(|| value.to_string()).into()
 }
 
@@ -92,9 +96,12 @@ fn handle_name(value: &Dynamic) -> Option<String> {
     host.or_else(stack).or_else(repo).or_else(db)
 }
 
-/// The error as `catch` sees it: a map with kind, what, why, next, host and exit.
+/// The error as `catch` sees it: a map with kind, what, why, next, host, exit and results.
 pub fn thrown(error: Error, position: Position) -> Box<EvalAltResult> {
-    Box::new(EvalAltResult::ErrorRuntime(from_json(&error.to_json()), position))
+    let mut map = error.to_json();
+    // A script may look at it in any error: a property that is not there would be an error of its own.
+    map["results"] = error.results.into();
+    Box::new(EvalAltResult::ErrorRuntime(from_json(&map), position))
 }
 
 /// The innermost error: the cause, whatever functions and modules it passed.
@@ -145,10 +152,11 @@ mod tests {
     #[test]
     fn an_error_survives_being_thrown_and_caught() {
         let error = Error::new(Kind::Unreachable, "a failed", "no route").next("ping a").host("a").exit(255);
+        let error = Error { results: vec![json!({"host": "a", "ok": false})], ..error };
         let EvalAltResult::ErrorRuntime(value, _) = *thrown(error.clone(), Position::NONE) else { panic!("a value") };
         let back = caught(&value);
         assert_eq!((back.kind, back.what, back.why, back.next), (error.kind, error.what, error.why, error.next));
-        assert_eq!((back.host, back.exit), (error.host, error.exit));
+        assert_eq!((back.host, back.exit, back.results), (error.host, error.exit, error.results));
     }
 
     #[test]

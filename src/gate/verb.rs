@@ -69,6 +69,13 @@ pub struct Param {
     pub optional: bool,
 }
 
+impl Signature {
+    /// How many arguments it may be called with.
+    pub fn counts(&self) -> std::ops::RangeInclusive<usize> {
+        self.params.iter().filter(|param| !param.optional).count()..=self.params.len()
+    }
+}
+
 impl Verb {
     /// The signature taken apart. A signature that cannot be is a mistake in the verb's constant, found by a test.
     pub fn signature(&self) -> Signature {
