@@ -4,6 +4,7 @@ pub mod values;
 pub mod way;
 pub mod world;
 
+pub mod batch;
 pub mod clock;
 pub mod compose;
 pub mod db;
@@ -24,6 +25,7 @@ pub mod undo;
 use crate::error::{Error, Kind, Place, Result};
 use crate::gate::verb::{Class, Param, Signature, Verb};
 use crate::gate::{ALL, Did, Done, Effect, Lives, Pass, Target};
+use batch::Collector;
 use fleet::Each;
 use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
@@ -69,19 +71,19 @@ impl Binding {
         matches!(self, Binding::Change(..) | Binding::ChangeEach(..) | Binding::Undoable(..))
     }
 
-    fn perform(&self, context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
-        let result = match self {
-            Binding::Calls(_, perform) => return perform(context, call),
+    /// Performs the verb. One that calls a closure of the script needs more than this and fails.
+    fn perform(&self, call: &Call<'_>) -> Result<Dynamic> {
+        match self {
+            Binding::Calls(..) => Err(call.bad("it calls a closure of the script: it cannot be part of something else")),
             Binding::Read(_, perform) => perform(call),
             Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
                 perform(call).map(|receipt| map(receipt.to_json()))
             }
-            Binding::ReadEach(_, perform) => perform(call).and_then(|each| each.into_value(call)).map(map),
+            Binding::ReadEach(_, perform) => perform(call)?.into_value(call).map(map),
             Binding::ChangeEach(_, perform) => {
-                perform(call).and_then(|each| each.map(|receipt| receipt.to_json()).into_value(call)).map(map)
+                perform(call)?.map(|receipt| receipt.to_json()).into_value(call).map(map)
             }
-        };
-        result.map_err(|error| values::thrown(error, context.call_position()))
+        }
     }
 
     /// Words of the types that the verb is called on; none for a function of its own.
@@ -94,6 +96,7 @@ impl Binding {
 /// Every binding there is, by system.
 pub fn all() -> impl Iterator<Item = &'static Binding> {
     [
+        batch::BINDINGS,
         clock::BINDINGS,
         compose::BINDINGS,
         db::BINDINGS,
@@ -182,8 +185,12 @@ fn register_one(
         types.extend(std::iter::repeat_n(TypeId::of::<Dynamic>(), given));
         let world = Rc::clone(world);
         let perform = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| {
-            let call = Call { world: &world, verb: binding.verb(), signature, place: place(&context), args };
-            binding.perform(&context, &call)
+            let call =
+                Call { world: &world, verb: binding.verb(), signature, place: place(&context), args, collector: None };
+            if let Binding::Calls(_, perform) = binding {
+                return perform(&context, &call);
+            }
+            binding.perform(&call).map_err(|error| values::thrown(error, context.call_position()))
         };
         match signature.module {
             Some(module) => {
@@ -227,9 +234,11 @@ pub struct Call<'a> {
     pub world: &'a Rc<World>,
     /// The verb.
     pub verb: &'static Verb,
-    signature: &'static Signature,
+    signature: &'a Signature,
     place: Option<Place>,
     args: &'a [&'a mut Dynamic],
+    /// Set when the call is one of a batch.
+    collector: Option<&'a Collector<'a>>,
 }
 
 impl Call<'_> {
@@ -244,7 +253,7 @@ impl Call<'_> {
         self.args.get(at + offset).map(|value| &**value).filter(|value| !value.is_unit())
     }
 
-    fn param(&self, at: usize) -> &'static Param {
+    fn param(&self, at: usize) -> &Param {
         &self.signature.params[at]
     }
 
@@ -281,10 +290,15 @@ impl Call<'_> {
         Err(self.bad(&format!("{name} must be {} to {}, not {number}", range.start(), range.end())))
     }
 
+    /// Argument `at` as a list of anything.
+    pub fn list(&self, at: usize) -> Result<Vec<Dynamic>> {
+        let value = self.required(at)?;
+        value.clone().into_array().map_err(|_| self.wrong_type(at, value))
+    }
+
     /// Argument `at` as a list of words; numbers count as words.
     pub fn words(&self, at: usize) -> Result<Vec<String>> {
-        let value = self.required(at)?;
-        let list = value.clone().into_array().map_err(|_| self.wrong_type(at, value))?;
+        let list = self.list(at)?;
         list.into_iter()
             .map(|item| match item.as_int() {
                 Ok(number) => Ok(number.to_string()),
@@ -356,7 +370,10 @@ impl Call<'_> {
     where
         F: Future<Output = Result<Did>> + Send + 'static,
     {
-        Ok(self.world.gate.perform_all(&effects, batch, work))
+        match self.collector {
+            Some(collector) => collector.ask(effects, work),
+            None => Ok(self.world.gate.perform_all(&effects, batch, work)),
+        }
     }
 
     /// A read, whatever else the verb does.

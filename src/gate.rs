@@ -97,7 +97,7 @@ pub enum Lives {
 }
 
 /// What the work reports.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Did {
     /// The value for the script.
     pub value: Value,
@@ -117,7 +117,7 @@ impl Did {
 }
 
 /// What became of an effect that did not fail.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Done {
     /// Performed.
     Did(Did, Duration),

@@ -5,7 +5,7 @@ use super::way::Way;
 use super::{Call, Change, Look, Receipt, World, values};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::Class;
-use crate::gate::{ALL, Did, Done, Effect, Pass, Target, is_not_tried};
+use crate::gate::{ALL, Did, Done, Effect, HERE, Pass, Target, is_not_tried};
 use rhai::{Array, Dynamic, Engine, EvalAltResult, NativeCallContext};
 use serde_json::{Value, json};
 use std::future::Future;
@@ -225,7 +225,6 @@ impl Call<'_> {
         if let Some(error) = one_decision(&failed, rows.len()) {
             return Error { host: None, results, ..error.clone() };
         }
-        let reason = |(name, error): &(&str, &Error)| format!("{name}: {}", error.why.lines().next().unwrap_or(""));
         let mut why: Vec<String> = failed.iter().take(LINES).map(reason).collect();
         if failed.len() > LINES {
             why.push(format!("and {} more", failed.len() - LINES));
@@ -249,6 +248,13 @@ impl Call<'_> {
             ..Error::new(worst(&kinds), title, why.join("\n"))
         }
     }
+}
+
+/// `web-3: exit code 1`, and for a verb with its place: `docker.ps on prod: …`.
+fn reason((name, error): &(&str, &Error)) -> String {
+    let elsewhere = error.host.iter().find(|host| host != name && *host != HERE);
+    let on = elsewhere.map_or(String::new(), |host| format!(" on {host}"));
+    format!("{name}{on}: {}", error.why.lines().next().unwrap_or(""))
 }
 
 /// The error that all have in common, word for word: one decision was taken for all.

@@ -13,7 +13,7 @@ const HERE: &str = "set -- \"$1\" ${SSH_CONNECTION% *}; at=$(($(echo $4 | cut -d
 /// Hosts `web-1` to `web-N` on one sshd, tagged `web`, and an operator's home.
 struct Fleet {
     home: tempfile::TempDir,
-    _sshd: Sshd,
+    _sshd: Option<Sshd>,
 }
 
 impl Fleet {
@@ -29,7 +29,7 @@ impl Fleet {
         let hosts: String = (1..=count).map(|n| sshd.host(n, &tags)).collect();
         std::fs::write(home.path().join("opsh.toml"), hosts + more).unwrap();
         std::fs::create_dir(home.path().join("run")).unwrap();
-        Some(Fleet { home, _sshd: sshd })
+        Some(Fleet { home, _sshd: Some(sshd) })
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -214,4 +214,79 @@ fn one_decision_is_taken_for_the_whole_fleet_before_anything_is_done() {
     assert_eq!((error["why"].as_str().unwrap().contains("write host(\"{host}\")"), exit), (true, Some(2)), "{error}");
     let (error, exit) = fleet.fails(&["--yes"], "hosts(\"web\").run([\"true\"], #{ batch: 17 })");
     assert_eq!((error["why"].as_str(), exit), (Some("batch must be 1 to 16, not 17"), Some(2)));
+}
+
+/// A repository with one tagged commit in the home; its path.
+fn repository(fleet: &Fleet) -> String {
+    let dir = fleet.home.path().join("repo");
+    std::fs::create_dir(&dir).unwrap();
+    for words in ["init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m one", "tag v1"] {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(&dir).args(words.split(' ')).env("GIT_CONFIG_GLOBAL", "/dev/null");
+        assert!(git.status().unwrap().success(), "{words}");
+    }
+    dir.display().to_string()
+}
+
+#[test]
+fn a_batch_reads_several_systems_at_once_with_one_record_each() {
+    let Some(fleet) = Fleet::of(2, false) else { return };
+    let code = format!(
+        "batch([[\"host.read\", hosts(\"web\"), [\"echo\", \"x\"]], [\"clock.now\"], \
+         [\"git.tags\", host(\"local\").repo({:?}), 5], [\"host.connect\", host(\"web-2\")]])",
+        repository(&fleet)
+    );
+    let values = fleet.eval(&code);
+    assert_eq!(names(&values[0]), ["web-1", "web-2"]);
+    assert_eq!(values[0][1]["out"], "x\n");
+    assert!(values[1].as_str().is_some_and(|now| now.ends_with('Z')), "{values}");
+    assert_eq!(values[2][0]["tag"], "v1", "{values}");
+    assert_eq!(values[3], json!({ "host": "web-2" }));
+    let mut effects = fleet.effects();
+    effects.sort();
+    let reads =
+        |names: &[&str]| -> Vec<_> { names.iter().map(|name| ("effect.read".to_string(), name.to_string())).collect() };
+    assert_eq!(effects, reads(&["here", "local", "web-1", "web-2", "web-2"]));
+    assert_eq!(fleet.eval("batch([])"), json!([]));
+}
+
+#[test]
+fn a_batch_with_failures_holds_both_halves() {
+    let home = Fleet { home: tempfile::tempdir().unwrap(), _sshd: None };
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let reads = format!(
+        "[[\"host.read\", host(\"local\"), [\"echo\", \"x\"]], [\"http.get\", \"http://127.0.0.1:{closed}/\"], \
+         [\"host.read\", host(\"local\"), [\"cat\", \"/no/such\"]]]"
+    );
+    let (error, exit) = home.fails(&[], &format!("batch({reads})"));
+    assert_eq!((&error["kind"], exit), (&json!("failed"), Some(1)), "{error}");
+    assert_eq!(error["what"], "plan.batch failed on 2 of 3 reads");
+    let why: Vec<&str> = error["why"].as_str().unwrap().lines().collect();
+    assert!(why[0].starts_with("http.get: "), "{why:?}");
+    assert_eq!(why[1], "host.read on local: exit code 1: cat: /no/such: No such file or directory");
+    assert_eq!(error["results"][0]["read"], "host.read");
+    assert_eq!(error["results"][0]["value"]["out"], "x\n");
+    let rows = home.eval(&format!("batch({reads}, #{{ partial: true }})"));
+    assert_eq!((&rows[0]["ok"], &rows[1]["error"]["kind"]), (&json!(true), &json!("unreachable")));
+}
+
+#[test]
+fn a_batch_refuses_what_is_wrong_before_anything_is_read() {
+    let home = Fleet { home: tempfile::tempdir().unwrap(), _sshd: None };
+    for (entry, why) in [
+        ("[\"host.raed\", host(\"local\"), [\"id\"]]", "there is no verb \"host.raed\"; did you mean \"host.read\"?"),
+        ("[\"host.run\", host(\"local\"), [\"id\"]]", "host.run is of class change, and a batch only reads"),
+        ("[\"plan.batch\", []]", "plan.batch is about the script"),
+        ("[\"host.read\", [\"id\"]]", "host.read wants a host after its name, not array"),
+        ("[\"host.read\", host(\"local\")]", "0 arguments do not fit host.read(words: array"),
+        ("[\"host.read\", host(\"local\"), [\"rm\"]]", "rm"),
+        ("\"clock.now\"", "it is not a list"),
+        ("[now]", "it does not begin with a verb's name"),
+    ] {
+        let code = format!("let now = 1; batch([[\"clock.now\"], {entry}])");
+        let (error, exit) = home.fails(&["--yes"], &code);
+        assert_eq!((&error["kind"], exit), (&json!("usage"), Some(2)), "{entry}: {error}");
+        assert!(error["why"].as_str().unwrap().contains(why), "{entry}: {error}");
+        assert_eq!(home.effects(), [], "{entry}");
+    }
 }
