@@ -235,10 +235,12 @@ impl Screen {
         }
         const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
         let frame = FRAMES[(elapsed.as_millis() / 100 % 10) as usize];
-        let line = format!("{frame} {} {} s", one_line(what), elapsed.as_secs());
-        let short: String = line.chars().take(usize::from(terminal_width(2).unwrap_or(80).max(20)) - 1).collect();
+        let time = format!(" {} s", elapsed.as_secs());
+        // What does not fit is cut off, and the time stays: it is what moves.
+        let room = usize::from(terminal_width(2).unwrap_or(80).max(20)) - 1 - time.len();
+        let short: String = format!("{frame} {}", one_line(what)).chars().take(room).collect();
         let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "\r\x1b[K{short}");
+        let _ = write!(stderr, "\r\x1b[K{short}{time}");
         let _ = stderr.flush();
         self.busy.set(true);
     }

@@ -289,3 +289,27 @@ fn some_of(names: &[&str]) -> String {
     let shown = names.iter().take(LINES).copied().collect::<Vec<_>>().join(", ");
     if names.len() > LINES { format!("{shown} and {} more", names.len() - LINES) } else { shown }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_happened_outweighs_every_other_failure() {
+        use Kind::*;
+        assert_eq!(worst(&[Failed, Unreachable, Unknown, Interrupted]), Unknown);
+        assert_eq!(worst(&[Failed, Interrupted]), Interrupted);
+        assert_eq!(worst(&[Denied, Denied]), Denied);
+        assert_eq!(worst(&[Denied, Unreachable]), Failed);
+    }
+
+    #[test]
+    fn a_change_that_stopped_says_where_it_was_done_and_where_not() {
+        assert_eq!(touched(&["a", "b"], &["c"]), ["done on a, b", "not tried on c"]);
+        assert_eq!(touched(&[], &["b", "c"]), ["it was the first: nothing was done on the other 2"]);
+        assert_eq!(touched(&["a"], &[]), ["done on a"]);
+        let many: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(some_of(&many), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
+    }
+}

@@ -183,3 +183,33 @@ fn without_a_journal_reads_go_on_and_changes_do_not() {
         gate.perform(&effect(&CHANGE), |_| async { unreachable!("no record, no change") }).expect_err("refused");
     assert_eq!(error.kind, Kind::Journal);
 }
+
+fn on(name: &str, verb: &'static Verb) -> Effect {
+    Effect { target: Target { name: name.into(), protected: false }, ..effect(verb) }
+}
+
+#[test]
+fn a_change_of_many_goes_to_the_first_then_to_batches_and_not_past_a_failure() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let effects: Vec<Effect> = ["a", "b", "c", "d", "e"].map(|name| on(name, &CHANGE)).to_vec();
+    let work = |at, _| async move { if at == 1 { Err(Error::new(Kind::Failed, "x", "y")) } else { ok().await } };
+    let results = gate.perform_all(&effects, 2, work);
+    let tried: Vec<bool> = results.iter().map(|one| !matches!(one, Err(error) if is_not_tried(error))).collect();
+    assert_eq!(tried, [true, true, true, false, false], "a alone, then b and c");
+    assert!(results[2].is_ok() && results[1].is_err());
+    let (begin, end) = ("effect.begin", "effect.end");
+    let kinds = kinds(&gate);
+    let effects: Vec<&String> = kinds.iter().filter(|kind| kind.starts_with("effect.")).collect();
+    assert_eq!(effects, [begin, end, begin, begin, end, end]);
+}
+
+#[test]
+fn what_goes_on_is_counted_and_the_late_ones_are_named() {
+    let effects: Vec<Effect> = ["a", "b", "c", "d", "e", "f"].map(|name| on(name, &READ)).to_vec();
+    let mut results: Vec<Option<Result<Done>>> = effects.iter().map(|_| None).collect();
+    assert_eq!(label(&effects[..1], &results[..1]), "test.read  a  backend");
+    results[1] = Some(Ok(Done::Skipped));
+    assert_eq!(label(&effects, &results), "test.read  1/6 done, waiting for a, c, d and 2 more");
+    let mixed = [on("a", &READ), on("b", &WAIT)];
+    assert_eq!(label(&mixed, &results[2..4]), "batch  0/2 done, waiting for test.read a, test.wait b");
+}

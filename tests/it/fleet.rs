@@ -2,6 +2,7 @@
 
 use crate::sshd::Sshd;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -33,11 +34,17 @@ impl Fleet {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new("timeout");
-        command.args(["-k", "1", "100", OPSH]).args(words).current_dir(self.home.path()).env_clear();
+        let mut command = self.home_of(Command::new("timeout"));
+        command.args(["-k", "1", "100", OPSH]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    /// Lets a command run as the operator of this home.
+    fn home_of(&self, mut command: Command) -> Command {
+        command.current_dir(self.home.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
         command.env("HOME", self.home.path()).env("XDG_STATE_HOME", self.home.path().join("state"));
-        command.env("XDG_RUNTIME_DIR", self.home.path().join("run")).stdin(Stdio::null());
+        command.env("XDG_RUNTIME_DIR", self.home.path().join("run"));
         command
     }
 
@@ -289,4 +296,41 @@ fn a_batch_refuses_what_is_wrong_before_anything_is_read() {
         assert!(error["why"].as_str().unwrap().contains(why), "{entry}: {error}");
         assert_eq!(home.effects(), [], "{entry}");
     }
+}
+
+/// Runs one line at a terminal and answers its question; what the screen showed, and the exit code.
+fn at_a_terminal(fleet: &Fleet, code: &str, answer: &str) -> (String, Option<i32>) {
+    let script = fleet.home.path().join("s.rhai");
+    std::fs::write(&script, code).unwrap();
+    let mut command = fleet.home_of(Command::new("script"));
+    command.arg("-qefc").arg(format!("timeout --foreground -k 1 100 {OPSH} {}", script.display())).arg("/dev/null");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut shown, mut answered, mut piece) = (String::new(), false, [0; 4096]);
+    while let Ok(n @ 1..) = screen.read(&mut piece) {
+        shown += &String::from_utf8_lossy(&piece[..n]);
+        // Only what is typed after the question counts: what came before it is flushed.
+        if !answered && shown.contains("Enter to stop:") {
+            answered = true;
+            writeln!(keys, "{answer}").unwrap();
+        }
+    }
+    (shown, child.wait().unwrap().code())
+}
+
+#[test]
+fn a_person_is_asked_once_for_all_hosts_by_name() {
+    let Some(fleet) = Fleet::of(4, false) else { return };
+    let change = "hosts(\"web\").sh(\"sleep 1\", [], #{ batch: 3 });";
+    let (shown, code) = at_a_terminal(&fleet, change, "");
+    assert_eq!(code, Some(3), "{shown}");
+    for name in webs(1..=4) {
+        assert!(shown.contains(&format!("host.sh  {name}  sleep 1")), "{shown}");
+    }
+    assert_eq!(fleet.effects(), []);
+    let (shown, code) = at_a_terminal(&fleet, change, "y");
+    assert_eq!((code, shown.matches("Enter to stop:").count()), (Some(0), 1), "{shown}");
+    assert!(shown.contains("host.sh  1/4 done, waiting for web-2, web-3, web-4 "), "{shown}");
+    let (_, _, err) = fleet.run(&["--yes", "-e", change]);
+    assert!(!err.contains("waiting for"), "no terminal, no progress: {err}");
 }
