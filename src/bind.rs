@@ -74,7 +74,9 @@ impl Binding {
     /// Performs the verb. One that calls a closure of the script needs more than this and fails.
     fn perform(&self, call: &Call<'_>) -> Result<Dynamic> {
         match self {
-            Binding::Calls(..) => Err(call.bad("it calls a closure of the script: it cannot be part of something else")),
+            Binding::Calls(..) => {
+                Err(call.bad("it calls a closure of the script: it cannot be part of something else"))
+            }
             Binding::Read(_, perform) => perform(call),
             Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
                 perform(call).map(|receipt| map(receipt.to_json()))

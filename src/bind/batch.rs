@@ -50,10 +50,10 @@ fn batch(call: &Call<'_>) -> Result<Dynamic> {
     }
     let rows: Vec<Row<Value>> = entries.into_iter().filter_map(Entry::into_row).collect();
     if partial {
-        return Ok(map(outcomes("read", &rows).into()));
+        return Ok(map(outcomes("read", rows).into()));
     }
     if rows.iter().any(|row| row.result.is_err()) {
-        return Err(call.both_halves("read", &rows));
+        return Err(call.both_halves("read", rows));
     }
     Ok(map(rows.into_iter().filter_map(|row| row.result.ok()).collect()))
 }
@@ -207,6 +207,7 @@ mod tests {
             args: json!({}),
             says: says.into(),
             inverse: None,
+            before: Value::Null,
             lost: None,
             place: None,
             deadline: Duration::from_secs(1),

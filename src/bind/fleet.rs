@@ -100,7 +100,7 @@ impl Each<Value> {
     /// became of each.
     pub fn into_value(mut self, call: &Call<'_>) -> Result<Value> {
         if self.partial {
-            return Ok(outcomes("host", &self.rows).into());
+            return Ok(outcomes("host", self.rows).into());
         }
         if self.single
             && let Some(row) = self.rows.pop()
@@ -108,7 +108,7 @@ impl Each<Value> {
             return row.result;
         }
         if self.rows.iter().any(|row| row.result.is_err()) {
-            return Err(call.both_halves("host", &self.rows));
+            return Err(call.both_halves("host", self.rows));
         }
         Ok(self.rows.into_iter().filter_map(|row| Some(with_host(row.result.ok()?, row.name))).collect())
     }
@@ -132,12 +132,12 @@ fn with_host(value: Value, host: String) -> Value {
 }
 
 /// Each row as scripts see it: `#{ host, ok: true, value }` or `#{ host, ok: false, error }`.
-pub fn outcomes(what: &str, rows: &[Row<Value>]) -> Vec<Value> {
-    let outcome = |row: &Row<Value>| match &row.result {
+pub fn outcomes(what: &str, rows: Vec<Row<Value>>) -> Vec<Value> {
+    let outcome = |row: Row<Value>| match row.result {
         Ok(value) => json!({ what: row.name, "ok": true, "value": value }),
         Err(error) => json!({ what: row.name, "ok": false, "error": error.to_json() }),
     };
-    rows.iter().map(outcome).collect()
+    rows.into_iter().map(outcome).collect()
 }
 
 /// Lines of an error that are about single hosts; `results` has all.
@@ -152,7 +152,7 @@ impl Call<'_> {
         }
     }
 
-    /// True when the dot is behind several hosts, were it a list of one.
+    /// True when the dot is behind `hosts(…)`, even of one host.
     pub fn is_fleet(&self) -> bool {
         self.this::<HostsHandle>().is_ok()
     }
@@ -177,8 +177,8 @@ impl Call<'_> {
         Ok(self.each(partial, ALL, effect, context, work)?.map(Done::into_value))
     }
 
-    /// Performs a change on each host before the dot: on the first, then on `batch` at a time; the first failure is the
-    /// last batch.
+    /// Performs a change on each host before the dot: on the first, then on `batch` at a time, and not past a
+    /// batch with a failure.
     pub fn change_each<C, F>(
         &self,
         batch: usize,
@@ -217,37 +217,49 @@ impl Call<'_> {
 
     /// One error for several of which some failed: the reason of each, what was done and what was not tried, and all
     /// results.
-    pub fn both_halves(&self, what: &str, rows: &[Row<Value>]) -> Error {
-        let results = outcomes(what, rows);
-        let errors: Vec<(&str, &Error)> =
-            rows.iter().filter_map(|row| Some((row.name.as_str(), row.result.as_ref().err()?))).collect();
-        let (untried, failed): (Vec<_>, Vec<_>) = errors.iter().partition(|(_, error)| is_not_tried(error));
-        if let Some(error) = one_decision(&failed, rows.len()) {
-            return Error { host: None, results, ..error.clone() };
+    pub fn both_halves(&self, what: &str, rows: Vec<Row<Value>>) -> Error {
+        let error = Error { trace: self.place.iter().cloned().collect(), ..self.summed_up(what, &rows) };
+        Error { results: outcomes(what, rows), ..error }
+    }
+
+    fn summed_up(&self, what: &str, rows: &[Row<Value>]) -> Error {
+        let name = |row: &Row<Value>| row.name.clone();
+        let errors = rows.iter().filter_map(|row| Some((row.name.as_str(), row.result.as_ref().err()?)));
+        let (untried, failed): (Vec<_>, Vec<_>) = errors.partition(|(_, error)| is_not_tried(error));
+        if failed.len() == rows.len()
+            && let Some(error) = one_decision(&failed)
+        {
+            return Error { host: None, ..error.clone() };
         }
-        let mut why: Vec<String> = failed.iter().take(LINES).map(reason).collect();
-        if failed.len() > LINES {
-            why.push(format!("and {} more", failed.len() - LINES));
-        }
+        let mut why = reasons(&failed);
         if self.verb.class != Class::Read {
-            let done: Vec<&str> = rows.iter().filter(|row| row.result.is_ok()).map(|row| row.name.as_str()).collect();
-            why.extend(touched(&done, &untried.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
-        }
-        let mut next: Vec<String> = Vec::new();
-        for line in failed.iter().flat_map(|(_, error)| &error.next) {
-            if next.len() < LINES && !next.contains(line) {
-                next.push(line.clone());
-            }
+            let done: Vec<String> = rows.iter().filter(|row| row.result.is_ok()).map(name).collect();
+            let untried: Vec<String> = untried.iter().map(|(name, _)| name.to_string()).collect();
+            why.extend(touched(&done, &untried));
         }
         let title = format!("{} failed on {} of {} {what}s", self.verb.name, failed.len(), rows.len());
-        let kinds: Vec<Kind> = failed.iter().map(|(_, error)| error.kind).collect();
-        Error {
-            next,
-            results,
-            trace: self.place.iter().cloned().collect(),
-            ..Error::new(worst(&kinds), title, why.join("\n"))
+        Error { next: next_lines(&failed), ..Error::new(worst(&failed), title, why.join("\n")) }
+    }
+}
+
+/// The reason of each, as far as a screen has room.
+fn reasons(failed: &[(&str, &Error)]) -> Vec<String> {
+    let mut lines: Vec<String> = failed.iter().take(LINES).map(reason).collect();
+    if failed.len() > LINES {
+        lines.push(format!("and {} more", failed.len() - LINES));
+    }
+    lines
+}
+
+/// What to type next, each line once.
+fn next_lines(failed: &[(&str, &Error)]) -> Vec<String> {
+    let mut next: Vec<String> = Vec::new();
+    for line in failed.iter().flat_map(|(_, error)| &error.next) {
+        if next.len() < LINES && !next.contains(line) {
+            next.push(line.clone());
         }
     }
+    next
 }
 
 /// `web-3: exit code 1`, and for a verb with its place: `docker.ps on prod: …`.
@@ -258,21 +270,21 @@ fn reason((name, error): &(&str, &Error)) -> String {
 }
 
 /// The error that all have in common, word for word: one decision was taken for all.
-fn one_decision<'a>(failed: &[(&str, &'a Error)], of: usize) -> Option<&'a Error> {
+fn one_decision<'a>(failed: &[(&str, &'a Error)]) -> Option<&'a Error> {
     let (_, first) = failed.first()?;
-    let same = failed.iter().all(|(_, error)| (&error.what, &error.why) == (&first.what, &first.why));
-    (same && of > 1 && failed.len() == of).then_some(first)
+    failed.iter().all(|(_, error)| (&error.what, &error.why) == (&first.what, &first.why)).then_some(first)
 }
 
 /// What may have happened outweighs what did not; then what all have in common.
-fn worst(kinds: &[Kind]) -> Kind {
-    let weighty = [Kind::Unknown, Kind::Interrupted].into_iter().find(|kind| kinds.contains(kind));
-    let common = kinds.first().copied().filter(|first| kinds.iter().all(|kind| kind == first));
-    weighty.or(common).unwrap_or(Kind::Failed)
+fn worst(failed: &[(&str, &Error)]) -> Kind {
+    let all = |kind| failed.iter().all(|(_, error)| error.kind == kind);
+    let any = |kind: &Kind| failed.iter().any(|(_, error)| error.kind == *kind);
+    let common = failed.first().map(|(_, error)| error.kind).filter(|kind| all(*kind));
+    [Kind::Unknown, Kind::Interrupted].into_iter().find(any).or(common).unwrap_or(Kind::Failed)
 }
 
 /// Where a change that stopped was done, and where not.
-fn touched(done: &[&str], untried: &[&str]) -> Vec<String> {
+fn touched(done: &[String], untried: &[String]) -> Vec<String> {
     let mut lines = Vec::new();
     if !done.is_empty() {
         lines.push(format!("done on {}", some_of(done)));
@@ -285,8 +297,8 @@ fn touched(done: &[&str], untried: &[&str]) -> Vec<String> {
     lines
 }
 
-fn some_of(names: &[&str]) -> String {
-    let shown = names.iter().take(LINES).copied().collect::<Vec<_>>().join(", ");
+fn some_of(names: &[String]) -> String {
+    let shown = names[..names.len().min(LINES)].join(", ");
     if names.len() > LINES { format!("{shown} and {} more", names.len() - LINES) } else { shown }
 }
 
@@ -294,22 +306,39 @@ fn some_of(names: &[&str]) -> String {
 mod tests {
     use super::*;
 
+    fn names(words: &str) -> Vec<String> {
+        words.split_whitespace().map(String::from).collect()
+    }
+
     #[test]
     fn what_may_have_happened_outweighs_every_other_failure() {
         use Kind::*;
-        assert_eq!(worst(&[Failed, Unreachable, Unknown, Interrupted]), Unknown);
-        assert_eq!(worst(&[Failed, Interrupted]), Interrupted);
-        assert_eq!(worst(&[Denied, Denied]), Denied);
-        assert_eq!(worst(&[Denied, Unreachable]), Failed);
+        for (kinds, kind) in [
+            (vec![Failed, Unreachable, Unknown, Interrupted], Unknown),
+            (vec![Failed, Interrupted], Interrupted),
+            (vec![Denied, Denied], Denied),
+            (vec![Denied, Unreachable], Failed),
+        ] {
+            let errors: Vec<Error> = kinds.iter().map(|kind| Error::new(*kind, "", "")).collect();
+            assert_eq!(worst(&errors.iter().map(|error| ("a", error)).collect::<Vec<_>>()), kind, "{kinds:?}");
+        }
     }
 
     #[test]
     fn a_change_that_stopped_says_where_it_was_done_and_where_not() {
-        assert_eq!(touched(&["a", "b"], &["c"]), ["done on a, b", "not tried on c"]);
-        assert_eq!(touched(&[], &["b", "c"]), ["it was the first: nothing was done on the other 2"]);
-        assert_eq!(touched(&["a"], &[]), ["done on a"]);
-        let many: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
-        let many: Vec<&str> = many.iter().map(String::as_str).collect();
-        assert_eq!(some_of(&many), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
+        assert_eq!(touched(&names("a b"), &names("c")), ["done on a, b", "not tried on c"]);
+        assert_eq!(touched(&[], &names("b c")), ["it was the first: nothing was done on the other 2"]);
+        assert_eq!(touched(&names("a"), &[]), ["done on a"]);
+        assert_eq!(some_of(&names("1 2 3 4 5 6 7 8 9 10 11 12")), "1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 2 more");
+    }
+
+    #[test]
+    fn a_line_to_type_next_is_said_once_and_many_reasons_are_cut_short() {
+        let error = Error::new(Kind::Failed, "", "no room\nat all").next("df").host("prod");
+        let failed: Vec<(&str, &Error)> = (0..12).map(|_| ("docker.ps", &error)).collect();
+        assert_eq!(next_lines(&failed), ["df"]);
+        let lines = reasons(&failed);
+        assert_eq!((lines.len(), lines[0].as_str()), (11, "docker.ps on prod: no room"));
+        assert_eq!(lines[10], "and 2 more");
     }
 }

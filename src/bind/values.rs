@@ -97,10 +97,11 @@ fn handle_name(value: &Dynamic) -> Option<String> {
 }
 
 /// The error as `catch` sees it: a map with kind, what, why, next, host, exit and results.
-pub fn thrown(error: Error, position: Position) -> Box<EvalAltResult> {
+pub fn thrown(mut error: Error, position: Position) -> Box<EvalAltResult> {
+    let results = std::mem::take(&mut error.results);
     let mut map = error.to_json();
     // A script may look at it in any error: a property that is not there would be an error of its own.
-    map["results"] = error.results.into();
+    map["results"] = results.into();
     Box::new(EvalAltResult::ErrorRuntime(from_json(&map), position))
 }
 

@@ -151,6 +151,9 @@ fn a_host_that_does_not_answer_is_one_row_among_the_good_ones() {
     let rows = fleet.eval("hosts(\"web\").read([\"nproc\"], #{ partial: true })");
     assert_eq!(names(&rows), ["web-1", "web-2", "web-3", "gone"]);
     assert_eq!(rows[3]["error"]["kind"], "unreachable");
+    let rows = fleet.eval("hosts(\"web\").http(\"http://127.0.0.1:1/\", #{ partial: true })");
+    assert_eq!(names(&rows), ["web-1", "web-2", "web-3", "gone"]);
+    assert!(rows.as_array().unwrap().iter().all(|row| row["ok"] == false), "nothing listens there: {rows}");
 }
 
 #[test]
