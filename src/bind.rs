@@ -2,6 +2,7 @@
 
 pub mod values;
 pub mod way;
+pub mod work;
 pub mod world;
 
 pub mod batch;
@@ -109,6 +110,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         migrate::BINDINGS,
         plan::BINDINGS,
         runs::BINDINGS,
+        work::BINDINGS,
     ]
     .into_iter()
     .flatten()

@@ -81,6 +81,11 @@ enum Command {
     Undo(runs::Undo),
     /// Go on with a script that did not end well, without the steps that were finished
     Resume(runs::Resume),
+    /// Wait for work that goes on on the hosts, whoever began it; without RUN list it
+    Attach {
+        /// A run's id, or the end of it
+        run: Option<String>,
+    },
     /// Host keys: adopt NAME
     #[command(subcommand)]
     Host(hosts::Command),
@@ -171,6 +176,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
+        (Some(Command::Attach { run }), _) => session.attach(run.as_deref()),
         (Some(Command::Undo(undo)), _) => session.undo(&undo.run, undo.partly),
         (Some(Command::Resume(resume)), _) => {
             let story = going_on.expect("it was found before the session was made");
@@ -212,7 +218,7 @@ fn show_value(screen: &Screen, value: &serde_json::Value) {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "doc", "journal", "runs", "undo", "resume", "host", "secret"];
+        let commands = ["help", "doc", "journal", "runs", "undo", "resume", "attach", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

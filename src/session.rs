@@ -1,5 +1,6 @@
 //! The one API of prompt, scripts and tests: [`Session::eval`] a line, [`Session::run_script`] a file.
 
+mod attach;
 pub mod doc;
 pub mod header;
 pub mod help;
@@ -70,7 +71,7 @@ struct Script {
     args: Args,
 }
 
-#[expect(clippy::disallowed_methods, reason = "where the script is, for a run that goes on with it from elsewhere")]
+/// Where the script is, for a run that goes on with it from elsewhere.
 fn file_of(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }

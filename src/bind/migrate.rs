@@ -10,6 +10,7 @@ use super::docker::image::Limits;
 use super::docker::once::{ONCE, Once};
 use super::docker::{self, STACK_LABEL, short_id};
 use super::way::Way;
+use super::work::{self, ABOUT};
 use super::{Binding, Call, Change, Look, Receipt, db, git, host, stack};
 use crate::config::{Migrate, Stack};
 use crate::error::{Error, Kind, Result};
@@ -51,9 +52,10 @@ const RUNNING: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.migrating() -> array",
-    doc: "Containers that take migrations back right now. Names of those in which opsh does so for the stack, whether \
-          or not an opsh still waits for them. The tool has no lock: a second one would take back what the first is \
-          at. Fails as `stack.docker`. Deadline 60 s.",
+    doc: "Who takes migrations back right now. One map for each container in which opsh does so for the stack, whether \
+          or not an opsh still waits for it: `id` (its name), `run`, `by`, `at`, `says` and the rest as `host.works`. The \
+          tool has no lock; the container's name, of which there is one per stack, is the lock. Fails as \
+          `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").migrating()"#,
 };
 
@@ -239,10 +241,18 @@ async fn clear_ended(engine: &Engine, stack: &Stack) -> Result<()> {
     }
 }
 
-async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<String>> {
+/// Who takes migrations back, and in which container.
+async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<Value>> {
     let found = engine.containers_labelled(&[ONCE, &own_label(stack)]).await?;
     let ended = ["created", "exited", "dead"];
-    Ok(found.into_iter().filter(|one| !ended.contains(&one.state.as_str())).map(|one| one.name).collect())
+    let going = found.into_iter().filter(|one| !ended.contains(&one.state.as_str()));
+    Ok(going.map(|one| work::container_row(&one)).collect())
+}
+
+/// `running, started by alice at … (run …): the lock is held`.
+fn held(work: &Value) -> String {
+    let text = |key: &str| work[key].as_str().unwrap_or("somebody").to_string();
+    format!("running in {}, started by {} at {}: the lock is held", text("id"), text("by"), text("at"))
 }
 
 fn losses(call: &Call<'_>) -> Result<Dynamic> {
@@ -368,10 +378,9 @@ fn down(call: &Call<'_>) -> Result<Receipt> {
 
 async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan) -> Result<Did> {
     let what = || format!("migrations were not taken back on {}", stack.name);
-    if let Some(name) = at_work(engine, stack).await?.first() {
-        let line = format!("host(\"{}\").run([\"docker\", \"wait\", \"{name}\"])     waits for its end", stack.host);
-        let why = format!("container {name} is still taking migrations back");
-        return Err(Error::new(Kind::Unmet, what(), why).next(line));
+    if let Some(other) = at_work(engine, stack).await?.first() {
+        let line = format!("opsh attach {}     waits for its end", other["run"].as_str().unwrap_or_default());
+        return Err(Error::new(Kind::Unmet, what(), held(other)).next(line));
     }
     let files = files_of(engine, stack, &plan.image_id).await?;
     let before = applied(engine, stack).await?;
@@ -394,7 +403,9 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
         entrypoint: Some(vec!["/app/migrate".into()]),
         // Never without a count: for this tool 0 or nothing means all.
         cmd: Some(vec!["-action=down".into(), format!("-steps={}", plan.versions.len().max(1))]),
-        labels: [(STACK_LABEL.to_string(), stack.compose.project.clone())].into(),
+        labels: [(STACK_LABEL, stack.compose.project.clone()), (ABOUT, pass.about().into())]
+            .map(|(key, value)| (key.to_string(), value))
+            .into(),
         ..Once::default()
     };
     clear_ended(engine, stack).await?;

@@ -204,6 +204,7 @@ fn stuck(error: &Error, way: &WayBack, count: usize, found: &Error) -> Error {
 }
 
 /// The same error, with more in its reason.
+#[expect(clippy::boxed_local, reason = "Rhai's errors hold boxes of errors")]
 fn amended(error: Box<EvalAltResult>, said: &str) -> Box<EvalAltResult> {
     Box::new(match *error {
         EvalAltResult::ErrorInFunctionCall(name, source, inner, position) => {

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod argv;
+mod attach;
 mod killed;
 mod lab;
 mod opsh;

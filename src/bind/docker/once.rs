@@ -74,7 +74,8 @@ impl Engine {
         let Some(image) = self.image(&once.image_id).await? else {
             return Err(self.error(Kind::NotFound, &what, format!("there is no image {}", once.image_id)));
         };
-        let order = json!([image.id, once.entrypoint, once.cmd]).to_string();
+        // The labels too: the same words by somebody else are another one-off.
+        let order = json!([image.id, once.entrypoint, once.cmd, once.labels]).to_string();
         if let Some(there) = self.once_there(&what, &once.name).await? {
             return self.once_again(&what, &there, once, &order).await;
         }
@@ -372,7 +373,8 @@ mod tests {
         lab.run("like", &[], &["sleep", "60"]);
         let once = order(&lab, "once", "v1", "echo late");
         let image = lab.engine.image(&once.image_id).await.unwrap().unwrap();
-        let order = json!([image.id, once.entrypoint, once.cmd]).to_string();
+        // The labels too: the same words by somebody else are another one-off.
+        let order = json!([image.id, once.entrypoint, once.cmd, once.labels]).to_string();
         let label = format!("{ONCE}={order}");
         lab.docker(&["network", "create", &lab.called("net")]);
         lab.docker(&["network", "connect", &lab.called("net"), &once.like]);

@@ -1,0 +1,111 @@
+//! `opsh attach [RUN]`: work that goes on on the hosts, whoever began it. Who and what it is, its output, its end.
+
+use super::Session;
+use crate::bind::undo;
+use crate::error::{Error, Kind, Result};
+use serde_json::{Value, json};
+
+impl Session {
+    /// Without a run lists what goes on on every host; with one waits for its work to end, and settles what this journal
+    /// did not know of it. `run` is a run's id or the end of it, from any machine.
+    ///
+    /// Fails with `not_found` when no host that was reached has work of that run, `failed` when some of it ended with an
+    /// exit code other than 0, and as `host.works` and `host.wait_for`.
+    pub fn attach(&mut self, run: Option<&str>) -> Result<()> {
+        let run = run.map(|run| self.full_id(run));
+        self.gate().begin_run("attach", json!({ "run": run }))?;
+        let result = match &run {
+            Some(run) => self.attach_to(run),
+            None => self.works().map(|mut works| {
+                works.retain(|work| work["state"] == json!("running"));
+                self.show_works(&works);
+            }),
+        };
+        self.gate().end_run(result.as_ref().err());
+        result
+    }
+
+    /// The id as the journal here has it, if it does.
+    fn full_id(&self, run: &str) -> String {
+        let known = self.gate().journal().and_then(|journal| journal.story(run));
+        known.map_or_else(|_| run.to_string(), |story| story.run)
+    }
+
+    fn attach_to(&mut self, run: &str) -> Result<()> {
+        let mut works = self.works()?;
+        works.retain(|work| work["run"].as_str().is_some_and(|of| of == run || of.ends_with(run)));
+        if works.is_empty() {
+            let why = "no host that was reached has work of it: it ended and was read, or it never began";
+            return Err(Error::new(Kind::NotFound, format!("nothing of run {run} goes on"), why)
+                .next("opsh attach     what goes on on every host")
+                .next(format!("opsh runs     what is known of {run} here")));
+        }
+        self.show_works(&works);
+        let mut failed = Vec::new();
+        for work in &works {
+            let ended = self.wait_for(work)?;
+            if ended["code"] != json!(0) {
+                failed.push(format!("{} ended with exit code {}", work["id"].as_str().unwrap_or("?"), ended["code"]));
+            }
+        }
+        self.settle_known(run)?;
+        match failed.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Failed, format!("work of run {run} failed"), failed.join("\n"))),
+        }
+    }
+
+    /// What goes on on every host of opsh.toml; one that cannot be reached is said and passed over.
+    fn works(&mut self) -> Result<Vec<Value>> {
+        let names: Vec<String> = self.world.config.host_names().map(String::from).collect();
+        if names.is_empty() {
+            return Err(Error::new(Kind::Usage, "no host to look at", "opsh.toml names none"));
+        }
+        let rows = self.eval(&format!("hosts({}).works(#{{ partial: true }})", json!(names)))?;
+        let mut works = Vec::new();
+        for row in rows.as_array().into_iter().flatten() {
+            match row["value"]["works"].as_array() {
+                Some(found) => works.extend(found.iter().map(|work| {
+                    let mut work = work.clone();
+                    work["host"] = row["host"].clone();
+                    work
+                })),
+                None => self.gate().screen().warn(&format!("{}: {}", text(row, "host"), text(&row["error"], "why"))),
+            }
+        }
+        Ok(works)
+    }
+
+    fn show_works(&self, works: &[Value]) {
+        let screen = self.gate().screen();
+        for work in works {
+            let (host, id, by, at) = (text(work, "host"), text(work, "id"), text(work, "by"), text(work, "at"));
+            let what = format!("{}  {}  {}", text(work, "verb"), text(work, "target"), text(work, "says"));
+            let lock = if work["container"] == json!(true) { ", the lock is held" } else { "" };
+            match text(work, "state") {
+                "running" => screen.print(&format!("{host}  {what}\n  running as {id}, started by {by} at {at}{lock}")),
+                state => screen.print(&format!("{host}  {what}\n  {state} as {id}, started by {by} at {at}")),
+            }
+        }
+        if works.is_empty() {
+            screen.print("nothing goes on");
+        }
+    }
+
+    fn wait_for(&mut self, work: &Value) -> Result<Value> {
+        let (host, id) = (text(work, "host"), text(work, "id"));
+        let ended = self.eval(&format!("host({}).wait_for({}, #{{ within_s: 86400 }})", json!(host), json!(id)))?;
+        self.gate().screen().print(&format!("{host}  {id} ended with exit code {}", ended["code"]));
+        Ok(ended)
+    }
+
+    /// Settles the changes of a run that is in this journal and whose outcome nobody knew.
+    fn settle_known(&self, run: &str) -> Result<()> {
+        let Ok(story) = self.gate().journal().and_then(|journal| journal.story(run)) else { return Ok(()) };
+        undo::settle(&self.world, &mut story.changes.clone())
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("?")
+}
