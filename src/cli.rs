@@ -194,6 +194,7 @@ fn agree(cli: &mut Cli) {
         Some(Command::Undo(undo)) => {
             cli.yes |= undo.yes;
             cli.plan |= undo.plan;
+            cli.allow.extend(undo.allow.clone());
         }
         Some(Command::Resume(resume)) => {
             cli.yes |= resume.yes;

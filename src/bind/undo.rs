@@ -379,3 +379,74 @@ fn evaluate(engine: &Engine, world: &World, change: &Told) -> Result<()> {
     let result = engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast);
     result.map(drop).map_err(|error| values::cause(&error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(id: &str, fate: Fate) -> Told {
+        Told {
+            id: format!("run.{id}"),
+            run: "run".into(),
+            verb: "host.run".into(),
+            target: "local".into(),
+            destroys: false,
+            says: id.into(),
+            args: Value::Null,
+            inverse: Some("back()".into()),
+            before: Value::Null,
+            lives: Lives::No,
+            undoes: None,
+            fate,
+            undone_by: None,
+            attempt: None,
+        }
+    }
+
+    fn happened(changed: bool) -> Fate {
+        Fate::Happened { changed, after: json!("new") }
+    }
+
+    fn names(changes: &[Told]) -> Vec<&str> {
+        changes.iter().map(|change| change.says.as_str()).collect()
+    }
+
+    #[test]
+    fn what_changed_and_has_an_inverse_goes_back_newest_first_and_the_rest_says_why_it_stays() {
+        let failed = || Fate::Failed("exit 1".into());
+        let way = WayBack::of(vec![
+            told("first", happened(true)),
+            told("nothing to change", happened(false)),
+            Told { inverse: None, ..told("no inverse", happened(true)) },
+            Told { inverse: None, destroys: true, ..told("gone", happened(true)) },
+            told("did not", Fate::DidNot("refused".into())),
+            told("failed", failed()),
+            Told { before: json!("old"), ..told("failed, can be looked at", failed()) },
+            told("seen", Fate::Said("it is there".into())),
+            Told { undone_by: Some("later".into()), ..told("undone", happened(true)) },
+            Told { undoes: Some("run.1".into()), ..told("unwinding of this run", happened(true)) },
+            Told { undoes: Some("other.1".into()), ..told("undo of another", happened(true)) },
+        ]);
+        assert_eq!(names(&way.back), ["undo of another", "failed, can be looked at", "first"]);
+        assert_eq!(names(&way.undone), ["undone"]);
+        assert_eq!(names(&way.destroyed), ["gone"]);
+        let stays: Vec<String> = way.stays.iter().map(|(change, why)| format!("{}: {why}", change.says)).collect();
+        let expected = [
+            "seen: not undone: a person saw \"it is there\"",
+            "failed: failed, and what it left is not known: exit 1",
+            "did not: did not happen: refused",
+            "gone: cannot be undone",
+            "no inverse: cannot be undone",
+        ];
+        assert_eq!(stays, expected);
+    }
+
+    #[test]
+    fn a_change_whose_result_alone_is_known_left_what_it_wanted() {
+        let seen = Now { of: "x".into(), now: json!("a"), wanted: json!("b") };
+        let only_known = told("x", Fate::Happened { changed: true, after: Value::Null });
+        assert_eq!(left_by(&only_known, &seen), Some(json!("b")));
+        assert_eq!(left_by(&told("x", happened(true)), &seen), Some(json!("new")));
+        assert_eq!(left_by(&told("x", Fate::Failed(String::new())), &seen), None);
+    }
+}

@@ -27,6 +27,9 @@ pub struct Undo {
     /// Agree to it beforehand
     #[arg(long)]
     pub yes: bool,
+    /// Agree beforehand to this verb, which loses data or service; may be given several times
+    #[arg(long, value_name = "VERB")]
+    pub allow: Vec<String>,
     /// Show what would be undone, and do nothing
     #[arg(long)]
     pub plan: bool,

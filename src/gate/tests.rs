@@ -80,6 +80,43 @@ fn a_refused_effect_is_never_performed() {
 }
 
 #[test]
+fn an_inverse_needs_no_consent_on_its_target_up_to_its_class_and_is_linked_to_its_effect() {
+    let (_dir, gate) = gate(Mode::Apply, false, &[]);
+    let undoing = |target: &str, class| Undoing { effect: "r.7".into(), target: target.into(), class };
+    let take_back = |undoing, verb: &'static Verb| {
+        gate.take_back(undoing, || gate.perform(&effect(verb), |_| ok()).map(drop)).map_err(|error| error.kind)
+    };
+    assert_eq!(take_back(undoing("prod", Class::Change), &DESTROY), Err(Kind::Refused));
+    assert_eq!(take_back(undoing("other", Class::Change), &CHANGE), Err(Kind::Refused));
+    assert_eq!(take_back(undoing("prod", Class::Change), &CHANGE), Ok(()));
+    assert_eq!(take_back(undoing("prod", Class::Destroy), &DESTROY), Ok(()));
+    assert!(gate.perform(&effect(&CHANGE), |_| ok()).is_err(), "only while it goes back");
+    let entries = gate.journal().expect("open").run("last").expect("read");
+    let linked = entries.iter().filter(|entry| entry.body["undoes"] == "r.7").count();
+    let undone = entries.iter().filter(|entry| entry.kind == "effect.undone").count();
+    assert_eq!((linked, undone), (2, 2));
+}
+
+#[test]
+fn what_is_left_for_afterwards_is_done_once_the_end_is_recorded() {
+    let (dir, gate) = gate(Mode::Apply, true, &[]);
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let work = |pass: Pass| {
+        let (path, seen) = (dir.path().to_path_buf(), Arc::clone(&seen));
+        async move {
+            pass.afterwards(async move {
+                let other = Journal::open(&path).expect("a second look");
+                let last = other.run("last").expect("read").pop().map(|entry| entry.kind);
+                seen.lock().expect("whole").extend(last);
+            });
+            ok().await
+        }
+    };
+    gate.perform(&effect(&CHANGE), work).expect("performed");
+    assert_eq!(*seen.lock().expect("whole"), ["effect.end"]);
+}
+
+#[test]
 fn a_refusal_names_the_flag_it_lacks() {
     let (_dir, gate) = gate(Mode::Apply, true, &[]);
     let error = gate.authorize(&[effect(&CHANGE).intended(), effect(&DESTROY).intended()]).expect_err("refused");

@@ -98,7 +98,9 @@ pub enum Fate {
 impl Told {
     /// `git.checkout on local  /srv → 0123456789ab`.
     pub fn words(&self) -> String {
-        format!("{} on {}  {}", self.verb, self.target, self.says)
+        let mut lines = self.says.lines();
+        let (first, more) = (lines.next().unwrap_or(""), if lines.next().is_some() { " …" } else { "" });
+        format!("{} on {}  {first}{more}", self.verb, self.target)
     }
 
     /// It took back an effect of its own run.
