@@ -20,11 +20,12 @@ const BATCH: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "batch(reads: array, options?: map) -> array",
-    doc: "Performs reads of several systems at once, 16 at a time. Each is a list: the verb's name as `opsh help` shows it, \
+    doc: "Performs reads of several systems at once. 16 go on at a time. Each is a list: the verb's name as `opsh help` shows it, \
           what stands before the dot (nothing for `http.get`), then the arguments. Returns their values in order. All \
           are performed; when some failed, the error's `results` is a list of `#{ read, ok, value }` and `#{ read, ok, \
           error }`, which the option `partial: true` returns instead of failing. Fails with `usage` before anything is \
-          read for a verb that is not known or not of class read.",
+          read for a verb that is not known or not of class read. No deadline: that \
+          of each.",
     example: r#"batch([["docker.ps", stack("prod")], ["git.tags", stack("prod").repo, 5], ["clock.now"]])"#,
 };
 

@@ -1,5 +1,6 @@
 //! Several hosts as one: `hosts("web")`, one verb on all of them, and an error that holds both halves.
 
+use super::function::Function;
 use super::host::HostHandle;
 use super::way::Way;
 use super::{Call, Change, Look, Receipt, World, values};
@@ -30,6 +31,19 @@ impl IntoIterator for HostsHandle {
         self.0.into_iter()
     }
 }
+
+/// What else scripts can do with several hosts.
+pub const FUNCTIONS: &[Function] = &[
+    Function::new(
+        "hosts(which: any) -> hosts",
+        "Several hosts of opsh.toml. `which` is a tag, or a list of names and hosts; each host is there once. Verbs of \
+         `host` go to all of them, and a `for` loop goes over them. Fails with `usage` for a tag or name that opsh.toml \
+         does not have, naming the nearest, and for none at all.",
+        r#"hosts(["local"])"#,
+    ),
+    Function::new("hosts.names -> array", "Names of the hosts, in their order.", r#"hosts(["local"]).names"#),
+    Function::new("hosts.len -> int", "How many hosts they are.", r#"hosts(["local"]).len"#),
+];
 
 /// Registers the constructors `hosts(TAG)` and `hosts([…])`, and what a script asks of a fleet itself.
 pub fn register(engine: &mut Engine, world: &Rc<World>) {

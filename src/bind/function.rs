@@ -28,5 +28,5 @@ impl Function {
 
 /// The functions of all bindings.
 pub fn all() -> impl Iterator<Item = &'static Function> {
-    super::host::FUNCTIONS.iter().chain(super::stack::FUNCTIONS)
+    super::host::FUNCTIONS.iter().chain(super::fleet::FUNCTIONS).chain(super::stack::FUNCTIONS)
 }

@@ -20,12 +20,12 @@ const STEP: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "step(name: string, work: closure) -> any",
-    doc: "Calls `work`, and remembers under `name` that it was done and what it returned, so that `opsh resume RUN` skips \
-          it: the closure is then not called, and the remembered result is returned. What it returns must be plain (maps, \
+    doc: "Calls `work` and remembers that it was done. Its result is kept under `name`. `opsh resume RUN` skips it: the closure is then not called, \
+          and the remembered result is returned. What it returns must be plain (maps, \
           lists, strings, numbers, `()`), hold no secret, and be at most 64 KiB as JSON. A step that was cut short is done \
           again from its beginning, so it should bear that, as verbs that set a state do. A closure must not assign \
           variables of the script: a skipped step would not. Fails with `usage` for a name that was used in this run, \
-          for a step within a step, and for a result that cannot be kept; else as `work` does.",
+          for a step within a step, and for a result that cannot be kept; else as `work` does. No deadline: that is `work`'s own.",
     example: r#"step("move the checkout", || stack("prod").repo.checkout("0123456789012345678901234567890123456789"))"#,
 };
 
@@ -34,12 +34,13 @@ const GUARD: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "undo::guard(options: any, work?: closure) -> any",
-    doc: "Calls `work` and returns its value; when it fails, takes back what it did, newest first, and fails as it did. \
-          With one argument that is the closure. Goes back only on a definite failure (`failed`, `unmet`, `not_found`, \
+    doc: "Calls `work`; takes back what it did if it fails. Newest first, and then it fails as `work` did; else it returns \
+          its value. With one argument that is the closure. Goes back only on a definite failure (`failed`, `unmet`, `not_found`, \
           `refused`, `usage`, `timeout` of a look): never when an outcome is unknown, a link or a login was lost, at \
           Ctrl-C, or when something was destroyed that cannot come back. Options: `healthy_before` (default true; with \
           false it never goes back: what was there before was failing already). Consent to an effect is consent to its \
-          inverse. Fails with `stuck` when going back fails, or finds that somebody changed the same things.",
+          inverse. Fails with `stuck` when going back fails, or finds that somebody changed the same things. \
+          No deadline: that is `work`'s own.",
     example: r#"undo::guard(#{ healthy_before: true }, || stack("prod").recreate("backend"))"#,
 };
 

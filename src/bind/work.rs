@@ -42,8 +42,8 @@ const WAIT: Verb = Verb {
     sig: "host.wait_for(id: string, options?: map) -> map",
     doc: "Waits for the end of what `host.works` lists. Shows its output as it comes, the last 64 KiB of what was before; \
           returns `code`, `out`, `err`, of which 1 MiB each is kept. Nothing is ended or removed. Option: `within_s` (1 \
-          to 86400, default 3600), the deadline. Fails with `not_found` for an id that is not there, `unknown` when it \
-          was cut short and left no status, `timeout`.",
+          to 86400, default 3600). Fails with `not_found` for an id that is not there, `unknown` when it was cut short and \
+          left no status, `timeout`. Deadline 3600 s, or `within_s`.",
     example: r#"host("prod-1").wait_for("opsh-vrcshift-migrate", #{ within_s: 600 })"#,
 };
 

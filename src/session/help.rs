@@ -115,7 +115,7 @@ pub fn show(screen: &Screen, name: Option<&str>) -> Result<()> {
     };
     let row = |entry: &Entry| [entry.name.as_str(), entry.class, entry.summary()].map(String::from).to_vec();
     screen.table(&["verb", "class", "what it does"], shown.iter().map(row).collect());
-    screen.print("\nopsh help VERB explains one; stack(NAME), host(NAME) and hosts(TAG) are where scripts start");
+    screen.print("\nopsh help VERB explains one; a script starts at stack(NAME) or host(NAME)");
     Ok(())
 }
 

@@ -20,3 +20,4 @@ mod skip;
 mod sshd;
 mod tidy;
 mod verbs;
+mod work;
