@@ -235,8 +235,10 @@ impl Gate {
     /// a replay that is recorded where that run was recorded before.
     pub fn begin_run(&self, what: &str, facts: Value) -> Result<()> {
         crate::interrupt::clear();
-        let id = self.recording.as_ref().map_or_else(clock::run_id, |recording| recording.run.clone());
-        if let (Some(_), Ok(journal)) = (&self.recording, self.ledger.journal())
+        // What goes back after a planted fault is a run of its own.
+        let replayed = self.recording.as_ref().filter(|_| fault_before(0).is_none());
+        let id = replayed.map_or_else(clock::run_id, |recording| recording.run.clone());
+        if let (Some(_), Ok(journal)) = (replayed, self.ledger.journal())
             && journal.run(&id).is_ok()
         {
             let why = format!("{} has run {id} already", journal.path().display());
@@ -431,9 +433,12 @@ impl Gate {
     /// As [`Gate::wave`], from the recording.
     fn answer(&self, recording: &Recording, effect: &Effect) -> Result<Done> {
         let id = self.next_id();
-        let planted = planted(self.run.borrow().effects);
-        let answer =
-            if planted == Planted::Here { None } else { Some(recording.answer(effect, planted == Planted::Before)?) };
+        let number = self.run.borrow().effects;
+        let answer = match fault_before(number) {
+            Some(fault) if fault == number => None,
+            Some(fault) => Some(recording.answer_after(effect, fault)),
+            None => Some(recording.answer(effect)?),
+        };
         self.begin(effect, &id)?;
         fault(effect, "begun");
         self.announce(effect);
@@ -595,34 +600,20 @@ fn not_tried(effect: &Effect, failed: &str) -> Error {
     refused(effect, Error::new(Kind::Unmet, what, why))
 }
 
-/// Where the fault that a test planted stands, seen from an effect of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Planted {
-    /// Nowhere, or later.
-    No,
-    /// This effect fails.
-    Here,
-    /// An earlier one failed: the script is on a way that the recording does not know.
-    Before,
-}
-
 fn fault_of(effect: &Effect) -> Error {
     let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
     Error::new(Kind::Failed, what, "a fault that a test planted")
 }
 
+/// In a replay: the number of the effect at which a test planted a fault, from that effect on.
 #[cfg(debug_assertions)]
-fn planted(number: u32) -> Planted {
-    match fault::planted() {
-        Some(at) if at == number => Planted::Here,
-        Some(at) if at < number => Planted::Before,
-        _ => Planted::No,
-    }
+fn fault_before(number: u32) -> Option<u32> {
+    fault::planted(number)
 }
 
 #[cfg(not(debug_assertions))]
-fn planted(_: u32) -> Planted {
-    Planted::No
+fn fault_before(_: u32) -> Option<u32> {
+    None
 }
 
 #[cfg(debug_assertions)]

@@ -2,7 +2,7 @@
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
 //! before it is performed; `performed:3` after it was performed and before its `effect.end`. In a replay
-//! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has, and 0 puts the fault before the first.
+//! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has; `before:7` is for what comes after that run.
 //! `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
 
 use std::sync::LazyLock;
@@ -19,9 +19,14 @@ pub fn strike(point: &str) {
     }
 }
 
+/// The number of the effect that fails, when it is `number` or earlier.
 #[expect(clippy::disallowed_methods, reason = "a test decides which effect fails")]
-pub fn planted() -> Option<u32> {
-    std::env::var("OPSH_TEST_FAIL").ok()?.parse().ok()
+pub fn planted(number: u32) -> Option<u32> {
+    let set = std::env::var("OPSH_TEST_FAIL").ok()?;
+    match set.strip_prefix("before:") {
+        Some(at) => at.parse().ok(),
+        None => set.parse().ok().filter(|at| *at <= number && number > 0),
+    }
 }
 
 /// Microseconds by which the wall clock is set back.

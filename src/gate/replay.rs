@@ -63,11 +63,14 @@ impl Answered {
 
 #[derive(Clone, Debug)]
 struct Made {
+    /// Its place among the effects of the run, from 1.
+    number: u32,
     verb: String,
     target: String,
     args: Value,
     says: String,
     at: String,
+    before: Value,
     end: Option<Answer>,
 }
 
@@ -128,7 +131,10 @@ impl Recording {
                     self.reads.get_mut().entry(key).or_default().push_back(answer(body));
                 }
                 "effect.begin" => {
+                    let number = entry["effect"].as_str().and_then(|id| id.rsplit_once('.'));
                     let made = Made {
+                        number: number.and_then(|(_, number)| number.parse().ok()).unwrap_or(0),
+                        before: body["before"].clone(),
                         verb: text_of(body, "verb"),
                         target: text_of(entry, "target"),
                         args: body["args"].clone(),
@@ -151,20 +157,20 @@ impl Recording {
         }
     }
 
-    /// What the effect got then. `lenient` is after a planted fault: what the recording does not know is not reached,
-    /// and every change is accepted.
-    pub(super) fn answer(&self, effect: &Effect, lenient: bool) -> Result<Answer> {
+    /// What the effect got then.
+    pub(super) fn answer(&self, effect: &Effect) -> Result<Answer> {
         if let Some(error) = self.diverged.borrow().clone() {
             return Err(error);
         }
-        let answer = match (effect.class, lenient) {
-            (Class::Read, false) => self.read(effect),
-            (Class::Read, true) => return Ok(self.read_again(effect)),
-            (_, false) => self.change(effect),
-            (_, true) => return Ok(self.accept(effect)),
-        };
+        let answer = if effect.class == Class::Read { self.read(effect) } else { self.change(effect) };
         let answer = answer.and_then(|answer| whole(effect, answer));
         answer.inspect_err(|error| *self.diverged.borrow_mut() = Some(error.clone()))
+    }
+
+    /// As [`Recording::answer`] after the fault that a test planted at effect number `fault`: what the recording does not
+    /// know is not reached, every change is accepted, and a look at a change finds it only when it was before the fault.
+    pub(super) fn answer_after(&self, effect: &Effect, fault: u32) -> Answer {
+        if effect.class == Class::Read { self.read_again(effect, fault) } else { self.accept(effect) }
     }
 
     fn read(&self, effect: &Effect) -> Result<Answer> {
@@ -210,7 +216,7 @@ impl Recording {
         Ok(made.end.unwrap_or_else(unended))
     }
 
-    fn read_again(&self, effect: &Effect) -> Answer {
+    fn read_again(&self, effect: &Effect, fault: u32) -> Answer {
         let args = recorded(&effect.args);
         let key = key(&effect.target.name, effect.verb.name, &args);
         if let Some(answer) = self.reads.borrow_mut().get_mut(&key).and_then(VecDeque::pop_front) {
@@ -218,7 +224,7 @@ impl Recording {
             return answer;
         }
         let last = self.last.borrow().get(&key).cloned();
-        let now = || self.made_with(effect, args.get("now")?).and_then(|made| made.end.clone()).map(state_after);
+        let now = || self.made_with(effect, args.get("now")?).map(|made| made.seen(fault));
         last.or_else(now).unwrap_or_else(|| {
             let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
             let error = Error::new(Kind::Unreachable, what, "the recording does not know it");
@@ -281,6 +287,18 @@ impl Recording {
 }
 
 impl Made {
+    /// What a look at it finds: the state that it left, or the one before it when it comes after the fault.
+    fn seen(&self, fault: u32) -> Answer {
+        let left = match self.end.as_ref().map(|end| &end.result) {
+            Some(Ok(did)) => did.after.clone(),
+            _ => Value::Null,
+        };
+        let now = if self.number < fault { left.clone() } else { self.before.clone() };
+        let value = json!({ "now": now, "wanted": left });
+        let result = Ok(Answered { value, changed: false, before: Value::Null, after: Value::Null });
+        Answer { outcome: "ok".into(), result, took: Duration::ZERO }
+    }
+
     fn in_words(&self) -> String {
         let at = if self.at.is_empty() { String::new() } else { format!(" ({})", self.at) };
         format!("{} on {} {}{at}, with {}", self.verb, self.target, self.says, brief(&self.args))
@@ -416,13 +434,6 @@ fn answer(body: &Value) -> Answer {
 fn unended() -> Answer {
     let error = Error::new(Kind::Unknown, "the recording ends here", "opsh ended before the outcome was known");
     Answer { outcome: "unknown".into(), result: Err(error), took: Duration::ZERO }
-}
-
-/// A look at the state that a change left.
-fn state_after(answer: Answer) -> Answer {
-    let result =
-        answer.result.map(|did| Answered { value: did.after, changed: false, before: Value::Null, after: Value::Null });
-    Answer { result, ..answer }
 }
 
 impl Answer {

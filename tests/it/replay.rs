@@ -135,7 +135,7 @@ fn after_a_planted_fault_changes_are_accepted_and_unknown_reads_are_not_reached(
             .says(&["a fault that a test planted"]);
     }
     let code = "let h = host(\"local\"); h.run([\"true\"]); h.read([\"df\"])";
-    home.run_with(&["--replay", &recording, "-e", code], "OPSH_TEST_FAIL", "0")
+    home.run_with(&["--replay", &recording, "-e", code], "OPSH_TEST_FAIL", "before:1")
         .exits(1)
         .says(&["✓ host.run  local", "the recording does not know it"]);
 }
