@@ -170,6 +170,16 @@ fn run_says(world: &World, change: &Told, host: &str) -> Result<Settled> {
     })
 }
 
+/// Removes what the run left on its host, now that its outcome is recorded. What stays all the same is litter, no harm.
+fn forget(world: &World, change: &Told) {
+    let Lives::Run(host) = &change.lives else { return };
+    let (Ok(way), Ok(past)) = (world.way(host), past(world, change)) else { return };
+    let _ = past.read(|pass| {
+        let (way, id) = (way.clone(), change.id.clone());
+        async move { way.reach(&pass).await?.durable_forget(&pass, &id).await.map(|_| Value::Null) }
+    });
+}
+
 fn container_says(world: &World, change: &Told, host: &str, name: &str) -> Result<Settled> {
     let way = world.way(host)?;
     let seen = past(world, change)?.read(|pass| {
@@ -211,6 +221,7 @@ pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
         };
         world.gate.say(&format!("· {}: {saw}: it {outcome}", change.words()));
         world.gate.settled(&change.run, &change.id, &change.target, json!({ "outcome": outcome, "saw": saw }))?;
+        forget(world, change);
         change.fate = fate;
     }
     if open.is_empty() {

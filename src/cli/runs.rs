@@ -61,11 +61,24 @@ struct Row {
     next: Vec<String>,
 }
 
+/// What is known of all runs, read once.
+struct Known {
+    /// The newest run that went on with each.
+    resumptions: BTreeMap<String, String>,
+    short: BTreeMap<String, String>,
+}
+
+impl Known {
+    fn short(&self, run: &str) -> String {
+        self.short.get(run).cloned().unwrap_or_else(|| run.into())
+    }
+}
+
 /// The newest runs, and below them what needs attention.
 pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
     let journal = Journal::open(state_dir)?;
-    let resumptions = journal.resumptions()?;
-    let rows = journal.runs(runs.count)?.into_iter().map(|line| row(&journal, line, &resumptions));
+    let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
+    let rows = journal.runs(runs.count)?.into_iter().map(|line| row(&journal, line, &known));
     let rows = rows.collect::<Result<Vec<Row>>>()?;
     if runs.json || screen.options().json {
         rows.iter().for_each(|row| screen.raw(&to_json(row).to_string()));
@@ -90,11 +103,11 @@ pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
     Ok(())
 }
 
-fn row(journal: &Journal, line: RunLine, resumptions: &BTreeMap<String, String>) -> Result<Row> {
+fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
     let story = journal.story(&line.run)?;
-    let short = journal.short(&line.run);
-    let resumed_by = resumptions.get(&line.run).map(|run| journal.short(run));
-    let undone = undone(journal, &story);
+    let short = known.short(&line.run);
+    let resumed_by = known.resumptions.get(&line.run).map(|run| known.short(run));
+    let undone = undone(known, &story);
     let mut outcome = line.outcome.clone();
     if line.mode != "apply" {
         outcome += &format!(" ({})", line.mode);
@@ -108,12 +121,12 @@ fn row(journal: &Journal, line: RunLine, resumptions: &BTreeMap<String, String>)
 }
 
 /// `undone by k3f9`, or how much of it was.
-fn undone(journal: &Journal, story: &Story) -> Option<String> {
+fn undone(known: &Known, story: &Story) -> Option<String> {
     let changed = |change: &&Told| !change.unwound() && matches!(change.fate, Fate::Happened { changed: true, .. });
     let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
     let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
     let newest = by.last()?;
-    let by_whom = if **newest == story.run { "by itself".into() } else { format!("by {}", journal.short(newest)) };
+    let by_whom = if **newest == story.run { "by itself".into() } else { format!("by {}", known.short(newest)) };
     let part = if by.len() == changes.len() { "" } else { "partly " };
     Some(format!("{part}undone {by_whom}"))
 }

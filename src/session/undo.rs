@@ -145,7 +145,9 @@ impl Session {
         let Ok(story) = self.gate().journal().and_then(|journal| journal.story(&self.gate().run_id())) else {
             return error;
         };
-        let short = self.gate().journal().map_or_else(|_| story.run.clone(), |journal| journal.short(&story.run));
+        let names = self.gate().journal().and_then(|journal| journal.short_names()).unwrap_or_default();
+        let short = names.get(&story.run).unwrap_or(&story.run);
+        let whole = !story.changes.iter().any(|change| change.undone_by.is_some());
         let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
         let way = WayBack::of(story.changes);
         let (back, all) = (way.back.len(), way.back.len() + way.stays.len());

@@ -124,7 +124,11 @@ impl Story {
 impl Journal {
     /// The run whose id is `id` or begins or ends with it; `last` is the newest one. Fails as [`Journal::run`].
     pub fn story(&self, id: &str) -> Result<Story> {
-        let entries = self.run(id)?;
+        // By its whole id a run is found in the index; a part of one is looked for.
+        let mut entries = self.read(&format!("{SELECT} WHERE run = ?1 ORDER BY seq"), params![id], entry)?;
+        if entries.is_empty() {
+            entries = self.run(id)?;
+        }
         let mut story = Story {
             run: entries.first().map(|entry| entry.run.clone()).unwrap_or_default(),
             at_us: 0,
@@ -208,11 +212,21 @@ impl Journal {
         self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?))).map(|pairs| pairs.into_iter().collect())
     }
 
-    /// The end of a run's id, when it is enough to name it; else the id.
-    pub fn short(&self, run: &str) -> String {
-        let tail = run.rsplit('-').next().unwrap_or(run);
-        if self.resolve(tail).is_ok() { tail.into() } else { run.into() }
+    /// For each run the end of its id, when that is enough to name it; else the id.
+    pub fn short_names(&self) -> Result<BTreeMap<String, String>> {
+        let runs: Vec<String> =
+            self.read("SELECT run FROM journal WHERE kind = 'run.start'", params![], |row| row.get(0))?;
+        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        for run in &runs {
+            *count.entry(tail(run)).or_default() += 1;
+        }
+        let short = |run: &String| if count[tail(run)] == 1 { tail(run).to_string() } else { run.clone() };
+        Ok(runs.iter().map(|run| (run.clone(), short(run))).collect())
     }
+}
+
+fn tail(run: &str) -> &str {
+    run.rsplit('-').next().unwrap_or(run)
 }
 
 fn told(id: &str, entries: &[Entry]) -> Told {
