@@ -8,6 +8,7 @@ mod secret;
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
+use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::screen::{Options as ScreenOptions, Screen};
 use crate::session::{Options, Replay, Session, doc, help};
@@ -155,14 +156,16 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (_, true) => Mode::Observe,
         _ => Mode::Apply,
     };
-    let mut going_on = None;
-    let config = match &cli.command {
-        Some(Command::Resume(resume)) if mode != Mode::Apply => return Err(resumes_for_real(&resume.run, mode)),
+    let story = match &cli.command {
         Some(Command::Resume(resume)) => {
-            let (story, used) = runs::resumable(&resume.run, &state_dir)?;
-            going_on = Some(story);
-            used.map_or_else(|| Ok(Config::default()), |path| configuration(Some(&path)))?
+            resumes_as_begun(&resume.run, mode, cli.config.is_some())?;
+            Some(runs::to_resume(&resume.run, &state_dir)?)
         }
+        Some(Command::Undo(undo)) => Some(runs::to_undo(&undo.run, &state_dir)?),
+        _ => None,
+    };
+    let config = match &story {
+        Some(story) if cli.config.is_none() => runs::config_of(story, &working_dir())?,
         _ => configuration(cli.config.as_deref())?,
     };
     let grants = Grants { yes: cli.yes, allow: cli.allow };
@@ -177,10 +180,9 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
         (Some(Command::Attach { run }), _) => session.attach(run.as_deref()),
-        (Some(Command::Undo(undo)), _) => session.undo(&undo.run, undo.partly),
+        (Some(Command::Undo(undo)), _) => session.undo(found(story)?, undo.partly),
         (Some(Command::Resume(resume)), _) => {
-            let story = going_on.expect("it was found before the session was made");
-            session.resume(story, resume.changed_script).map(|value| show_value(screen, &value))
+            session.resume(found(story)?, resume.changed_script).map(|value| show_value(screen, &value))
         }
         (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
@@ -204,10 +206,22 @@ fn agree(cli: &mut Cli) {
     }
 }
 
-fn resumes_for_real(run: &str, mode: Mode) -> Error {
-    let why = format!("--{} was given, and a run goes on in the mode that it was started in", mode.word());
-    Error::new(Kind::Usage, format!("run {run} was not resumed"), why)
-        .next(format!("opsh journal show {run}     what it did"))
+/// The run was looked up before its configuration was read.
+fn found(story: Option<Story>) -> Result<Story> {
+    story.ok_or_else(|| Error::new(Kind::Usage, "no run", "none was named"))
+}
+
+/// A run goes on in the mode and with the configuration that it was begun with.
+fn resumes_as_begun(run: &str, mode: Mode, other_config: bool) -> Result<()> {
+    let flag = match mode {
+        Mode::Apply if !other_config => return Ok(()),
+        Mode::Apply => "config",
+        mode => mode.word(),
+    };
+    let why =
+        format!("--{flag} was given, and a run goes on in the mode and with the configuration that it was begun with");
+    Err(Error::new(Kind::Usage, format!("run {run} was not resumed"), why)
+        .next(format!("opsh resume {run}     without it")))
 }
 
 fn show_value(screen: &Screen, value: &serde_json::Value) {

@@ -6,7 +6,7 @@ pub mod header;
 pub mod help;
 pub mod resume;
 pub mod reveal;
-mod undo;
+pub mod undo;
 
 use crate::bind::values;
 use crate::bind::world::{Args, World};
@@ -176,9 +176,14 @@ impl Session {
 
     /// Evaluates `code` as a run of its own: `opsh -e CODE`.
     pub fn run_code(&mut self, code: &str) -> Result<Value> {
-        self.world.gate.begin_run(&format!("-e {code}"), Value::Null)?;
+        self.world.gate.begin_run(&format!("-e {code}"), self.facts())?;
         let result = self.eval(code);
         self.ended(result)
+    }
+
+    /// Names in the record mean what this configuration says they mean.
+    fn facts(&self) -> Value {
+        json!({ "config": self.world.config.path })
     }
 
     /// Ends the run, and says with an error how to go back or on. In a replay the first thing that differs is its
@@ -241,7 +246,7 @@ impl Session {
 
     /// Begins the run that a sitting at the prompt is.
     pub fn begin_sitting(&self) -> Result<()> {
-        self.world.gate.begin_run("prompt", Value::Null)
+        self.world.gate.begin_run("prompt", self.facts())
     }
 
     /// Ends it; `error` is what ended it, if anything did.

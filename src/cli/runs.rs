@@ -1,10 +1,11 @@
 //! `opsh runs`, `opsh undo`, `opsh resume`: what was done, and how to go back or on from there.
 
+use crate::config::Config;
 use crate::error::Result;
 use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
 use crate::screen::Screen;
-use crate::session::resume;
+use crate::session::{resume, undo};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -158,9 +159,20 @@ fn to_json(row: &Row) -> Value {
             "outcome": row.outcome, "changes": line.changes, "unknown": line.unknown, "next": row.next })
 }
 
-/// The run to go on with, and the configuration that it used.
-pub fn resumable(run: &str, state_dir: &Path) -> Result<(Story, Option<std::path::PathBuf>)> {
-    let story = resume::find(&Journal::open(state_dir)?, run)?;
-    let config = resume::config_of(&story);
-    Ok((story, config))
+/// The configuration that a run used: the names in its record mean what that one says. One that used none gets none.
+pub fn config_of(story: &Story, from: &Path) -> Result<Config> {
+    match &story.facts["config"] {
+        Value::String(path) => Config::load(Some(Path::new(path)), from),
+        _ => Ok(Config::default()),
+    }
+}
+
+/// The run that is to be taken back.
+pub fn to_undo(run: &str, state_dir: &Path) -> Result<Story> {
+    undo::find(&Journal::open(state_dir)?, run)
+}
+
+/// The run that is to be gone on with.
+pub fn to_resume(run: &str, state_dir: &Path) -> Result<Story> {
+    resume::find(&Journal::open(state_dir)?, run)
 }

@@ -28,11 +28,6 @@ pub fn find(journal: &Journal, id: &str) -> Result<Story> {
     }
 }
 
-/// The configuration that a run used, if any.
-pub fn config_of(story: &Story) -> Option<PathBuf> {
-    story.facts["config"].as_str().map(PathBuf::from)
-}
-
 impl Session {
     /// Goes on with a run that [`find`] found. `changed_script` agrees to a script that is not what it was.
     ///

@@ -5,38 +5,42 @@ use super::Session;
 use crate::bind::{self, undo};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Intended;
-use crate::gate::journal::{Fate, Story, Told};
+use crate::gate::journal::{Fate, Journal, Story, Told};
 use crate::gate::policy::Mode;
 use crate::gate::verb::Class;
 use serde_json::json;
 use undo::WayBack;
 
+/// The run to take back: `last` is the newest one that changed something and is not an undo. Fails with `not_found`, and
+/// with `unmet` when it still runs.
+pub fn find(journal: &Journal, id: &str) -> Result<Story> {
+    let nothing = || Error::new(Kind::NotFound, "nothing to undo", "no run in the journal changed anything");
+    let story = match id {
+        "last" => journal.story(&journal.last_change()?.ok_or_else(nothing)?)?,
+        id => journal.story(id)?,
+    };
+    if story.outcome.is_some() {
+        return Ok(story);
+    }
+    let what = format!("run {} was not undone", story.run);
+    Err(Error::new(Kind::Unmet, what, "it still runs").next("opsh runs     what runs"))
+}
+
 impl Session {
-    /// Takes a run's effects back; `last` is the newest run that changed something and is not an undo. `partly` agrees to
-    /// it although something that was destroyed stays so.
+    /// Takes the effects of a run that [`find`] found back. `partly` agrees to it although something that was destroyed
+    /// stays so.
     ///
-    /// Fails with `not_found`, `refused`, `unmet` (something else is there now; nothing was done), `interrupted`, or
+    /// Fails with `refused`, `unmet` (something else is there now; nothing was done), `interrupted`, or
     /// `stuck`: an outcome is not known, or an inverse failed, and a person is needed.
-    pub fn undo(&mut self, id: &str, partly: bool) -> Result<()> {
-        let journal = self.gate().journal()?;
-        let run = match id {
-            "last" => journal.last_change()?.ok_or_else(|| {
-                Error::new(Kind::NotFound, "nothing to undo", "no run in the journal changed anything")
-            })?,
-            id => id.to_string(),
-        };
-        let story = journal.story(&run)?;
-        if story.outcome.is_none() {
-            let what = format!("run {} was not undone", story.run);
-            return Err(Error::new(Kind::Unmet, what, "it still runs").next("opsh runs     what runs"));
-        }
+    pub fn undo(&mut self, story: Story, partly: bool) -> Result<()> {
         self.gate().say(&format!("run {}  {}", story.run, story.what));
         let open = |change: &Told| change.fate == Fate::Unknown || change.attempt.is_some();
         if !story.changes.iter().any(open) && WayBack::of(story.changes.clone()).back.is_empty() {
             self.say_nothing_to_undo(&WayBack::of(story.changes));
             return Ok(());
         }
-        self.gate().begin_run(&format!("undo {}", story.run), json!({ "undoes": story.run }))?;
+        let facts = json!({ "undoes": story.run, "config": self.world.config.path });
+        self.gate().begin_run(&format!("undo {}", story.run), facts)?;
         let result = self.go_back(story, partly);
         self.gate().end_run(result.as_ref().err());
         result
@@ -156,7 +160,7 @@ impl Session {
             error = error.next(format!("opsh undo {short}     go back: {back} of {all} effects"));
         }
         match story.steps.last() {
-            Some(step) if !story.facts["script"].is_null() && self.gate().mode() == Mode::Apply => {
+            Some(step) if whole && !story.facts["script"].is_null() && self.gate().mode() == Mode::Apply => {
                 error.next(format!("opsh resume {short}     go on after step \"{}\"", step.name))
             }
             _ => error,

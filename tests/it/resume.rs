@@ -205,6 +205,7 @@ fn only_a_script_that_did_not_end_well_is_resumed() {
     home.run(&["--plan", "s.rhai", "w"]).exits(1);
     home.run(&["resume", "last"]).exits(2).says(&["it changed nothing"]);
     home.run(&["--observe", "resume", "last"]).exits(2).says(&["--observe was given"]);
+    home.run(&["--config", "x.toml", "resume", "last"]).exits(2).says(&["--config was given"]);
     home.run(&["s.rhai", "w"]).exits(3);
     home.put("fail", "");
     home.run(&["resume", "last"]).exits(3).says(&["--yes was not given"]);

@@ -256,6 +256,25 @@ fn an_inverse_that_is_no_line_of_rhai_is_refused_before_anything_is_done() {
 }
 
 #[test]
+fn a_run_is_undone_with_the_configuration_that_it_used() {
+    let home = Home::new();
+    let (dir, name) = (home.path("repo"), home.path("repo").display().to_string());
+    let commits = repository(&dir);
+    let config = |dir: &str| {
+        format!(
+            "[stack.prod]\nhost = \"local\"\ndir = \"{dir}\"\ncompose = {{ files = [\"c.yml\"], project = \"p\" }}\n"
+        )
+    };
+    let used = home.put("used.toml", &config(&name));
+    let code = format!("stack(\"prod\").repo.checkout(\"{}\")", commits[1]);
+    home.run(&["--config", &used, "--yes", "-e", &code]).exits(0);
+    // Here the same name means another place.
+    home.put("opsh.toml", &config("/nowhere"));
+    home.run(&["undo", "last", "--yes"]).exits(0);
+    assert_eq!(head(&dir), commits[0]);
+}
+
+#[test]
 fn nothing_is_undone_of_a_run_that_changed_nothing_or_is_not_there() {
     let home = Home::new();
     home.run(&["undo", "last"]).exits(1).says(&["nothing to undo"]);
