@@ -158,7 +158,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     };
     let story = match &cli.command {
         Some(Command::Resume(resume)) => {
-            resumes_as_begun(&resume.run, mode, cli.config.is_some())?;
+            resumes_as_begun(&resume.run, mode == Mode::Apply, mode.word())?;
             Some(runs::to_resume(&resume.run, &state_dir)?)
         }
         Some(Command::Undo(undo)) => Some(runs::to_undo(&undo.run, &state_dir)?),
@@ -168,6 +168,9 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(story) if cli.config.is_none() => runs::config_of(story, &working_dir())?,
         _ => configuration(cli.config.as_deref())?,
     };
+    if let (Some(Command::Resume(resume)), Some(story)) = (&cli.command, &story) {
+        resumes_as_begun(&resume.run, serde_json::json!(config.path) == story.facts["config"], "config")?;
+    }
     let grants = Grants { yes: cli.yes, allow: cli.allow };
     let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
     let replays = replay.is_some();
@@ -212,14 +215,11 @@ fn found(story: Option<Story>) -> Result<Story> {
 }
 
 /// A run goes on in the mode and with the configuration that it was begun with.
-fn resumes_as_begun(run: &str, mode: Mode, other_config: bool) -> Result<()> {
-    let flag = match mode {
-        Mode::Apply if !other_config => return Ok(()),
-        Mode::Apply => "config",
-        mode => mode.word(),
-    };
-    let why =
-        format!("--{flag} was given, and a run goes on in the mode and with the configuration that it was begun with");
+fn resumes_as_begun(run: &str, same: bool, flag: &str) -> Result<()> {
+    if same {
+        return Ok(());
+    }
+    let why = format!("--{flag} was given, and a run goes on in the mode and with the configuration it was begun with");
     Err(Error::new(Kind::Usage, format!("run {run} was not resumed"), why)
         .next(format!("opsh resume {run}     without it")))
 }

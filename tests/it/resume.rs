@@ -128,8 +128,12 @@ fn a_run_is_gone_on_with_from_any_folder_with_its_own_configuration() {
     home.put("s.rhai", &format!("{}print(host(\"web\").name);", std::fs::read_to_string(home.path("s.rhai")).unwrap()));
     start(&home, "2").exits(1);
     home.put("fail", "");
+    home.put("x.toml", "");
+    home.run(&["--config", "x.toml", "resume", "last"]).exits(2).says(&["--config was given"]);
     std::fs::create_dir(home.path("other")).unwrap();
-    let output = home.command(&["resume", "last", "--yes"]).current_dir(home.path("other")).output().unwrap();
+    let same = home.path("opsh.toml").display().to_string();
+    let output =
+        home.command(&["--config", &same, "resume", "last", "--yes"]).current_dir(home.path("other")).output().unwrap();
     let ran = Ran::of(output).exits(0);
     assert!(ran.out.ends_with("web\n"), "{}", ran.out);
 }
@@ -205,7 +209,6 @@ fn only_a_script_that_did_not_end_well_is_resumed() {
     home.run(&["--plan", "s.rhai", "w"]).exits(1);
     home.run(&["resume", "last"]).exits(2).says(&["it changed nothing"]);
     home.run(&["--observe", "resume", "last"]).exits(2).says(&["--observe was given"]);
-    home.run(&["--config", "x.toml", "resume", "last"]).exits(2).says(&["--config was given"]);
     home.run(&["s.rhai", "w"]).exits(3);
     home.put("fail", "");
     home.run(&["resume", "last"]).exits(3).says(&["--yes was not given"]);
