@@ -71,7 +71,7 @@ struct Script {
     args: Args,
 }
 
-/// Where the script is, for a run that goes on with it from elsewhere.
+/// Where the script is, for a run that goes on with it from another folder.
 fn file_of(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
 }

@@ -138,7 +138,7 @@ fn guard(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         return Err(error);
     }
     match unwind(context.engine(), call.world, &trail, &cause(&error), &options) {
-        Ok(said) => Err(amended(error, &said)),
+        Ok(said) => Err(amended(*error, &said).into()),
         Err(stuck) => Err(fail(stuck)),
     }
 }
@@ -205,14 +205,13 @@ fn stuck(error: &Error, way: &WayBack, count: usize, found: &Error) -> Error {
 }
 
 /// The same error, with more in its reason.
-#[expect(clippy::boxed_local, reason = "Rhai's errors hold boxes of errors")]
-fn amended(error: Box<EvalAltResult>, said: &str) -> Box<EvalAltResult> {
-    Box::new(match *error {
+fn amended(error: EvalAltResult, said: &str) -> EvalAltResult {
+    match error {
         EvalAltResult::ErrorInFunctionCall(name, source, inner, position) => {
-            EvalAltResult::ErrorInFunctionCall(name, source, amended(inner, said), position)
+            EvalAltResult::ErrorInFunctionCall(name, source, amended(*inner, said).into(), position)
         }
         EvalAltResult::ErrorInModule(name, inner, position) => {
-            EvalAltResult::ErrorInModule(name, amended(inner, said), position)
+            EvalAltResult::ErrorInModule(name, amended(*inner, said).into(), position)
         }
         other => {
             let found = cause(&other);
@@ -229,5 +228,5 @@ fn amended(error: Box<EvalAltResult>, said: &str) -> Box<EvalAltResult> {
             }
             EvalAltResult::ErrorRuntime(value, other.position())
         }
-    })
+    }
 }

@@ -14,4 +14,5 @@ mod refusals;
 mod rollback;
 mod terminal;
 mod trust;
+mod undo;
 mod verbs;

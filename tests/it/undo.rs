@@ -17,7 +17,7 @@ fn script(home: &Home, code: &str) -> Ran {
 }
 
 fn script_with(home: &Home, code: &str, variable: &str, value: &str) -> Ran {
-    let code = code.replace("DIR", &home.path("").display().to_string().trim_end_matches('/'));
+    let code = code.replace("DIR", home.path("").display().to_string().trim_end_matches('/'));
     home.put("s.rhai", &format!("{PUT}{code}"));
     home.run_with(&["--yes", "s.rhai"], variable, value)
 }
