@@ -30,27 +30,36 @@ impl Case {
         self.dir.file_name().unwrap().to_string_lossy().into_owned()
     }
 
-    /// opsh with the case's configuration and recording, as seen from the root of the repository.
-    fn opsh(&self, state: &Path, words: &[&str], fail: Option<usize>) -> Ran {
+    /// opsh with the case's configuration, as seen from the root of the repository.
+    fn command(&self, state: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(OPSH);
         command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", state);
         command.arg("--state-dir").arg(state).arg("--config").arg(self.dir.join("opsh.toml"));
-        if let Some(at) = fail {
-            command.env("OPSH_TEST_FAIL", at.to_string());
-        }
-        Ran::of(command.args(words).stdin(Stdio::null()).output().unwrap())
+        command.args(words).stdin(Stdio::null());
+        command
     }
 
     fn replay(&self, state: &Path, fail: Option<usize>) -> Ran {
         let recording = self.dir.join("recording.jsonl").display().to_string();
         let words = ["--replay", &recording].into_iter().chain(self.words.iter().map(String::as_str));
-        self.opsh(state, &words.collect::<Vec<_>>(), fail)
+        let mut command = self.command(state, &words.collect::<Vec<_>>());
+        if let Some(at) = fail {
+            command.env("OPSH_TEST_FAIL", at.to_string());
+        }
+        Ran::of(command.output().unwrap())
     }
 
-    /// Records of the one run in this folder's journal.
+    /// `opsh undo` of a run that failed at effect `at`, against what the recording says was there until then.
+    fn undo(&self, state: &Path, run: &str, at: usize) -> Ran {
+        let recording = self.dir.join("recording.jsonl").display().to_string();
+        let words = ["--replay", &recording, "undo", run, "--partly"];
+        Ran::of(self.command(state, &words).env("OPSH_TEST_FAIL", format!("before:{at}")).output().unwrap())
+    }
+
+    /// Records of the last run in this folder's journal.
     fn records(&self, state: &Path) -> Vec<Value> {
-        let ran = self.opsh(state, &["journal", "export", "last"], None).exits(0);
+        let ran = Ran::of(self.command(state, &["journal", "export", "last"]).output().unwrap()).exits(0);
         ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
@@ -108,6 +117,66 @@ fn every_case_that_fails_at_an_effect_says_so_and_keeps_its_record() {
             for (begin, end) in begun.iter().zip(&ended) {
                 assert_eq!(begin["effect"], end["effect"], "{place}");
             }
+        }
+    }
+}
+
+/// A change that was done, before anything was taken back.
+struct Done {
+    id: String,
+    says: String,
+    inverse: Option<String>,
+}
+
+/// What the records of a run say was done and changed something, oldest first; inverses are not counted.
+fn done(records: &[Value]) -> Vec<Done> {
+    let ok = |begin: &Value| {
+        let end = records.iter().find(|one| one["kind"] == "effect.end" && one["effect"] == begin["effect"]);
+        end.is_some_and(|end| end["body"]["outcome"] == "ok" && end["body"]["changed"] == true)
+    };
+    let own = records.iter().filter(|one| one["kind"] == "effect.begin" && one["body"]["undoes"].is_null());
+    own.filter(|begin| ok(begin))
+        .map(|begin| Done {
+            id: text(begin, "effect").into(),
+            says: text(&begin["body"], "says").into(),
+            inverse: begin["body"]["inverse"].as_str().map(String::from),
+        })
+        .collect()
+}
+
+fn undone(records: &[Value]) -> Vec<String> {
+    records.iter().filter(|one| one["kind"] == "effect.undone").map(|one| text(one, "effect").into()).collect()
+}
+
+#[test]
+fn every_case_that_failed_at_an_effect_is_undone_newest_first_and_names_the_rest() {
+    for case in cases() {
+        let whole = tempfile::tempdir().unwrap();
+        case.replay(whole.path(), None);
+        let total = case.records(whole.path()).iter().filter(|one| one["kind"] == "effect.end").count()
+            + case.records(whole.path()).iter().filter(|one| one["kind"] == "effect.read").count();
+        for at in 1..=total {
+            let state = tempfile::tempdir().unwrap();
+            let place = format!("{} failing at effect {at}", case.name());
+            case.replay(state.path(), Some(at));
+            let records = case.records(state.path());
+            let run = text(&records[0], "run").to_string();
+            // A guard may have gone back already: then undo finds nothing to do.
+            let mut taken = undone(&records);
+            let (back, stays): (Vec<Done>, Vec<Done>) =
+                done(&records).into_iter().partition(|one| one.inverse.is_some());
+            let undo = case.undo(state.path(), &run, at);
+            assert_eq!(undo.code, Some(0), "{place}: {undo:?}");
+            if taken.is_empty() && !back.is_empty() {
+                taken = undone(&case.records(state.path()));
+                for one in &stays {
+                    assert!(undo.err.contains(&one.says), "{place} does not name {}:\n{}", one.says, undo.err);
+                }
+            }
+            let expected: Vec<String> = back.iter().rev().map(|one| one.id.clone()).collect();
+            assert_eq!(taken, expected, "{place}: exactly the inverses, newest first\n{undo:?}");
+            let again = case.undo(state.path(), &run, at).exits(0);
+            assert!(again.out.contains("nothing to undo"), "{place}: {again:?}");
         }
     }
 }
