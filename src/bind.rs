@@ -376,7 +376,11 @@ impl Call<'_> {
     {
         match self.collector {
             Some(collector) => collector.ask(effects, work),
-            None => Ok(self.world.gate.perform_all(&effects, batch, work)),
+            None => {
+                let results = self.world.gate.perform_all(&effects, batch, work);
+                work::offer_to_end(self.world);
+                Ok(results)
+            }
         }
     }
 

@@ -157,6 +157,17 @@ pub struct Gate {
     run: RefCell<Run>,
 }
 
+/// A change that goes on at its place although nobody here waits for it any more.
+#[derive(Clone, Debug)]
+pub struct Left {
+    /// Its effect.
+    pub effect: String,
+    /// Where it goes on.
+    pub lives: Lives,
+    /// As a person reads it.
+    pub words: String,
+}
+
 /// The run that goes on.
 #[derive(Default)]
 struct Run {
@@ -169,6 +180,8 @@ struct Run {
     skipped: BTreeSet<String>,
     /// Changes that were begun, in words.
     begun: Vec<String>,
+    /// Changes that Ctrl-C ended the waiting for.
+    left: Vec<Left>,
     /// Ids of the changes that were begun, and of those that skipped steps had made: what going back goes back along.
     trail: Vec<String>,
     /// Names of the steps that were taken, and the one that goes on.
@@ -453,6 +466,10 @@ impl Gate {
 
     fn land(&self, flight: &Flight<'_>, ended: Ended<Result<Did>>) -> Result<Done> {
         let (effect, took) = (flight.effect, flight.began.elapsed());
+        if matches!(ended, Ended::Interrupted) && effect.lives != Lives::No && flight.marks.was_sent() {
+            let words = format!("{} on {}  {}", effect.verb.name, effect.target.name, effect.says);
+            self.run.borrow_mut().left.push(Left { effect: flight.id.clone(), lives: effect.lives.clone(), words });
+        }
         let (outcome, result) = settle(effect, ended, flight.marks.was_sent());
         let result = result.map_err(|error| advise(error, effect, &self.run_id()));
         fault(effect, "performed");

@@ -8,8 +8,8 @@ pub mod resume;
 pub mod reveal;
 pub mod undo;
 
-use crate::bind::values;
 use crate::bind::world::{Args, World};
+use crate::bind::{secret, values};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
@@ -96,6 +96,10 @@ impl Session {
         redact::add_names(names).map_err(|why| Error::new(Kind::Usage, "redact.names is not valid", why))?;
         let gate = match &options.replay {
             None => {
+                // Known before the first line is shown or recorded, although the login that needs them comes later.
+                for (_, from) in options.config.secrets() {
+                    let _ = secret::look(from);
+                }
                 let ledger = Ledger::open(&options.state_dir, options.spill, &screen);
                 Gate::new(options.mode, options.grants, ledger, screen)?
             }

@@ -10,10 +10,10 @@ use super::fleet::Each;
 use super::host::{self, HostHandle};
 use super::ssh::{Durable, Listed, Reach};
 use super::way::Way;
-use super::{Binding, Call, Change, Look, Receipt};
+use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Pass};
+use crate::gate::{Did, Effect, Intended, Lives, Pass};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -182,13 +182,53 @@ fn kill(call: &Call<'_>) -> Result<Receipt> {
     let way = call.world.way(&host)?;
     let look = Look::at(call.world.host_target(&host), id.clone(), json!({ "id": id }));
     call.change(Change::of(look).loses(id.clone()), (way, id), |pass, (way, id)| async move {
-        let reach = way.reach(&pass).await?;
-        match reach.durable_state(&pass, &id).await? {
-            Durable::Never => kill_container(&container_engine(&way, &pass, &id).await?, &pass, &id).await,
-            Durable::Running { .. } => kill_run(&reach, &pass, &id).await,
-            _ => Ok(Did { after: json!("done"), ..Did::default() }),
-        }
+        killed(&way, &pass, &id).await
     })
+}
+
+/// After Ctrl-C at a change that goes on without us: a second, worded question ends it there.
+pub fn offer_to_end(world: &World) {
+    world.gate.end_left(|left| match &left.lives {
+        Lives::Run(host) => end(world, host, &left.effect),
+        Lives::Container { host, name } => end(world, host, name),
+        Lives::No => {}
+    });
+}
+
+/// What it does is on the screen and in the record; the error that the script gets is that of the Ctrl-C.
+fn end(world: &World, host: &str, id: &str) {
+    let Ok(way) = world.way(host) else { return };
+    let target = world.host_target(host);
+    let agreed =
+        Intended { verb: &KILL, class: Class::Destroy, target: target.clone(), says: id.into(), lost: Some(id.into()) };
+    world.gate.consent(&[agreed], "person at the terminal");
+    let effect = Effect {
+        verb: &KILL,
+        class: Class::Destroy,
+        target,
+        args: json!({ "id": id }),
+        says: id.into(),
+        inverse: None,
+        before: Value::Null,
+        lost: Some(id.into()),
+        place: None,
+        deadline: Duration::from_secs(60),
+        lives: Lives::No,
+    };
+    let id = id.to_string();
+    let _ = world.gate.perform(&effect, |pass| {
+        let (way, id) = (way.clone(), id.clone());
+        async move { killed(&way, &pass, &id).await }
+    });
+}
+
+async fn killed(way: &Way, pass: &Pass, id: &str) -> Result<Did> {
+    let reach = way.reach(pass).await?;
+    match reach.durable_state(pass, id).await? {
+        Durable::Never => kill_container(&container_engine(way, pass, id).await?, pass, id).await,
+        Durable::Running { .. } => kill_run(&reach, pass, id).await,
+        _ => Ok(Did { after: json!("done"), ..Did::default() }),
+    }
 }
 
 async fn kill_container(engine: &Engine, pass: &Pass, name: &str) -> Result<Did> {

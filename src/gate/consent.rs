@@ -2,7 +2,7 @@
 
 use super::policy::{self, Decision, Facts, Mode, Reason};
 use super::verb::{Class, Verb};
-use super::{Effect, Gate, Target, Undoing};
+use super::{Effect, Gate, Left, Target, Undoing};
 use crate::error::{Error, Kind, Result};
 use crate::screen::Mark;
 use serde_json::json;
@@ -135,7 +135,8 @@ impl Gate {
         Ok(())
     }
 
-    pub(super) fn consent(&self, plan: &[Intended], by: &str) {
+    /// Agrees to these effects, each once, in the name of `by`.
+    pub fn consent(&self, plan: &[Intended], by: &str) {
         self.run.borrow_mut().consent.extend(plan.iter().map(Intended::key));
         self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan) }));
     }
@@ -172,6 +173,25 @@ impl Gate {
         };
         let kind = if interrupted { Kind::Interrupted } else { Kind::Refused };
         Err(self.refused(plan, self.not_done(kind, "not done", why)))
+    }
+
+    /// After Ctrl-C at changes that go on without us: a second question, whose word ends each of them by `end`. Enter,
+    /// another Ctrl-C or no terminal leaves them all. The script stops in any case.
+    pub fn end_left(&self, end: impl Fn(&Left)) {
+        let left = std::mem::take(&mut self.run.borrow_mut().left);
+        if left.is_empty() || !self.screen.options().terminal {
+            return;
+        }
+        crate::interrupt::clear();
+        for one in &left {
+            self.screen.warn(&format!("goes on without us: {}", one.words));
+        }
+        let attach = format!("opsh attach {} waits for it", self.run_id());
+        let answer = self.screen.ask(&format!("Type kill to end it half way, or Enter to leave it ({attach}):"));
+        if answer.as_deref().map(str::trim) == Some("kill") {
+            left.iter().for_each(end);
+        }
+        crate::interrupt::raise();
     }
 
     /// Why something was not done, and what had been done before it in this run, which is not undone.

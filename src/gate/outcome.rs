@@ -2,7 +2,7 @@
 
 use super::verb::Class;
 use super::wait::Ended;
-use super::{Did, Effect, HERE};
+use super::{Did, Effect, HERE, Lives};
 use crate::error::{Error, Kind, Result};
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ pub(super) fn advise(error: Error, effect: &Effect, run: &str) -> Error {
     if effect.class == Class::Read || !matches!(error.kind, Kind::Unknown | Kind::Interrupted) {
         return error;
     }
+    let error = match effect.lives {
+        Lives::No => error,
+        _ => error.next(format!("opsh attach {run}     wait for its end, from here or from another machine")),
+    };
     error
         .next(format!("opsh journal show {run}     what was done in this run"))
         .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host"))

@@ -593,16 +593,18 @@ impl Random {
     }
 }
 
-/// A script of [`EFFECTS`] changes, each of which adds its number to the file `done`.
+/// A script of [`EFFECTS`] changes, each a step that adds its number to the file `done`.
 fn script(home: &Home) -> String {
-    let done = home.path("done").display().to_string();
-    format!("for i in 0..{EFFECTS} {{ host(\"local\").sh(\"echo $1 >>\\\"$2\\\"\", [`${{i}}`, \"{done}\"]) }}")
+    let (done, path) = (home.path("done").display().to_string(), home.path("fifty.rhai"));
+    let change = format!("host(\"local\").sh(\"echo $1 >>\\\"$2\\\"\", [`${{i}}`, \"{done}\"])");
+    std::fs::write(&path, format!("for i in 0..{EFFECTS} {{ step(`${{i}}`, || {change}) }}\n")).unwrap();
+    path.display().to_string()
 }
 
 /// Starts the script, reads what it says until effect `k` begins and `bytes` more, then `spin` longer, and kills it.
 /// Returns true if it was still there to be killed.
-fn kill_at(home: &Home, code: &str, k: u64, bytes: u64, spin: Duration) -> bool {
-    let mut child = home.command(None, &["--yes", "-e", code]).stdout(Stdio::null()).spawn().unwrap();
+fn kill_at(home: &Home, script: &str, k: u64, bytes: u64, spin: Duration) -> bool {
+    let mut child = home.command(None, &["--yes", script]).stdout(Stdio::null()).spawn().unwrap();
     let mut said = BufReader::new(child.stderr.take().unwrap());
     let (mut begun, mut line) = (0, String::new());
     while begun < k && said.read_line(&mut line).unwrap() > 0 {
@@ -618,8 +620,7 @@ fn kill_at(home: &Home, code: &str, k: u64, bytes: u64, spin: Duration) -> bool 
     child.wait().unwrap().signal() == Some(libc::SIGKILL)
 }
 
-/// What the next opsh finds. A resume of the killed run, once there is one, belongs between its start and these claims:
-/// never a change without its `started`, never two ends, what is open is unknown, the chain verifies.
+/// What the next opsh finds: never a change without its `started`, never two ends, what is open is unknown, the chain verifies.
 fn check(home: &Home, at: &str) {
     home.run(&["-e", "1"]).exits(0);
     let runs = home.runs();
@@ -644,8 +645,34 @@ fn check(home: &Home, at: &str) {
     home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
 }
 
+/// A resume of the killed run does what it did not do. The step that was cut short may be done again.
+fn finish(home: &Home, at: &str) {
+    let killed = home.runs()[1].clone();
+    if killed["outcome"] != "killed" {
+        return;
+    }
+    let run = killed["run"].as_str().unwrap().to_string();
+    let patience = Instant::now() + Duration::from_secs(30);
+    let resumed = loop {
+        let ran = home.run(&["--yes", "resume", &run]);
+        // The change that was cut off from its opsh may still be at it.
+        if !ran.err.contains("still runs") || Instant::now() > patience {
+            break ran;
+        }
+    };
+    assert_eq!(resumed.code, Some(0), "{at}: {resumed:?}");
+    let done = std::fs::read_to_string(home.path("done")).unwrap();
+    let mut numbers: Vec<usize> = done.lines().map(|line| line.parse().unwrap()).collect();
+    let lines = numbers.len();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers, (0..EFFECTS).collect::<Vec<_>>(), "{at}: resume finishes it");
+    assert!(lines <= EFFECTS + 1, "{at}: at most the step that was cut short is done twice: {lines}");
+    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+}
+
 #[test]
-fn killed_at_any_moment_no_change_lacks_its_beginning_and_none_has_two_ends() {
+fn killed_at_any_moment_no_change_lacks_its_beginning_none_has_two_ends_and_resume_finishes_it() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     // OPSH_KILLS: `tests/run --full` sets 1000. OPSH_SEED: a failure names it.
@@ -653,7 +680,7 @@ fn killed_at_any_moment_no_change_lacks_its_beginning_and_none_has_two_ends() {
 
     let home = Home::new();
     let started = Instant::now();
-    home.run(&["--yes", "-e", &script(&home)]).exits(0);
+    home.run(&["--yes", &script(&home)]).exits(0);
     let per_effect = started.elapsed() / EFFECTS as u32;
     check(&home, "not killed");
 
@@ -672,14 +699,18 @@ fn killed_at_any_moment_no_change_lacks_its_beginning_and_none_has_two_ends() {
             let spin = Duration::from_micros(random.below(per_effect.as_micros() as u64));
             let _ = std::fs::remove_file(home.path("done"));
             killed += u64::from(kill_at(&home, &script(&home), k, bytes, spin));
-            check(&home, &format!("seed {seed}, kill {n}: effect {k}, {bytes} bytes, {spin:?}"));
+            let at = format!("seed {seed}, kill {n}: effect {k}, {bytes} bytes, {spin:?}");
+            check(&home, &at);
+            finish(&home, &at);
         }
     };
     let killed: u64 = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..6).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).sum()
     });
-    let line = format!("killed {killed} of {kills} runs of {EFFECTS} changes, seed {seed}: every journal is whole\n");
+    let line = format!(
+        "killed {killed} of {kills} runs of {EFFECTS} changes, seed {seed}: every journal is whole, every run was finished\n"
+    );
     std::io::stderr().write_all(line.as_bytes()).unwrap();
     assert!(killed > kills / 2, "{line}");
 }

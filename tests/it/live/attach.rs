@@ -31,7 +31,7 @@ fn a_down_whose_link_was_cut_is_seen_waited_for_and_finished_by_a_colleague() {
     assert!(lost.err.contains("migrate.down") && lost.err.contains("may have happened"), "{}", lost.err);
     assert!(lab.is(MIGRATING), "the change does not depend on the link");
     let run = alice.journal("last")[0]["run"].as_str().unwrap().to_string();
-    assert!(lost.err.contains(&format!("opsh attach {}", short(&run))), "{}", lost.err);
+    assert!(lost.err.contains(&format!("opsh attach {run}")), "{}", lost.err);
 
     let by = |words: &[&str]| bob.start_with(&[OPSH], words, &[("USER", "bob")]).wait();
     let seen = by(&["attach"]).exits(0);
