@@ -152,11 +152,16 @@ impl Journal {
     /// Writes one record; when this returns it is on the disk. A `*.start` or `*.begin` opens its run or effect, a
     /// `*.end` closes it, in the same transaction.
     pub fn append(&self, record: &Record<'_>) -> Result<i64> {
+        self.append_late(Entry::draft(record))
+    }
+
+    /// As [`Journal::append`], for a draft that could not be written before.
+    pub fn append_late(&self, draft: Entry) -> Result<i64> {
         if place::identity(&self.path) != self.file {
             // What is written to a file that was moved or removed is found by nobody.
             return Err(unwritable(&self.path, "it was moved or removed while this opsh runs".into()));
         }
-        self.write(Entry::draft(record), true)
+        self.write(draft, true)
             .map(Option::unwrap_or_default)
             .map_err(|error| unwritable(&self.path, words(&error)))
     }

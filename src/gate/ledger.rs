@@ -30,7 +30,7 @@ struct Run {
     broken: Option<Error>,
     /// Spill files so far.
     spills: u32,
-    /// Notes that could not be written, for a spill file that may come.
+    /// Notes that could not be written, for a spill file or a journal that takes records again.
     missed: Vec<Entry>,
     /// Its start is on a disk.
     recorded: bool,
@@ -63,8 +63,8 @@ impl Ledger {
         self.journal.as_ref().map_err(Error::clone)
     }
 
-    /// Writes a record that is no change. One that cannot be written is kept for the spill file of this run, should
-    /// there be one; the end of a recorded run is spilled. `run.start` begins a new run, with its own question.
+    /// Writes a record that is no change. One that cannot be written is kept until the journal takes records again, or
+    /// for the spill file of this run, should there be one; the end of a recorded run is spilled. `run.start` begins a new run, with its own question.
     pub fn note(&self, record: &Record<'_>) {
         if record.kind == "run.start" {
             *self.run.borrow_mut() = Run::default();
@@ -112,7 +112,15 @@ impl Ledger {
                 spill.append(&Entry::draft(record)).map_err(|error| unwritable(&path, error.to_string()))?;
             }
             None => {
-                self.journal()?.append(record)?;
+                let journal = self.journal()?;
+                // What it did not take before comes first: nobody would find a change of a run without its start.
+                while let Some(entry) = run.missed.first().cloned() {
+                    let is_start = entry.kind == "run.start";
+                    journal.append_late(entry)?;
+                    run.missed.remove(0);
+                    run.recorded |= is_start;
+                }
+                journal.append(record)?;
             }
         }
         run.recorded |= record.kind == "run.start";

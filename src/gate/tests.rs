@@ -47,6 +47,26 @@ fn kinds(gate: &Gate) -> Vec<String> {
     gate.journal().expect("open").run("last").expect("read").iter().map(|entry| entry.kind.clone()).collect()
 }
 
+/// While `work` goes on, the journal's file has another name and takes no record.
+#[expect(clippy::disallowed_methods, reason = "a test's own journal")]
+fn without_journal<T>(dir: &tempfile::TempDir, work: impl FnOnce() -> T) -> T {
+    let (path, aside) = (dir.path().join("journal.db"), dir.path().join("aside"));
+    std::fs::rename(&path, &aside).expect("it is there");
+    let result = work();
+    std::fs::rename(&aside, &path).expect("it is back");
+    result
+}
+
+#[test]
+fn a_journal_that_takes_records_again_gets_the_start_of_the_run_before_its_change() {
+    let (dir, gate) = gate(Mode::Apply, true, &[]);
+    without_journal(&dir, || gate.begin_run("again", Value::Null).expect("reads may go on"));
+    gate.perform(&effect(&CHANGE), |_| ok()).expect("performed");
+    gate.end_run(None);
+    assert_eq!(kinds(&gate), ["run.start", "effect.begin", "effect.end", "run.end"]);
+    assert_eq!(gate.journal().expect("open").story("last").expect("found").what, "again");
+}
+
 #[test]
 fn a_change_is_recorded_before_it_is_performed() {
     let (dir, gate) = gate(Mode::Apply, true, &[]);
