@@ -473,7 +473,11 @@ impl Gate {
         let (outcome, result) = settle(effect, ended, flight.marks.was_sent());
         let result = result.map_err(|error| advise(error, effect, &self.run_id()));
         fault(effect, "performed");
-        self.end(effect, &flight.id, outcome, &result, took, flight.repeated)?;
+        if let Err(error) = self.end(effect, &flight.id, outcome, &result, took, flight.repeated) {
+            // What is left on the host stays: nothing else knows the end.
+            drop(flight.marks.take_afterwards());
+            return Err(error);
+        }
         result.map(|did| Done::Did(did, took))
     }
 

@@ -577,6 +577,20 @@ fn a_writer_that_keeps_the_lock_makes_reads_unrecorded_and_changes_spill() {
     next_one_brings_it_in(&home);
 }
 
+#[test]
+fn the_result_on_the_host_stays_when_the_end_can_be_recorded_nowhere() {
+    let home = Home::new();
+    let script = r#"for end in "" -wal; do mv "$1/journal.db$end" "$1/aside.db$end"; done; rmdir "$2"; touch "$2" "$1/spill""#;
+    let words = [home.state(), home.path("tmp")].map(|path| path.display().to_string());
+    let code = format!("host(\"local\").sh({}, {})", serde_json::json!(script), serde_json::json!(words));
+    home.run(&["--yes", "-e", &code]).exits(1).says(&["ended ok, and that is not recorded"]);
+    for end in ["", "-wal"] {
+        let name = |name: &str| home.state().join(format!("{name}{end}"));
+        std::fs::rename(name("aside.db"), name("journal.db")).unwrap();
+    }
+    home.run(&["undo", "last", "--yes"]).says(&["it ended with 0 on local: it happened"]);
+}
+
 // ── killed at any moment ──
 
 const EFFECTS: usize = 50;
