@@ -1,6 +1,6 @@
 //! Going on: steps that are remembered, and `opsh resume`, on this machine with the built program.
 
-use super::cli::{Home, Ran};
+use super::home::{Home, Ran};
 use super::undo::{head, repository, runs};
 use serde_json::json;
 

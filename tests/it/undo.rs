@@ -1,6 +1,6 @@
 //! Going back: `opsh undo`, `undo::guard` and `opsh runs`, on this machine with the built program.
 
-use super::cli::{Home, Ran};
+use super::home::{Home, Ran};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
