@@ -9,12 +9,13 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing};
+use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing, clock};
 use rhai::{Dynamic, Engine, Scope};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Looks at what a change of the past has left.
 pub type Probe = fn(&Past<'_>) -> Result<Now>;
@@ -148,6 +149,9 @@ pub fn ask(world: &World, change: &Told) -> Result<Settled> {
     })
 }
 
+/// A host sweeps up results that are older than a week; one day is for clocks that differ.
+const SURELY_KEPT: Duration = Duration::from_secs(6 * 24 * 3600);
+
 fn run_says(world: &World, change: &Told, host: &str) -> Result<Settled> {
     let (way, id) = (world.way(host)?, change.id.clone());
     let seen = past(world, change)?.read(|pass| {
@@ -162,7 +166,10 @@ fn run_says(world: &World, change: &Told, host: &str) -> Result<Settled> {
         }
     })?;
     Ok(match (seen.as_str(), seen.as_i64()) {
-        (Some("never"), _) => Settled::DidNot(format!("it was never started on {host}")),
+        (Some("never"), _) if clock::wall_us() - change.at_us < SURELY_KEPT.as_micros() as i64 => {
+            Settled::DidNot(format!("it was never started on {host}"))
+        }
+        (Some("never"), _) => Settled::Unknown(format!("{host} keeps results for a week, and it is older than that")),
         (Some("running"), _) => Settled::Runs,
         (_, Some(0)) => Settled::Happened(format!("it ended with 0 on {host}")),
         (_, Some(code)) => Settled::Failed(format!("it ended with {code} on {host}")),
@@ -398,6 +405,7 @@ mod tests {
         Told {
             id: format!("run.{id}"),
             run: "run".into(),
+            at_us: 0,
             verb: "host.run".into(),
             target: "local".into(),
             destroys: false,

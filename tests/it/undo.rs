@@ -198,6 +198,21 @@ fn a_run_that_was_killed_is_undone_as_far_as_it_came() {
 }
 
 #[test]
+fn a_result_that_a_host_has_swept_up_says_nothing() {
+    if !cfg!(debug_assertions) {
+        return super::skip::skip("a release build of opsh cannot be told when to die");
+    }
+    let home = Home::new();
+    // Begun nine days ago by the journal's clock.
+    let nine_days = (9 * 24 * 3600).to_string();
+    let mut opsh = home.command(&["--yes", "-e", "host(\"local\").run([\"true\"], #{ undo: \"1\" })"]);
+    let killed = opsh.env("OPSH_TEST_KILL", "performed:1").env("OPSH_TEST_CLOCK_BACK", nine_days).output().unwrap();
+    assert_eq!(killed.status.code(), None);
+    std::fs::remove_dir_all(home.path("state/opsh/runs")).unwrap();
+    home.run(&["undo", "last", "--yes"]).exits(4).says(&["may have happened: local keeps results for a week"]);
+}
+
+#[test]
 fn an_undo_that_was_killed_goes_on_with_the_rest() {
     if !cfg!(debug_assertions) {
         return super::skip::skip("a release build of opsh cannot be told when to die");

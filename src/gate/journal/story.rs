@@ -47,6 +47,8 @@ pub struct Told {
     pub id: String,
     /// The run that it belongs to.
     pub run: String,
+    /// When it began, microseconds since 1970.
+    pub at_us: i64,
     /// Name of the verb.
     pub verb: String,
     /// Host or stack.
@@ -237,6 +239,7 @@ fn told(id: &str, entries: &[Entry]) -> Told {
     Told {
         id: id.into(),
         run: begin.map(|entry| entry.run.clone()).unwrap_or_default(),
+        at_us: begin.map_or(0, Entry::happened_us),
         verb: text(&body, "verb"),
         target: begin.and_then(|entry| entry.target.clone()).unwrap_or_default(),
         destroys: begin.is_some_and(|entry| entry.class.as_deref() == Some("destroy")),
