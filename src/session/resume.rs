@@ -69,6 +69,7 @@ impl Session {
     pub(super) fn take_up(&self, chain: &[Story]) -> Result<()> {
         let mut changes: Vec<Told> = chain.iter().rev().flat_map(|story| story.changes.clone()).collect();
         undo::settle(&self.world, &mut changes)?;
+        self.count_half_undone(&mut changes)?;
         let finished = finished(chain, &changes);
         let kept: BTreeSet<&str> = finished.values().flat_map(|step| &step.effects).map(String::as_str).collect();
         undo::still_there(&self.world, &changes, |change| kept.contains(change.id.as_str()))?;
@@ -76,6 +77,27 @@ impl Session {
             self.gate().say(&format!("· {} was done outside of a finished step: it is done again", change.words()));
         }
         *self.world.finished.borrow_mut() = finished;
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Of what an undo began to take back and did not end, nothing is certain: it counts as undone, unless nothing of it
+    /// was done. Fails with `unmet` while that undo runs, and `stuck` when it cannot be told what it did.
+    fn count_half_undone(&self, changes: &mut [Told]) -> Result<()> {
+        let journal = self.gate().journal()?;
+        for change in changes.iter_mut().filter(|change| change.undone_by.is_none()) {
+            let Some(run) = change.attempt.clone() else { continue };
+            if journal.story(&run)?.outcome.is_none() {
+                let why = format!("run {run} takes back {} now", change.words());
+                return Err(Error::new(Kind::Unmet, format!("run {} was not resumed", change.run), why));
+            }
+            let mut linked = journal.linked(&change.id, &run)?;
+            undo::settle(&self.world, &mut linked)?;
+            if linked.iter().any(|one| !matches!(one.fate, Fate::DidNot(_))) {
+                change.undone_by = Some(run);
+            }
+        }
         Ok(())
     }
 }

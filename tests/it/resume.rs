@@ -181,6 +181,29 @@ fn a_step_that_was_taken_back_is_done_again() {
 }
 
 #[test]
+fn a_step_whose_undo_was_cut_short_is_not_skipped() {
+    if !cfg!(debug_assertions) {
+        return super::skip::skip("a release build of opsh cannot be told when to die");
+    }
+    let home = Home::new();
+    let made = home.path("made").display().to_string();
+    let code = format!(
+        "step(\"make\", || {{ host(\"local\").run([\"touch\", \"{made}\"], #{{ undo: `host(\"local\").run([\"rm\", \"{made}\"])` }}); () }});
+         host(\"local\").read([\"cat\", \"{}\"]); host(\"local\").read([\"cat\", \"{made}\"]);",
+        home.path("later").display()
+    );
+    home.put("s.rhai", &code);
+    home.run(&["--yes", "s.rhai"]).exits(1);
+    let first = runs(&home)[0]["run"].as_str().unwrap().to_string();
+    // Taken back, and dead before that was recorded.
+    assert_eq!(home.run_with(&["undo", &first, "--yes"], "OPSH_TEST_KILL", "performed:1").code, None);
+    assert!(!home.path("made").exists());
+    home.put("later", "");
+    home.run(&["resume", &first, "--yes"]).exits(0);
+    assert!(home.path("made").exists());
+}
+
+#[test]
 fn a_guard_takes_back_the_steps_that_a_resumed_run_skipped_within_it() {
     let home = Home::new();
     let (dir, name) = (home.path("repo"), home.path("repo").display().to_string());
