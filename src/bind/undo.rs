@@ -258,7 +258,7 @@ impl WayBack {
     /// Sorts changes, given oldest first, none of them unknown.
     pub fn of(changes: Vec<Told>) -> WayBack {
         let mut way = WayBack::default();
-        for change in changes.into_iter().rev().filter(|change| !change.unwound()) {
+        for change in changes.into_iter().rev().filter(|change| !change.unwound) {
             way.add(change);
         }
         way
@@ -415,6 +415,7 @@ mod tests {
             before: Value::Null,
             lives: Lives::No,
             undoes: None,
+            unwound: false,
             fate,
             undone_by: None,
             attempt: None,
@@ -442,7 +443,7 @@ mod tests {
             Told { before: json!("old"), ..told("failed, can be looked at", failed()) },
             told("seen", Fate::Said("it is there".into())),
             Told { undone_by: Some("later".into()), ..told("undone", happened(true)) },
-            Told { undoes: Some("run.1".into()), ..told("unwinding of this run", happened(true)) },
+            Told { undoes: Some("run.1".into()), unwound: true, ..told("unwinding of this run", happened(true)) },
             Told { undoes: Some("other.1".into()), ..told("undo of another", happened(true)) },
         ]);
         assert_eq!(names(&way.back), ["undo of another", "failed, can be looked at", "first"]);

@@ -123,7 +123,7 @@ fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
 
 /// `undone by k3f9`, or how much of it was.
 fn undone(known: &Known, story: &Story) -> Option<String> {
-    let changed = |change: &&Told| !change.unwound() && matches!(change.fate, Fate::Happened { changed: true, .. });
+    let changed = |change: &&Told| !change.unwound && matches!(change.fate, Fate::Happened { changed: true, .. });
     let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
     let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
     let newest = by.last()?;

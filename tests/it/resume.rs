@@ -219,7 +219,12 @@ fn a_guard_takes_back_the_steps_that_a_resumed_run_skipped_within_it() {
     assert!(!interrupted.err.contains("undone: "), "Ctrl-C never goes back: {}", interrupted.err);
     assert_eq!(head(&dir), commits[1]);
     std::fs::remove_file(home.path("fail")).unwrap();
-    home.run(&["resume", "last", "--yes"]).exits(1).says(&["was done in run", "taken back: 1 of 1 effects"]);
+    let resumed = home.run(&["resume", "last", "--yes"]).exits(1);
+    let resumed = resumed.says(&["was done in run", "taken back: 1 of 1 effects"]);
+    assert_eq!(head(&dir), commits[0]);
+    // What went back is not to be gone back on.
+    assert!(!resumed.err.contains("opsh undo"), "{}", resumed.err);
+    home.run(&["undo", "last", "--yes"]).exits(0).prints("nothing to undo\n");
     assert_eq!(head(&dir), commits[0]);
 }
 

@@ -67,6 +67,8 @@ pub struct Told {
     pub lives: Lives,
     /// The effect that it takes back.
     pub undoes: Option<String>,
+    /// It took back what its own run, or one that this run goes on with, had done: to undo it would do that again.
+    pub unwound: bool,
     /// What became of it.
     pub fate: Fate,
     /// The run that took it back, if that was not taken back itself.
@@ -105,10 +107,6 @@ impl Told {
         format!("{} on {}  {first}{more}", self.verb, self.target)
     }
 
-    /// It took back an effect of its own run.
-    pub fn unwound(&self) -> bool {
-        self.undoes.as_deref().is_some_and(|id| id.rsplit_once('.').is_some_and(|(run, _)| run == self.run))
-    }
 }
 
 impl Story {
@@ -167,6 +165,7 @@ impl Journal {
     fn change(&self, id: &str) -> Result<Told> {
         let entries = self.read(&format!("{SELECT} WHERE effect = ?1 ORDER BY seq"), params![id], entry)?;
         let mut told = told(id, &entries);
+        told.unwound = told.undoes.is_some() && !self.is_undo(&told.run)?;
         for entry in &entries {
             match entry.kind.as_str() {
                 "effect.undoing" => told.attempt = Some(entry.run.clone()),
@@ -178,6 +177,12 @@ impl Journal {
             }
         }
         Ok(told)
+    }
+
+    fn is_undo(&self, run: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM journal WHERE run = ?1 AND kind = 'run.start'
+                   AND json_extract(body, '$.facts.undoes') IS NOT NULL";
+        Ok(!self.read(sql, params![run], |_| Ok(()))?.is_empty())
     }
 
     /// True when what `run` did to take an effect back was taken back itself.
@@ -249,6 +254,7 @@ fn told(id: &str, entries: &[Entry]) -> Told {
         before: body["before"].clone(),
         lives,
         undoes: field("undoes"),
+        unwound: false,
         fate: fate(entries),
         undone_by: None,
         attempt: None,
