@@ -448,8 +448,8 @@ impl Gate {
         let id = self.next_id();
         let number = self.run.borrow().effects;
         let answer = match fault_before(number) {
-            Some(fault) if fault == number => None,
-            Some(fault) => Some(recording.answer_after(effect, fault)),
+            Some((_, true)) => None,
+            Some((fault, false)) => Some(recording.answer_after(effect, fault)),
             None => Some(recording.answer(effect)?),
         };
         self.begin(effect, &id)?;
@@ -626,14 +626,14 @@ fn fault_of(effect: &Effect) -> Error {
     Error::new(Kind::Failed, what, "a fault that a test planted")
 }
 
-/// In a replay: the number of the effect at which a test planted a fault, from that effect on.
+/// In a replay: the number of the effect at which a test planted a fault, from that effect on; and whether it is this one.
 #[cfg(debug_assertions)]
-fn fault_before(number: u32) -> Option<u32> {
+fn fault_before(number: u32) -> Option<(u32, bool)> {
     fault::planted(number)
 }
 
 #[cfg(not(debug_assertions))]
-fn fault_before(_: u32) -> Option<u32> {
+fn fault_before(_: u32) -> Option<(u32, bool)> {
     None
 }
 

@@ -152,7 +152,10 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
     if !is_definite(error.kind) {
         return not(format!("that is no definite failure ({})", error.kind.word()));
     }
-    let changes = world.gate.journal()?.changes(trail)?;
+    let changes = world.gate.journal().and_then(|journal| journal.changes(trail)).unwrap_or_default();
+    if changes.len() < trail.len() {
+        return not("what was done is not in the journal".into());
+    }
     if let Some(open) = changes.iter().find(|change| matches!(change.fate, Fate::Unknown | Fate::GoesOn)) {
         return not(format!("{} may have happened", open.words()));
     }

@@ -19,14 +19,15 @@ pub fn strike(point: &str) {
     }
 }
 
-/// The number of the effect that fails, when it is `number` or earlier.
+/// The number of the effect that fails, when it is `number` or earlier; and whether it is this one.
 #[expect(clippy::disallowed_methods, reason = "a test decides which effect fails")]
-pub fn planted(number: u32) -> Option<u32> {
+pub fn planted(number: u32) -> Option<(u32, bool)> {
     let set = std::env::var("OPSH_TEST_FAIL").ok()?;
-    match set.strip_prefix("before:") {
-        Some(at) => at.parse().ok(),
-        None => set.parse().ok().filter(|at| *at <= number && number > 0),
+    if let Some(at) = set.strip_prefix("before:") {
+        return at.parse().ok().map(|at| (at, false));
     }
+    let at = set.parse().ok().filter(|at| *at <= number && number > 0)?;
+    Some((at, at == number))
 }
 
 /// Microseconds by which the wall clock is set back.

@@ -161,9 +161,7 @@ impl Journal {
             // What is written to a file that was moved or removed is found by nobody.
             return Err(unwritable(&self.path, "it was moved or removed while this opsh runs".into()));
         }
-        self.write(draft, true)
-            .map(Option::unwrap_or_default)
-            .map_err(|error| unwritable(&self.path, words(&error)))
+        self.write(draft, true).map(Option::unwrap_or_default).map_err(|error| unwritable(&self.path, words(&error)))
     }
 
     /// `late`: an end that comes after another one is written as late; else it is not written.

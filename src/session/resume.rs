@@ -85,6 +85,9 @@ impl Session {
     /// Of what an undo began to take back and did not end, nothing is certain: it counts as undone, unless nothing of it
     /// was done. Fails with `unmet` while that undo runs, and `stuck` when it cannot be told what it did.
     fn count_half_undone(&self, changes: &mut [Told]) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
         let journal = self.gate().journal()?;
         for change in changes.iter_mut().filter(|change| change.undone_by.is_none()) {
             let Some(run) = change.attempt.clone() else { continue };

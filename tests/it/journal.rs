@@ -580,7 +580,8 @@ fn a_writer_that_keeps_the_lock_makes_reads_unrecorded_and_changes_spill() {
 #[test]
 fn the_result_on_the_host_stays_when_the_end_can_be_recorded_nowhere() {
     let home = Home::new();
-    let script = r#"for end in "" -wal; do mv "$1/journal.db$end" "$1/aside.db$end"; done; rmdir "$2"; touch "$2" "$1/spill""#;
+    let script =
+        r#"for end in "" -wal; do mv "$1/journal.db$end" "$1/aside.db$end"; done; rmdir "$2"; touch "$2" "$1/spill""#;
     let words = [home.state(), home.path("tmp")].map(|path| path.display().to_string());
     let code = format!("host(\"local\").sh({}, {})", serde_json::json!(script), serde_json::json!(words));
     home.run(&["--yes", "-e", &code]).exits(1).says(&["ended ok, and that is not recorded"]);

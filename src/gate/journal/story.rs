@@ -2,7 +2,7 @@
 
 use super::entry::{SELECT, entry};
 use super::{Entry, Journal};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::gate::Lives;
 use rusqlite::params;
 use serde_json::Value;
@@ -106,7 +106,6 @@ impl Told {
         let (first, more) = (lines.next().unwrap_or(""), if lines.next().is_some() { " …" } else { "" });
         format!("{} on {}  {first}{more}", self.verb, self.target)
     }
-
 }
 
 impl Story {
@@ -164,6 +163,10 @@ impl Journal {
 
     fn change(&self, id: &str) -> Result<Told> {
         let entries = self.read(&format!("{SELECT} WHERE effect = ?1 ORDER BY seq"), params![id], entry)?;
+        if entries.is_empty() {
+            let why = "its records are elsewhere: in a spill file, or in another folder";
+            return Err(Error::new(Kind::NotFound, format!("change {id} is not in the journal"), why));
+        }
         let mut told = told(id, &entries);
         told.unwound = told.undoes.is_some() && !self.is_undo(&told.run)?;
         for entry in &entries {
