@@ -59,7 +59,7 @@ impl Way {
 
     /// The open login; logs in when there is none, or when it was lost.
     ///
-    /// Fails with `denied`, `unreachable`, `timeout` (60 s) or `usage`, as [`ssh::connect`] does.
+    /// Fails with `denied`, `unreachable` (also after 60 s without an end) or `usage`, as [`ssh::connect`] does.
     pub async fn reach(&self, pass: &Pass) -> Result<Reach> {
         let mut open = self.0.open.lock().await;
         self.reach_in(&mut open, pass).await

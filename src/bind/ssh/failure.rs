@@ -132,8 +132,8 @@ impl Trouble {
     fn kind(&self) -> Kind {
         match self {
             Trouble::Throttled | Trouble::Refused | Trouble::Unresolved | Trouble::NoRoute => Kind::Unreachable,
-            Trouble::Other { .. } => Kind::Unreachable,
-            Trouble::Timeout => Kind::Timeout,
+            // Nothing was sent to a place that did not answer: that is no deadline of something that goes on.
+            Trouble::Other { .. } | Trouble::Timeout => Kind::Unreachable,
             _ => Kind::Denied,
         }
     }
@@ -245,6 +245,13 @@ mod tests {
         ];
         for (stderr, trouble) in cases {
             assert_eq!(read(stderr, &answers), trouble);
+        }
+    }
+
+    #[test]
+    fn a_host_that_does_not_answer_was_not_reached() {
+        for trouble in [Trouble::Timeout, Trouble::NoRoute, Trouble::Refused] {
+            assert_eq!(trouble.error(&login(), None).kind, Kind::Unreachable);
         }
     }
 

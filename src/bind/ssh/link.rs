@@ -39,7 +39,7 @@ struct Inner {
 ///
 /// Must be called on the runtime's own long-lived thread: ssh ends with the thread that started it. Keys, the agent,
 /// `~/.ssh/config` and jump hosts work as for `ssh`; a password is tried once. Fails with `Denied` (keys, passwords),
-/// `Unreachable`, `Timeout` (after 10 s without an answer, or 60 s in all), `Usage` or `NotFound` (no ssh here).
+/// `Unreachable` (also after 10 s without an answer, or 60 s in all), `Usage` or `NotFound` (no ssh here).
 pub async fn connect(pass: &Pass, login: &Login) -> Result<Link> {
     launch::check(login)?;
     let mut tried = 0;
