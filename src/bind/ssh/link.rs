@@ -157,6 +157,8 @@ impl Link {
 
 /// Owns ssh for as long as the link lives, ends it, and tells why it ended.
 async fn hold(mut ssh: Ssh, dir: ControlDir, mut closing: watch::Receiver<bool>, tell: watch::Sender<Option<String>>) {
+    // What was said while it logged in, a banner or a warning, is not why it ends.
+    let before = ssh.stderr.text().len();
     let why = tokio::select! {
         _ = closing.changed() => {
             end(&mut ssh, &dir.master()).await;
@@ -165,7 +167,7 @@ async fn hold(mut ssh: Ssh, dir: ControlDir, mut closing: watch::Receiver<bool>,
         status = ssh.child.wait() => {
             let text = ssh.stderr.text();
             let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-            last_line(&text).map_or(format!("ssh ended: {status}"), str::to_string)
+            text.get(before..).and_then(last_line).map_or(format!("ssh ended: {status}"), str::to_string)
         }
     };
     drop(dir);
