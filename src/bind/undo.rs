@@ -211,13 +211,14 @@ fn container_says(world: &World, change: &Told, host: &str, name: &str) -> Resul
 /// Settles every unknown one of `changes` by asking its place, and records the answers. Fails with `stuck` when one still
 /// runs, or its place does not say what became of it.
 pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
-    let (mut open, mut runs) = (Vec::new(), Vec::new());
+    let (mut open, mut runs, mut goes_on) = (Vec::new(), Vec::new(), false);
     for change in changes.iter_mut().filter(|change| matches!(change.fate, Fate::Unknown | Fate::GoesOn)) {
         let (outcome, saw, fate) = match ask(world, change)? {
             Settled::Happened(saw) => ("happened", saw, Fate::Happened { changed: true, after: Value::Null }),
             Settled::Failed(saw) => ("failed", saw.clone(), Fate::Failed(saw)),
             Settled::DidNot(saw) => ("did not happen", saw.clone(), Fate::DidNot(saw)),
             Settled::Runs => {
+                goes_on = true;
                 runs.push(change.run.clone());
                 open.push(format!("{} still runs", change.words()));
                 continue;
@@ -234,9 +235,10 @@ pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
         change.fate = fate;
     }
     let Some(run) = runs.first() else { return Ok(()) };
-    Err(Error::new(Kind::Stuck, "nothing was done", open.join("\n"))
-        .next(format!("opsh attach {run}     wait for what still runs"))
-        .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host")))
+    let error = Error::new(Kind::Stuck, "nothing was done", open.join("\n"));
+    let attach = format!("opsh attach {run}     wait for what still runs");
+    let error = if goes_on { error.next(attach) } else { error };
+    Err(error.next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host")))
 }
 
 // ── the way back ──

@@ -8,7 +8,7 @@ use super::docker::model::Container;
 use super::docker::once::ONCE;
 use super::fleet::Each;
 use super::host::{self, HostHandle};
-use super::ssh::{Durable, Listed, Reach};
+use super::ssh::{Durable, Listed, Outcome, Reach};
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::error::{Error, Kind, Result};
@@ -42,7 +42,7 @@ const WAIT: Verb = Verb {
     sig: "host.wait_for(id: string, options?: map) -> map",
     doc: "Waits for the end of what `host.works` lists. Shows its output as it comes, the last 64 KiB of what was before; \
           returns `code`, `out`, `err`, of which 1 MiB each is kept. Nothing is ended or removed. Option: `within_s` (1 \
-          to 86400, default 3600). Fails with `not_found` for an id that is not there, `unknown` when it was cut short and \
+          to 86400, default 3600). Fails with `not_found` for an id that is not there, `failed` when it was cut short and \
           left no status, `timeout`. Deadline 3600 s, or `within_s`.",
     example: r#"host("prod-1").wait_for("opsh-vrcshift-migrate", #{ within_s: 600 })"#,
 };
@@ -152,6 +152,10 @@ async fn ended(way: &Way, pass: &Pass, id: &str) -> Result<Value> {
         Durable::Never => return container_ended(&container_engine(way, pass, id).await?, pass, id).await,
         _ => reach.durable_wait(pass, id, host::KEEP).await,
     };
+    // Without an answer it is not known how it stands; that it left no status is an answer.
+    if let (Outcome::Unknown(why), Ok(Durable::Died)) = (&finished.outcome, reach.durable_state(pass, id).await) {
+        return Err(Error::new(Kind::Failed, format!("{id} failed on {}", way.name()), why.as_str()).host(way.name()));
+    }
     let ran = host::finished(way.name(), &[id.to_string()], finished)?;
     Ok(json!({ "code": ran.code, "out": ran.out, "err": ran.err }))
 }

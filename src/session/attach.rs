@@ -10,7 +10,7 @@ impl Session {
     /// did not know of it. `run` is a run's id or the end of it, from any machine.
     ///
     /// Fails with `not_found` when no host that was reached has work of that run, `failed` when some of it ended with an
-    /// exit code other than 0, and as `host.works` and `host.wait_for`.
+    /// exit code other than 0 or was cut short, `stuck` when this journal has it and nobody can say what it did, and as `host.works` and `host.wait_for`.
     pub fn attach(&mut self, run: Option<&str>) -> Result<()> {
         let run = run.map(|run| self.full_id(run));
         self.gate().begin_run("attach", json!({ "run": run }))?;
@@ -43,9 +43,11 @@ impl Session {
         self.show_works(&works);
         let mut failed = Vec::new();
         for work in &works {
-            let ended = self.wait_for(work)?;
-            if ended["code"] != json!(0) {
-                failed.push(format!("{} ended with exit code {}", work["id"].as_str().unwrap_or("?"), ended["code"]));
+            match self.wait_for(work) {
+                Ok(ended) if ended["code"] == json!(0) => {}
+                Ok(ended) => failed.push(format!("{} ended with exit code {}", text(work, "id"), ended["code"])),
+                Err(error) if error.kind == Kind::Failed => failed.push(error.why),
+                Err(error) => return Err(error),
             }
         }
         self.settle_known(run)?;
@@ -102,7 +104,8 @@ impl Session {
     /// Settles the changes of a run that is in this journal and whose outcome nobody knew.
     fn settle_known(&self, run: &str) -> Result<()> {
         let Ok(story) = self.gate().journal().and_then(|journal| journal.story(run)) else { return Ok(()) };
-        undo::settle(&self.world, &mut story.changes.clone())
+        let what = format!("what run {} did is not known", story.run);
+        undo::settle(&self.world, &mut story.changes.clone()).map_err(|error| Error { what, ..error })
     }
 }
 
