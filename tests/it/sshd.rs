@@ -1,23 +1,36 @@
 //! A private sshd that plays many hosts: `web-N` is 127.0.0.(N + 1), and a script there knows by `$SSH_CONNECTION` which
 //! one it is on.
 
+use crate::network::Network;
+use crate::processes;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// An sshd on the loopback network with its own keys, configuration and log. Ends when dropped.
 pub struct Sshd {
     dir: tempfile::TempDir,
     port: u16,
-    child: Child,
+    /// The one address of every host, where it is not a loopback address of each.
+    address: Option<String>,
+    /// Words before the server's own, which lead to a program that starts it.
+    before: Vec<String>,
+    child: Option<Child>,
 }
 
 impl Sshd {
     /// Starts one; `None`, and said so, where none can be.
     pub fn start() -> Option<Sshd> {
-        let program = Path::new("/usr/sbin/sshd");
-        if !program.exists() {
+        Sshd::at(None, Vec::new())
+    }
+
+    /// Starts one at the far end of a cable.
+    pub fn start_behind(network: &Network) -> Option<Sshd> {
+        Sshd::at(Some(network.there.clone()), network.enter())
+    }
+
+    fn at(address: Option<String>, before: Vec<String>) -> Option<Sshd> {
+        if !Path::new(PROGRAM).exists() {
             crate::skip::skip("there is no sshd");
             return None;
         }
@@ -30,27 +43,67 @@ impl Sshd {
             assert!(keygen.status().unwrap().success());
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let at = dir.path().display();
-        let config = format!(
-            "Port {port}\n{}HostKey {at}/host\nAuthorizedKeysFile {at}/id.pub\nStrictModes no\n\
-             PidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nUsePAM no\nMaxStartups 200\n",
-            listen()
-        );
-        std::fs::write(dir.path().join("config"), config).unwrap();
-        let mut command = Command::new(program);
-        command.arg("-D").arg("-f").arg(dir.path().join("config")).arg("-E").arg(dir.path().join("log"));
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let sshd = Sshd { dir, port, child };
-        sshd.wait_until_it_listens();
+        let mut sshd = Sshd { dir, port, address, before, child: None };
+        std::fs::write(sshd.path("config"), sshd.config()).unwrap();
+        sshd.serve();
         Some(sshd)
     }
 
-    fn wait_until_it_listens(&self) {
-        let began = Instant::now();
-        while TcpStream::connect((Ipv4Addr::new(127, 0, 0, MOST + 1), self.port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "sshd does not listen");
-            std::thread::sleep(Duration::from_millis(10));
+    fn config(&self) -> String {
+        let (port, at) = (self.port, self.dir.path().display());
+        let mut listen: Vec<String> = (0..=MOST).map(|n| format!("ListenAddress {}\n", self.address(n))).collect();
+        listen.dedup();
+        let listen = listen.concat();
+        format!(
+            "Port {port}\n{listen}HostKey {at}/host\nAuthorizedKeysFile {at}/id.pub\nStrictModes no\n\
+             PidFile none\nPermitRootLogin yes\nPasswordAuthentication no\nUsePAM no\nMaxStartups 200\n\
+             SetEnv XDG_STATE_HOME={at}/state\n"
+        )
+    }
+
+    fn address(&self, n: u8) -> String {
+        self.address.clone().unwrap_or_else(|| format!("127.0.0.{}", n + 1))
+    }
+
+    /// Starts the server, again after [`Sshd::stop`], and waits until it listens.
+    pub fn serve(&mut self) {
+        let words = [self.before.as_slice(), &[PROGRAM.into()]].concat();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("-D").arg("-f").arg(self.path("config")).arg("-E").arg(self.path("log"));
+        self.child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().ok();
+        let at = (self.address(MOST), self.port);
+        processes::until("sshd listens", || TcpStream::connect((at.0.as_str(), at.1)).ok());
+    }
+
+    /// Kills the server and the processes of its sessions, but not what was run in them.
+    pub fn stop(&mut self) {
+        let Some(mut server) = self.child.take() else { return };
+        let sessions = processes::below(server.id() as i32);
+        let _ = server.kill();
+        let _ = server.wait();
+        let own = sessions.iter().filter(|process| process.words.first().is_some_and(|word| word.starts_with("sshd")));
+        own.for_each(|process| processes::signal(process.pid, libc::SIGKILL));
+    }
+
+    /// What a restarted machine has besides: another boot id. It counts from the next [`Sshd::serve`] on. False, and said
+    /// so, where it cannot be had.
+    pub fn reboots(&mut self) -> bool {
+        let boot = self.path("boot");
+        std::fs::write(&boot, "00000000-0000-4000-8000-000000000000\n").unwrap();
+        let mount = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        let words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount].map(String::from);
+        self.before.extend(words.into_iter().chain([boot.display().to_string()]));
+        let tried = Command::new(&self.before[0]).args(&self.before[1..]).arg("true").stderr(Stdio::null()).status();
+        let can = tried.is_ok_and(|status| status.success());
+        if !can {
+            crate::skip::skip("no mount namespace can be made here");
         }
+        can
+    }
+
+    /// Where the host keeps what a durable run leaves.
+    pub fn run(&self, effect: &str) -> PathBuf {
+        self.path("state/opsh/runs").join(effect)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -63,8 +116,8 @@ impl Sshd {
         let fingerprint = said(Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")));
         let fingerprint = fingerprint.split(' ').nth(1).unwrap();
         format!(
-            "[host.web-{n}]\nssh = \"{user}@127.0.0.{}\"\nport = {port}\nidentity = \"{}\"\nhost_key = \"{fingerprint}\"\n{more}\n",
-            n + 1,
+            "[host.web-{n}]\nssh = \"{user}@{}\"\nport = {port}\nidentity = \"{}\"\nhost_key = \"{fingerprint}\"\n{more}\n",
+            self.address(n),
             key.display()
         )
     }
@@ -72,17 +125,14 @@ impl Sshd {
 
 impl Drop for Sshd {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
+const PROGRAM: &str = "/usr/sbin/sshd";
+
 /// Hosts that one sshd can play.
 const MOST: u8 = 15;
-
-fn listen() -> String {
-    (1..=MOST + 1).map(|last| format!("ListenAddress 127.0.0.{last}\n")).collect()
-}
 
 fn said(command: &mut Command) -> String {
     String::from_utf8(command.output().unwrap().stdout).unwrap().trim().to_string()
