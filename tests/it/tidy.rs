@@ -446,6 +446,21 @@ fn every_file_of_src_is_part_of_the_program() {
 }
 
 #[test]
+fn every_file_of_tests_is_part_of_the_test_program() {
+    let mut left = Vec::new();
+    for (parent, dir) in [("main.rs", "tests/it"), ("live.rs", "tests/it/live")] {
+        let text = std::fs::read_to_string(root().join("tests/it").join(parent)).unwrap();
+        for entry in std::fs::read_dir(root().join(dir)).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap();
+            let module = name.strip_suffix(".rs").filter(|module| *module != "main");
+            let is_there = |module: &str| text.lines().any(|line| line.ends_with(&format!("mod {module};")));
+            left.extend(module.filter(|module| !is_there(module)).map(|module| format!("{dir}/{module}.rs")));
+        }
+    }
+    none("in no module", left);
+}
+
+#[test]
 fn a_layer_names_only_what_stands_right_of_it() {
     let mut wrong = Vec::new();
     for file in files().iter().filter(|file| file.name != "lib") {
