@@ -51,11 +51,21 @@ impl Gate {
         let effect = undoing.effect.clone();
         let run = self.run_id();
         self.note_of_effect("effect.undoing", &run, &effect, &undoing.target, json!({}))?;
+        self.refuse_second(&effect, &run)?;
         self.run.borrow_mut().undoing = Some(undoing.clone());
         let result = work();
         self.run.borrow_mut().undoing = None;
         result?;
         self.note_of_effect("effect.undone", &run, &effect, &undoing.target, json!({}))
+    }
+
+    /// Of several that take the same effect back at once, the one whose record came first does: each writes its own
+    /// before it looks at those of the others.
+    fn refuse_second(&self, effect: &str, run: &str) -> Result<()> {
+        // In a plan nothing was written, and without a journal nobody else can be seen.
+        let Ok(journal) = self.journal() else { return Ok(()) };
+        let Some(other) = journal.taken_back_by(effect, run)? else { return Ok(()) };
+        Err(Error::new(Kind::Unmet, format!("{effect} was not taken back"), format!("run {other} does that, or did")))
     }
 
     /// Without this record nobody would know that the effect was taken back; a plan takes nothing back.

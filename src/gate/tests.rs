@@ -68,6 +68,28 @@ fn a_journal_that_takes_records_again_gets_the_start_of_the_run_before_its_chang
 }
 
 #[test]
+fn of_two_that_take_the_same_effect_back_one_does() {
+    let (dir, first) = gate(Mode::Apply, true, &[]);
+    first.perform(&effect(&CHANGE), |_| ok()).expect("performed");
+    let screen = Rc::clone(first.screen());
+    let second = Gate::new(Mode::Apply, Grants::default(), Ledger::open(dir.path(), false, &screen), screen);
+    let second = second.expect("a gate");
+    second.begin_run("the same", Value::Null).expect("a run");
+    let undoing = || Undoing { effect: first.trail_from(0)[0].clone(), target: "prod".into(), class: Class::Change };
+    let refused = || {
+        let error = second.take_back(undoing(), || panic!("it is taken back by the other")).expect_err("refused");
+        assert_eq!(error.kind, Kind::Unmet);
+        assert!(error.why.contains(&first.run_id()), "{}", error.why);
+    };
+    let back = first.take_back(undoing(), || {
+        refused();
+        Ok(())
+    });
+    back.expect("the first may");
+    refused();
+}
+
+#[test]
 fn a_change_is_recorded_before_it_is_performed() {
     let (dir, gate) = gate(Mode::Apply, true, &[]);
     let path = dir.path().to_path_buf();

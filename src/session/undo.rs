@@ -46,7 +46,24 @@ impl Session {
         result
     }
 
+    /// Fails with `unmet` while a run goes on that began by going on with this one.
+    fn refuse_while_it_goes_on(&self, story: &Story) -> Result<()> {
+        let journal = self.gate().journal()?;
+        let resumptions = journal.resumptions()?;
+        let mut run = &story.run;
+        while let Some(newer) = resumptions.get(run) {
+            run = newer;
+            if journal.story(run)?.outcome.is_none() {
+                let why = format!("run {run} goes on with it now");
+                return Err(Error::new(Kind::Unmet, format!("run {} was not undone", story.run), why)
+                    .next("opsh runs     what runs"));
+            }
+        }
+        Ok(())
+    }
+
     fn go_back(&self, story: Story, partly: bool) -> Result<()> {
+        self.refuse_while_it_goes_on(&story)?;
         let mut changes = self.after_attempts(&story)?;
         undo::settle(&self.world, &mut changes)?;
         let mut way = WayBack::of(changes);
@@ -63,6 +80,8 @@ impl Session {
         }
         let plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
         self.gate().authorize(&plan)?;
+        // The question may have stood for a while.
+        self.refuse_while_it_goes_on(&story)?;
         let (count, error) = way.go(&self.engine, &self.world, |_| Class::Change);
         match error {
             Some(error) => Err(stopped(&story, &way, count, error)),

@@ -3,6 +3,7 @@
 use super::home::{Home, Ran};
 use super::undo::{head, repository, runs};
 use serde_json::json;
+use std::io::{BufRead, BufReader};
 
 /// Three steps that each add their letter to a file, and a failure after as many of them as `fail` says.
 const STEPS: &str = r#"//! usage: opsh s.rhai WORD [--times N] [--loud]
@@ -201,6 +202,31 @@ fn a_step_whose_undo_was_cut_short_is_not_skipped() {
     home.put("later", "");
     home.run(&["resume", &first, "--yes"]).exits(0);
     assert!(home.path("made").exists());
+}
+
+#[test]
+fn a_run_is_not_undone_while_it_is_gone_on_with() {
+    let home = Home::new();
+    let made = home.path("made").display().to_string();
+    let code = format!(
+        "step(\"make\", || {{ host(\"local\").run([\"touch\", \"{made}\"], #{{ undo: `host(\"local\").run([\"rm\", \"{made}\"])` }}); () }});
+         host(\"local\").read([\"cat\", \"{}\"]); print(\"here\"); sleep(60);",
+        home.path("later").display()
+    );
+    home.put("s.rhai", &code);
+    home.run(&["--yes", "s.rhai"]).exits(1);
+    let first = runs(&home)[0]["run"].as_str().unwrap().to_string();
+    home.put("later", "");
+    let mut goes_on = home.command(&["resume", &first, "--yes"]).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(goes_on.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let undo = home.run(&["undo", &first, "--yes"]);
+    goes_on.kill().unwrap();
+    goes_on.wait().unwrap();
+    undo.exits(1).says(&["goes on with it now"]);
+    assert!(home.path("made").exists());
+    home.run(&["undo", &first, "--yes"]).exits(0);
+    assert!(!home.path("made").exists());
 }
 
 #[test]

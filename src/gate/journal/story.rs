@@ -182,6 +182,18 @@ impl Journal {
         Ok(told)
     }
 
+    /// The run other than `run` that took the effect `id` back, or began that before it and still runs.
+    pub fn taken_back_by(&self, id: &str, run: &str) -> Result<Option<String>> {
+        if let Some(other) = self.change(id)?.undone_by.filter(|other| other != run) {
+            return Ok(Some(other));
+        }
+        let sql = "SELECT u.run FROM journal u WHERE u.effect = ?1 AND u.kind = 'effect.undoing' AND u.run <> ?2
+                   AND u.seq < coalesce((SELECT max(m.seq) FROM journal m WHERE m.effect = ?1 AND m.run = ?2
+                                         AND m.kind = 'effect.undoing'), u.seq + 1)
+                   AND u.run IN (SELECT o.id FROM open o WHERE o.what = 'run') ORDER BY u.seq LIMIT 1";
+        self.read(sql, params![id, run], |row| row.get(0)).map(|runs| runs.into_iter().next())
+    }
+
     fn is_undo(&self, run: &str) -> Result<bool> {
         let sql = "SELECT 1 FROM journal WHERE run = ?1 AND kind = 'run.start'
                    AND json_extract(body, '$.facts.undoes') IS NOT NULL";
