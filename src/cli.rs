@@ -161,7 +161,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
             resumes_as_begun(&resume.run, mode == Mode::Apply, mode.word())?;
             Some(runs::to_resume(&resume.run, &state_dir)?)
         }
-        Some(Command::Undo(undo)) => Some(runs::to_undo(&undo.run, &state_dir)?),
+        Some(Command::Undo(undo)) => Some(runs::to_undo(&undo.run, &state_dir, cli.replay.is_some())?),
         _ => None,
     };
     let config = match &story {

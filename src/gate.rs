@@ -212,7 +212,7 @@ impl Gate {
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
-    /// replayed did not happen: `ledger` is nowhere, or at a place of its own, never the operator's.
+    /// replayed did not happen: `ledger` is in memory, or at a place of its own, never the operator's.
     pub fn replay(recording: Recording, ledger: Ledger, screen: Rc<Screen>) -> Result<Gate> {
         let (mode, grants) = (recording.mode, recording.grants.clone());
         let gate = Gate::new(mode, grants, ledger, screen)?;
@@ -259,10 +259,13 @@ impl Gate {
                 .next("opsh --state-dir DIR --replay FILE …     an empty folder"));
         }
         *self.run.borrow_mut() = Run { id, ..Run::default() };
-        let body = json!({
+        let mut body = json!({
             "what": what, "mode": self.mode.word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
             "yes": self.grants.yes, "allow": self.grants.allow,
         });
+        if self.recording.is_some() {
+            body["replay"] = json!(true);
+        }
         self.note("run.start", body);
         Ok(())
     }

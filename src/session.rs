@@ -106,7 +106,7 @@ impl Session {
             Some(replay) => {
                 let ledger = match replay.record {
                     true => Ledger::open(&options.state_dir, false, &screen),
-                    false => Ledger::nowhere(&screen),
+                    false => Ledger::in_memory(&screen),
                 };
                 let recording = recording(&replay.file)?;
                 // Equal values have equal tags each time.

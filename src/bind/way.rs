@@ -61,7 +61,8 @@ impl Way {
     ///
     /// Fails with `denied`, `unreachable` (also after 60 s without an end) or `usage`, as [`ssh::connect`] does.
     pub async fn reach(&self, pass: &Pass) -> Result<Reach> {
-        let mut open = self.0.open.lock().await;
+        // Somebody may be typing the password meanwhile, for another effect on this host.
+        let mut open = pass.beside_deadline(self.0.open.lock()).await;
         self.reach_in(&mut open, pass).await
     }
 
@@ -69,7 +70,8 @@ impl Way {
     ///
     /// Fails as [`Way::reach`] and [`Engine::connect`] do.
     pub async fn engine(&self, pass: &Pass) -> Result<Engine> {
-        let mut open = self.0.open.lock().await;
+        // Somebody may be typing the password meanwhile, for another effect on this host.
+        let mut open = pass.beside_deadline(self.0.open.lock()).await;
         let reach = self.reach_in(&mut open, pass).await?;
         if let Some(engine) = &open.engine {
             return Ok(engine.clone());

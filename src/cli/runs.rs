@@ -168,8 +168,8 @@ pub fn config_of(story: &Story, from: &Path) -> Result<Config> {
 }
 
 /// The run that is to be taken back.
-pub fn to_undo(run: &str, state_dir: &Path) -> Result<Story> {
-    undo::find(&Journal::open(state_dir)?, run)
+pub fn to_undo(run: &str, state_dir: &Path, in_replay: bool) -> Result<Story> {
+    undo::find(&Journal::open(state_dir)?, run, in_replay)
 }
 
 /// The run that is to be gone on with.

@@ -267,7 +267,8 @@ impl Intended {
     }
 
     fn key(&self) -> (String, String, Option<String>) {
-        let lost = self.lost.clone().filter(|_| self.class == Class::Destroy);
+        // Consent to a change is none to a destroy, whether or not that says what is lost.
+        let lost = (self.class == Class::Destroy).then(|| self.lost.clone().unwrap_or_default());
         (self.verb.name.to_string(), self.target.name.clone(), lost)
     }
 }

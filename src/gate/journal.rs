@@ -105,6 +105,20 @@ impl Journal {
         Journal::try_open(dir).map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
     }
 
+    /// A journal that is gone with the program: for a replay, which did not happen.
+    pub fn in_memory() -> Result<Journal> {
+        let path = PathBuf::from(":memory:");
+        let open = || -> rusqlite::Result<Connection> {
+            let mut connection = Connection::open_in_memory()?;
+            schema::create(&mut connection)?;
+            Ok(connection)
+        };
+        match open() {
+            Ok(connection) => Ok(Journal::of(path, connection)),
+            Err(error) => Err(unwritable(&path, error.to_string())),
+        }
+    }
+
     fn try_open(dir: &Path) -> Result<Journal, Fault> {
         let mut journal = Journal::connect(dir)?;
         journal.catch_up(dir)?;

@@ -51,11 +51,10 @@ impl Ledger {
         Ledger { dir: dir.into(), journal, agreed, screen: Rc::clone(screen), run: RefCell::default() }
     }
 
-    /// For a replay: what did not happen is not recorded.
-    pub fn nowhere(screen: &Rc<Screen>) -> Ledger {
-        let journal = Err(Error::new(Kind::Journal, "a replay is not recorded", "it did not happen"));
+    /// For a replay: the record of what did not happen is gone with the program.
+    pub fn in_memory(screen: &Rc<Screen>) -> Ledger {
         let (dir, screen) = (PathBuf::new(), Rc::clone(screen));
-        Ledger { dir, journal, agreed: false, screen, run: RefCell::default() }
+        Ledger { dir, journal: Journal::in_memory(), agreed: false, screen, run: RefCell::default() }
     }
 
     /// The journal, or why there is none.

@@ -16,19 +16,12 @@ impl Gate {
     }
 
     pub(super) fn note_about(&self, kind: &'static str, target: Option<&str>, body: Value) {
-        if !self.is_unrecorded_replay() {
-            self.ledger.note(&Record { kind, run: &self.run_id(), effect: None, target, class: None, body });
-        }
+        self.ledger.note(&Record { kind, run: &self.run_id(), effect: None, target, class: None, body });
     }
 
     /// Writes a record that must not be lost.
     pub(super) fn keep(&self, record: &Record<'_>) -> Result<()> {
-        if self.is_unrecorded_replay() { Ok(()) } else { self.ledger.end(record) }
-    }
-
-    /// What is replayed did not happen: without a journal of its own it leaves no record.
-    fn is_unrecorded_replay(&self) -> bool {
-        self.recording.is_some() && self.ledger.journal().is_err()
+        self.ledger.end(record)
     }
 
     /// Writes what is about to be done; without that record no change is done.
@@ -58,12 +51,10 @@ impl Gate {
             class: Some(effect.class),
             body,
         };
-        if !self.is_unrecorded_replay() {
-            self.ledger.begin(&record).map_err(|error| Error {
-                what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
-                ..error
-            })?;
-        }
+        self.ledger.begin(&record).map_err(|error| Error {
+            what: format!("{} was not done on {}", effect.verb.name, effect.target.name),
+            ..error
+        })?;
         let run = &mut self.run.borrow_mut();
         run.begun.push(format!("{} {}", effect.verb.name, effect.says));
         run.trail.push(id.into());
@@ -124,9 +115,6 @@ impl Gate {
             class: Some(effect.class),
             body,
         };
-        if self.is_unrecorded_replay() {
-            return Ok(());
-        }
         if effect.class == Class::Read {
             self.ledger.read(&record);
             return Ok(());

@@ -21,6 +21,7 @@ pub fn find(journal: &Journal, id: &str) -> Result<Story> {
     let not = |kind, why: &str| Err(Error::new(kind, format!("run {} was not resumed", story.run), why));
     match &story.outcome {
         _ if story.facts["script"].is_null() => not(Kind::Usage, "it was no script"),
+        _ if story.replay => not(Kind::Usage, "it was a replay: nothing of it happened"),
         _ if story.mode != "apply" => not(Kind::Usage, "it changed nothing: run the script"),
         None => not(Kind::Unmet, "it still runs"),
         Some(outcome) if outcome == "ok" => not(Kind::Usage, "it ended well: there is nothing left to do"),

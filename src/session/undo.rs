@@ -11,19 +11,23 @@ use crate::gate::verb::Class;
 use serde_json::json;
 use undo::WayBack;
 
-/// The run to take back: `last` is the newest one that changed something and is not an undo. Fails with `not_found`, and
-/// with `unmet` when it still runs.
-pub fn find(journal: &Journal, id: &str) -> Result<Story> {
+/// The run to take back: `last` is the newest one that changed something and is not an undo. `in_replay`: a recording
+/// answers, so that nothing real is taken back. Fails with `not_found`, with
+/// `usage` for a replay, and with `unmet` when it still runs.
+pub fn find(journal: &Journal, id: &str, in_replay: bool) -> Result<Story> {
     let nothing = || Error::new(Kind::NotFound, "nothing to undo", "no run in the journal changed anything");
     let story = match id {
         "last" => journal.story(&journal.last_change()?.ok_or_else(nothing)?)?,
         id => journal.story(id)?,
     };
-    if story.outcome.is_some() {
-        return Ok(story);
+    let not = |kind, why| Error::new(kind, format!("run {} was not undone", story.run), why);
+    if story.replay && !in_replay {
+        return Err(not(Kind::Usage, "it was a replay: nothing of it happened"));
     }
-    let what = format!("run {} was not undone", story.run);
-    Err(Error::new(Kind::Unmet, what, "it still runs").next("opsh runs     what runs"))
+    match story.outcome {
+        Some(_) => Ok(story),
+        None => Err(not(Kind::Unmet, "it still runs").next("opsh runs     what runs")),
+    }
 }
 
 impl Session {

@@ -126,6 +126,24 @@ fn a_replay_is_recorded_only_in_a_folder_that_was_named_for_it_and_once() {
 }
 
 #[test]
+fn what_a_recorded_replay_says_is_neither_undone_nor_gone_on_with() {
+    let home = Home::new();
+    let made = home.path("made").display().to_string();
+    let code = "host(\"local\").run([\"true\"], #{ undo: \"host(\\\"local\\\").run([\\\"touch\\\", \\\"MADE\\\"])\" }); throw 1;";
+    let path = home.put("s.rhai", &code.replace("MADE", &made));
+    home.run(&["--yes", &path]).exits(1);
+    let recording = home.put("run.jsonl", &home.run(&["journal", "export", "last"]).out);
+    let dir = home.path("elsewhere").display().to_string();
+    home.run(&["--state-dir", &dir, "--replay", &recording, &path]).exits(1);
+    let run = home.records()[0]["run"].as_str().unwrap().to_string();
+    for words in [["undo", &run, "--yes"], ["resume", &run, "--yes"]] {
+        home.run(&[&["--state-dir", &dir], &words[..]].concat()).exits(2).says(&["it was a replay"]);
+    }
+    home.run(&["--state-dir", &dir, "undo", "last", "--yes"]).exits(1).says(&["nothing to undo"]);
+    assert!(!home.path("made").exists());
+}
+
+#[test]
 fn after_a_planted_fault_changes_are_accepted_and_unknown_reads_are_not_reached() {
     let (home, path, recording) = recorded();
     for at in 1..=4 {

@@ -58,16 +58,22 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<String>> 
         "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;
          PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=67108864;",
     )?;
-    if version(connection)? == 0 {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if version(&transaction)? == 0 {
-            transaction.execute_batch(&format!("{TABLES} {NO_DELETE} {NO_GAP} PRAGMA user_version={SCHEMA};"))?;
-        }
-        transaction.commit()?;
-    }
+    create(connection)?;
     // A damaged end would refuse every record: better known now than at the first change.
     super::entry::last(connection)?;
     Ok(None)
+}
+
+/// Makes the tables when they are not there.
+pub fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    if version(connection)? > 0 {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    if version(&transaction)? == 0 {
+        transaction.execute_batch(&format!("{TABLES} {NO_DELETE} {NO_GAP} PRAGMA user_version={SCHEMA};"))?;
+    }
+    transaction.commit()
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {

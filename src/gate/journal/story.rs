@@ -21,6 +21,8 @@ pub struct Story {
     pub mode: String,
     /// What was said of it at its start: script, arguments, configuration, the run that it undoes or resumes.
     pub facts: Value,
+    /// It was answered by a recording: nothing of it happened.
+    pub replay: bool,
     /// `ok`, `failed`, …, `killed`; `None` while it goes on.
     pub outcome: Option<String>,
     /// Its changes, oldest first.
@@ -134,6 +136,7 @@ impl Journal {
             what: String::new(),
             mode: String::new(),
             facts: Value::Null,
+            replay: false,
             outcome: None,
             changes: Vec::new(),
             steps: Vec::new(),
@@ -144,7 +147,7 @@ impl Journal {
                 "run.start" => {
                     story.at_us = entry.at_us;
                     (story.what, story.mode) = (text(&entry.body, "what"), text(&entry.body, "mode"));
-                    story.facts = entry.body["facts"].clone();
+                    (story.facts, story.replay) = (entry.body["facts"].clone(), entry.body["replay"] == true);
                 }
                 "run.end" => story.outcome = Some(text(&entry.body, "outcome")),
                 "effect.begin" => changes.extend(entry.effect.clone()),
@@ -221,7 +224,7 @@ impl Journal {
     /// The newest run that changed something, and is not an undo itself.
     pub fn last_change(&self) -> Result<Option<String>> {
         let sql = "SELECT s.run FROM journal s WHERE s.kind = 'run.start'
-                   AND json_extract(s.body, '$.facts.undoes') IS NULL
+                   AND json_extract(s.body, '$.facts.undoes') IS NULL AND json_extract(s.body, '$.replay') IS NULL
                    AND EXISTS (SELECT 1 FROM journal e WHERE e.run = s.run AND e.kind = 'effect.begin')
                    ORDER BY s.seq DESC LIMIT 1";
         self.read(sql, params![], |row| row.get(0)).map(|runs| runs.into_iter().next())

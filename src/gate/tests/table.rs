@@ -76,7 +76,7 @@ impl Case {
 fn closed() -> Gate {
     let screen = Options { json: false, color: false, terminal: false, width: 80 };
     let screen = Rc::new(Screen::new(screen));
-    Gate::new(Mode::Apply, Grants::default(), Ledger::nowhere(&screen), screen).expect("a gate")
+    Gate::new(Mode::Apply, Grants::default(), Ledger::in_memory(&screen), screen).expect("a gate")
 }
 
 fn words(decision: Decision) -> &'static str {
