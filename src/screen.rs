@@ -109,7 +109,7 @@ impl Screen {
 
     /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
     pub fn show(&self, value: &Value) -> String {
-        show(value, self.options.width)
+        show(&redact::clean_json(value.clone()), self.options.width)
     }
 
     /// Rows under headings, in the order given.
@@ -479,6 +479,15 @@ mod tests {
     fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
         assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
         assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
+    }
+
+    #[test]
+    fn what_stands_under_a_secrets_name_is_hidden_in_lines_and_tables() {
+        let screen = Screen::new(Options { json: false, color: false, terminal: false, width: 80 });
+        for value in [json!({"name": "a", "password": "tulip-9"}), json!([{"name": "a", "DB_PASSWORD": "tulip-9"}])] {
+            let shown = screen.show(&value);
+            assert!(shown.contains("•••#") && !shown.contains("tulip"), "{shown}");
+        }
     }
 
     #[test]
