@@ -264,7 +264,8 @@ impl Ran {
         let said = last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
         let program = words.first().map_or("", String::as_str);
         let why = match self.code {
-            127 if said.is_empty() || said.contains("not found") => {
+            // A script's own 127 is about a program that it named.
+            127 if program != "sh" && (said.is_empty() || said.contains("not found")) => {
                 format!("there is no program \"{program}\" on {host}")
             }
             code => {
@@ -273,7 +274,7 @@ impl Ran {
                 format!("exit code {code}{note}{said}")
             }
         };
-        let kind = if self.code == 127 { Kind::NotFound } else { Kind::Failed };
+        let kind = if self.code == 127 && program != "sh" { Kind::NotFound } else { Kind::Failed };
         Err(Error::new(kind, format!("{} failed on {host}", shown(words)), why).host(host).exit(self.code.into()))
     }
 }

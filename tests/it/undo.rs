@@ -213,6 +213,16 @@ fn a_result_that_a_host_has_swept_up_says_nothing() {
 }
 
 #[test]
+fn a_script_that_missed_a_program_half_way_is_not_said_to_have_done_nothing() {
+    let home = Home::new();
+    let failed =
+        script(&home, "host(\"local\").sh(\"touch DIR/half; no-such-program\", [], #{ undo: \"1\" });").exits(1);
+    failed.says(&["exit code 127", "no-such-program"]);
+    assert!(home.path("half").exists());
+    home.run(&["undo", "last", "--yes"]).says(&["failed, and what it left is not known"]);
+}
+
+#[test]
 fn an_undo_that_was_killed_goes_on_with_the_rest() {
     if !cfg!(debug_assertions) {
         return super::skip::skip("a release build of opsh cannot be told when to die");

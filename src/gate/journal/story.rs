@@ -297,6 +297,8 @@ fn ended(body: &Value) -> Fate {
         Some("ok") => {
             Fate::Happened { changed: body["changed"].as_bool().unwrap_or(true), after: body["after"].clone() }
         }
+        // What a program did before it exited is done, whatever its exit code says.
+        Some("failed") if !body["error"]["exit"].is_null() => Fate::Failed(error("why")),
         Some("failed") => match error("kind").as_str() {
             "failed" | "timeout" => Fate::Failed(error("why")),
             _ => Fate::DidNot(error("why")),
