@@ -19,6 +19,12 @@ impl Gate {
         self.ledger.note(&Record { kind, run: &self.run_id(), effect: None, target, class: None, body });
     }
 
+    /// Writes a record without which something may not be done. Fails when it cannot be written.
+    pub fn note_before(&self, kind: &'static str, body: Value) -> Result<()> {
+        let run = self.run_id();
+        self.ledger.begin(&Record { kind, run: &run, effect: None, target: None, class: None, body })
+    }
+
     /// Writes a record that must not be lost.
     pub(super) fn keep(&self, record: &Record<'_>) -> Result<()> {
         self.ledger.end(record)

@@ -90,6 +90,15 @@ fn of_two_that_take_the_same_effect_back_one_does() {
 }
 
 #[test]
+fn what_may_only_be_done_with_a_record_is_refused_without_one() {
+    let (dir, gate) = gate(Mode::Apply, true, &[]);
+    let refused = without_journal(&dir, || gate.note_before("secret.reveal", json!({}))).expect_err("no record");
+    assert_eq!(refused.kind, Kind::Journal);
+    gate.note_before("secret.reveal", json!({})).expect("recorded");
+    assert_eq!(kinds(&gate), ["run.start", "secret.reveal"]);
+}
+
+#[test]
 fn a_change_is_recorded_before_it_is_performed() {
     let (dir, gate) = gate(Mode::Apply, true, &[]);
     let path = dir.path().to_path_buf();

@@ -30,7 +30,7 @@ pub fn show(session: &Session, tag: &str) -> Result<()> {
     if screen.ask(&question).as_deref() != Some("y") {
         return Err(refused("the answer was not y"));
     }
-    session.gate().note("secret.reveal", json!({ "tag": tag }));
+    session.gate().note_before("secret.reveal", json!({ "tag": tag }))?;
     screen.reveal(&secret);
     Ok(())
 }
