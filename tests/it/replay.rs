@@ -157,3 +157,18 @@ fn after_a_planted_fault_changes_are_accepted_and_unknown_reads_are_not_reached(
         .exits(1)
         .says(&["✓ host.run  local", "the recording does not know it"]);
 }
+
+#[test]
+fn a_guard_that_went_back_goes_back_in_the_replay_too() {
+    let home = Home::new();
+    home.put("opsh.toml", "");
+    let file = home.path("made").display().to_string();
+    let undo = format!("host(\\\"local\\\").run([\\\"rm\\\", \\\"{file}\\\"])");
+    let work = format!("host(\"local\").run([\"touch\", \"{file}\"], #{{ undo: \"{undo}\" }}); throw \"no disk\"");
+    let path = home.put("guarded.rhai", &format!("undo::guard(|| {{ {work} }})\n"));
+    let real = home.run(&["--yes", &path]).exits(1).says(&["no disk", "taken back: 1 of 1 effects"]);
+    let recording = home.run(&["journal", "export", "last"]).exits(0).out;
+    let recording = home.put("run.jsonl", &recording);
+    let again = home.run(&["--replay", &recording, &path]).exits(1);
+    assert_eq!((real.out, real.err), (again.out, again.err), "a replay shows what was shown");
+}
