@@ -255,6 +255,9 @@ fn unsettled(session: &Session, screen: &Screen) {
         let text = |key: &str| entry.body.get(key).and_then(|value| value.as_str()).unwrap_or("").to_string();
         let target = entry.target.as_deref().unwrap_or("?");
         screen.warn(&format!("may have happened: {} on {target}  {}", text("verb"), text("says")));
+        if entry.body.get("lives").is_some() {
+            screen.say(&format!("  its host knows: opsh attach {}", entry.run));
+        }
         screen.say(&format!("  look, then say it: opsh journal settle {} \"WHAT YOU SAW\"", entry.run));
     }
     if !open.is_empty() {

@@ -267,7 +267,20 @@ impl Gate {
             body["replay"] = json!(true);
         }
         self.note("run.start", body);
+        if let Some(recording) = &self.recording {
+            self.screen.warn(&format!("replay of {}: nothing is reached or changed", recording.run));
+        }
         Ok(())
+    }
+
+    /// True when a recording answers: nothing that is done now happens.
+    pub fn is_replay(&self) -> bool {
+        self.recording.is_some()
+    }
+
+    /// Changes that this run began.
+    pub fn has_changed(&self) -> bool {
+        !self.run.borrow().trail.is_empty()
     }
 
     /// How a replay differs from its recording, if it does; whatever the script made of that. `content`: it ended

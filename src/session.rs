@@ -56,7 +56,7 @@ fn recording(path: &Path) -> Result<Recording> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| {
         Error::new(Kind::Usage, format!("recording {name} cannot be read"), error.to_string())
-            .next(format!("opsh journal export RUN > {name}     makes one"))
+            .next("opsh journal export RUN > FILE     makes one")
     })?;
     Recording::parse(&name, &text)
 }
@@ -69,6 +69,12 @@ struct Script {
     file: PathBuf,
     text: String,
     args: Args,
+}
+
+/// Exit codes 2 and 3 promise that nothing was done: an error after a change has neither.
+fn promised(error: Error, gate: &Gate) -> Error {
+    let breaks = matches!(error.kind, Kind::Usage | Kind::Refused) && gate.has_changed();
+    Error { kind: if breaks { Kind::Failed } else { error.kind }, ..error }
 }
 
 /// Where the script is, for a run that goes on with it from another folder.
@@ -195,7 +201,7 @@ impl Session {
     fn ended<T>(&self, result: Result<T>) -> Result<T> {
         let result = self.world.gate.divergence(result.is_ok()).map_or(result, Err);
         self.world.gate.end_run(result.as_ref().err());
-        result.map_err(|error| self.with_next(self.with_ways(error)))
+        result.map_err(|error| self.with_next(self.with_ways(promised(error, &self.world.gate))))
     }
 
     /// An error that names nothing to type next: what the run did and saw is where to look.

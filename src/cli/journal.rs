@@ -78,7 +78,7 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
 
 /// The journal; one that cannot be written is looked at all the same, and that is said. What is damaged stays where it
 /// is: it is the evidence that these commands are asked for.
-fn open(state_dir: &Path, screen: &Screen) -> Result<Journal> {
+pub fn open(state_dir: &Path, screen: &Screen) -> Result<Journal> {
     let error = match Journal::open(state_dir) {
         Ok(journal) => {
             journal.news().iter().for_each(|line| screen.alarm(line));

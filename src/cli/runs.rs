@@ -77,7 +77,7 @@ impl Known {
 
 /// The newest runs, and below them what needs attention.
 pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
-    let journal = Journal::open(state_dir)?;
+    let journal = super::journal::open(state_dir, screen)?;
     let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
     let rows = journal.runs(runs.count)?.into_iter().map(|line| row(&journal, line, &known));
     let rows = rows.collect::<Result<Vec<Row>>>()?;
@@ -116,7 +116,9 @@ fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
     for more in [undone.clone(), resumed_by.as_ref().map(|run| format!("resumed by {run}"))].into_iter().flatten() {
         outcome += &format!(", {more}");
     }
-    let settled = undone.is_some() || resumed_by.is_some();
+    // A resume that did nothing, or did not end well, leaves this run as it was.
+    let went_on = |run: &String| journal.story(run).is_ok_and(|story| story.outcome.as_deref() == Some("ok"));
+    let settled = undone.is_some() || known.resumptions.get(&line.run).is_some_and(went_on);
     let next = if settled && line.unknown == 0 { Vec::new() } else { next(&story, &line, &short, settled) };
     Ok(Row { line, short, outcome, next })
 }
@@ -147,7 +149,13 @@ fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String
     if !story.facts["script"].is_null() && line.changes > 0 {
         next.push(format!("opsh resume {short}     go on with {}", line.what));
     }
-    if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none()) && line.unknown == 0 {
+    let of_undo = story.facts["undoes"].as_str();
+    if let Some(undone) = of_undo {
+        // What it did not take back is still to be taken back; taking back what it did is never what is wanted next.
+        next.push(format!("opsh undo {undone}     go on with the rest, if there is any"));
+    } else if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none())
+        && line.unknown == 0
+    {
         next.push(format!("opsh undo {short}     take back what it did"));
     }
     next

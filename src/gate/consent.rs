@@ -188,8 +188,10 @@ impl Gate {
         }
         let attach = format!("opsh attach {} waits for it", self.run_id());
         let answer = self.screen.ask(&format!("Type kill to end it half way, or Enter to leave it ({attach}):"));
-        if answer.as_deref().map(str::trim) == Some("kill") {
-            left.iter().for_each(end);
+        match answer.as_deref().map(str::trim) {
+            Some("kill") => left.iter().for_each(end),
+            None | Some("") => {}
+            Some(other) => self.screen.warn(&format!("\"{other}\" is not kill: it goes on")),
         }
         crate::interrupt::raise();
     }

@@ -85,7 +85,7 @@ impl Recording {
     pub fn parse(name: &str, text: &str) -> Result<Recording> {
         let bad = |why: String| {
             Error::new(Kind::Usage, format!("{name} is no recording"), why)
-                .next(format!("opsh journal export RUN > {name}     makes one"))
+                .next("opsh journal export RUN > FILE     makes one")
         };
         let mut entries: Vec<Value> = Vec::new();
         for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -40,7 +40,8 @@ impl Session {
         self.gate().say(&format!("run {}  {}", story.run, story.what));
         let open = |change: &Told| change.fate == Fate::Unknown || change.attempt.is_some();
         if !story.changes.iter().any(open) && WayBack::of(story.changes.clone()).back.is_empty() {
-            self.say_nothing_to_undo(&WayBack::of(story.changes));
+            self.say_nothing_to_undo(&WayBack::of(story.changes.clone()));
+            self.say_further(&story);
             return Ok(());
         }
         let facts = json!({ "undoes": story.run, "config": self.world.config.path });
@@ -72,9 +73,13 @@ impl Session {
         undo::settle(&self.world, &mut changes)?;
         let mut way = WayBack::of(changes);
         if let (Some(lost), false) = (way.destroyed.first(), partly) {
-            let why = format!("{} cannot come back, and what was done with it may need what is gone", lost.words());
+            let why = format!(
+                "{} cannot come back: the rest, put back as it was, may not work without it (a program over a schema that \
+                 is not its own)",
+                lost.words()
+            );
             return Err(Error::new(Kind::Refused, format!("run {} was not undone", story.run), why)
-                .next(format!("opsh undo {} --partly     undo the rest all the same", story.run)));
+                .next(format!("opsh undo {} --partly     undo the rest, when you know that it works so", story.run)));
         }
         way.check(&self.engine, &self.world)?;
         self.show(&way);
@@ -82,7 +87,13 @@ impl Session {
             self.say_nothing_to_undo(&way);
             return Ok(());
         }
-        let plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
+        let mut plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
+        if let (Some(lost), Some(first)) = (way.destroyed.first(), plan.first_mut()) {
+            let screen = self.gate().screen();
+            screen.warn(&format!("{} CANNOT COME BACK. What goes back now may not work without it,", lost.words()));
+            screen.warn("such as an older or newer program over a schema that is not its own.");
+            (first.class, first.lost) = (Class::Destroy, Some("partly".into()));
+        }
         self.gate().authorize(&plan)?;
         // The question may have stood for a while.
         self.refuse_while_it_goes_on(&story)?;
@@ -162,13 +173,27 @@ impl Session {
         }
         let all = way.back.len() + way.stays.len() + way.undone.len();
         self.gate().screen().print(&format!("undone: {} of {all} effects of run {}", way.back.len(), story.run));
-        if let Some(before) = story.resumes() {
-            self.gate().say(&format!("  it had gone on with run {before}: opsh undo {before} goes back further"));
+        self.say_further(story);
+    }
+
+    /// The run that this one went on with, directly or not, of which something is still to be taken back.
+    fn say_further(&self, story: &Story) {
+        let mut older = story.resumes().map(String::from);
+        while let Some(run) = older {
+            let Ok(story) = self.gate().journal().and_then(|journal| journal.story(&run)) else { return };
+            if !WayBack::of(story.changes.clone()).back.is_empty() {
+                return self.gate().say(&format!("  it had gone on with run {run}: opsh undo {run} goes back further"));
+            }
+            older = story.resumes().map(String::from);
         }
     }
 
     /// An error of the run that has just ended, with what to type to go back or on.
     pub(super) fn with_ways(&self, error: Error) -> Error {
+        // What a replay shows is of then; going back or on would be for real.
+        if self.gate().is_replay() {
+            return error;
+        }
         let Ok(story) = self.gate().journal().and_then(|journal| journal.story(&self.gate().run_id())) else {
             return error;
         };

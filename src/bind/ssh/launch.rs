@@ -222,7 +222,11 @@ impl Ssh {
                 self.held.push(helper);
                 return None;
             }
-            Reply::Stop(trouble) => return Some(trouble),
+            Reply::Stop(trouble) => {
+                // Until ssh is gone: a helper without an answer ends, and ssh would send an empty password.
+                self.held.push(helper);
+                return Some(trouble);
+            }
         };
         let _ = helper.write_all(&reply).await;
         None
