@@ -75,7 +75,8 @@ impl Session {
         let kept: BTreeSet<&str> = finished.values().flat_map(|step| &step.effects).map(String::as_str).collect();
         undo::still_there(&self.world, &changes, |change| kept.contains(change.id.as_str()))?;
         for change in changes.iter().filter(|change| is_done_again(change) && !kept.contains(change.id.as_str())) {
-            self.gate().say(&format!("· {} was done outside of a finished step: it is done again", change.words()));
+            self.gate()
+                .say(&format!("· {} was done outside of a finished step: the script may do it again", change.words()));
         }
         *self.world.finished.borrow_mut() = finished;
         Ok(())
@@ -107,7 +108,8 @@ impl Session {
 }
 
 fn is_done_again(change: &Told) -> bool {
-    let happened = matches!(change.fate, Fate::Happened { changed: true, .. } | Fate::Said(_));
+    // What only ended work, or a person's word of it, is nothing that a script does again.
+    let happened = matches!(change.fate, Fate::Happened { changed: true, .. }) && change.verb != "work.kill";
     happened && change.undone_by.is_none() && change.undoes.is_none()
 }
 
