@@ -76,7 +76,9 @@ impl Home {
         command.args(["--yes", "-e", code]).current_dir(self.dir.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
         command.env("HOME", self.dir.path()).env("XDG_STATE_HOME", self.path("state"));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What the command prints is shown as it comes: a pipe that nobody reads would stop opsh.
+        let shown = std::fs::File::create(self.path("shown")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(shown);
         let mut child = command.spawn().unwrap();
         let (mut memory, mut disk) = (0, 0);
         while child.try_wait().unwrap().is_none() {
@@ -84,10 +86,9 @@ impl Home {
             disk = disk.max(self.on_disk());
             std::thread::sleep(Duration::from_millis(20));
         }
-        let (mut out, mut err) = (String::new(), String::new());
+        let mut out = String::new();
         child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
-        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        assert!(child.wait().unwrap().success(), "{err}");
+        assert!(child.wait().unwrap().success(), "{}", std::fs::read_to_string(self.path("shown")).unwrap());
         Ran { out, memory, disk }
     }
 
