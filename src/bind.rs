@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::any::TypeId;
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::future::Future;
 use std::ops::RangeInclusive;
 use std::rc::Rc;
@@ -287,10 +288,14 @@ impl Call<'_> {
     pub fn int(&self, at: usize, range: RangeInclusive<i64>) -> Result<i64> {
         let value = self.required(at)?;
         let number = value.as_int().map_err(|_| self.wrong_type(at, value))?;
+        self.in_range(self.param(at).name, number, range)
+    }
+
+    /// A number that must lie within `range`; `name` says which it is.
+    pub fn in_range<N: PartialOrd + Display>(&self, name: &str, number: N, range: RangeInclusive<N>) -> Result<N> {
         if range.contains(&number) {
             return Ok(number);
         }
-        let name = self.param(at).name;
         Err(self.bad(&format!("{name} must be {} to {}, not {number}", range.start(), range.end())))
     }
 
@@ -390,19 +395,7 @@ impl Call<'_> {
     }
 
     fn effect(&self, change: Change) -> Effect {
-        Effect {
-            verb: self.verb,
-            class: change.class.unwrap_or(self.verb.class),
-            target: change.look.target,
-            args: change.look.args,
-            says: change.look.says,
-            inverse: change.inverse,
-            before: change.before,
-            lost: change.lost,
-            place: self.place.clone(),
-            deadline: change.look.deadline,
-            lives: change.lives,
-        }
+        Effect { place: self.place.clone(), ..change.effect(self.verb) }
     }
 }
 
@@ -448,6 +441,23 @@ pub struct Change {
 }
 
 impl Change {
+    /// The effect of `verb` that no line of a script stands for.
+    pub fn effect(self, verb: &'static Verb) -> Effect {
+        Effect {
+            verb,
+            class: self.class.unwrap_or(verb.class),
+            target: self.look.target,
+            args: self.look.args,
+            says: self.look.says,
+            inverse: self.inverse,
+            before: self.before,
+            lost: self.lost,
+            place: None,
+            deadline: self.look.deadline,
+            lives: self.lives,
+        }
+    }
+
     /// A change without an inverse, which ends with opsh.
     pub fn of(look: Look) -> Change {
         Change { look, class: None, inverse: None, before: Value::Null, lost: None, lives: Lives::No }

@@ -195,18 +195,14 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
 
 /// What a command agrees to is what the whole command line agrees to.
 fn agree(cli: &mut Cli) {
-    match &cli.command {
-        Some(Command::Undo(undo)) => {
-            cli.yes |= undo.yes;
-            cli.plan |= undo.plan;
-            cli.allow.extend(undo.allow.clone());
-        }
-        Some(Command::Resume(resume)) => {
-            cli.yes |= resume.yes;
-            cli.allow.extend(resume.allow.clone());
-        }
-        _ => {}
-    }
+    let (agreed, plan) = match &cli.command {
+        Some(Command::Undo(undo)) => (undo.agreed.clone(), undo.plan),
+        Some(Command::Resume(resume)) => (resume.agreed.clone(), false),
+        _ => return,
+    };
+    cli.yes |= agreed.yes;
+    cli.plan |= plan;
+    cli.allow.extend(agreed.allow);
 }
 
 /// The run was looked up before its configuration was read.

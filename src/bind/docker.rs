@@ -304,9 +304,7 @@ impl Default for LogOptions {
 fn logs(call: &Call<'_>) -> Result<Dynamic> {
     let service = call.text(0)?;
     let options: LogOptions = call.options(1)?;
-    if !(1..=100_000).contains(&options.tail) {
-        return Err(call.bad(&format!("tail must be 1 to 100000, not {}", options.tail)));
-    }
+    call.in_range("tail", options.tail, 1..=100_000)?;
     let (stack, way) = open(call)?;
     let args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
     let value = call.read(

@@ -9,13 +9,12 @@ use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Done, Effect, Lives, Pass, Target};
+use crate::gate::{Did, Done, Lives, Pass, Target};
 use rhai::{Engine, EvalAltResult, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Bytes of each output stream that a script gets: half from the beginning, half from the end.
 pub const KEEP: usize = 1 << 20;
@@ -183,9 +182,7 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     let words = call.words(0)?;
     reads::check(&words).map_err(|why| call.bad(&why))?;
     let ReadOptions { within_s, check, dir, partial } = call.options(1)?;
-    if !(1..=3600).contains(&within_s) {
-        return Err(call.bad(&format!("within_s must be 1 to 3600, not {within_s}")));
-    }
+    call.in_range("within_s", within_s, 1..=3600)?;
     let args = json!({ "words": words, "dir": dir });
     let look = |host| Look::at(host, words.join(" "), args.clone()).within(within_s);
     let command = Command { cwd: dir, ..words_of(words.clone()) };
@@ -214,12 +211,8 @@ fn sh(call: &Call<'_>) -> Result<Each<Receipt>> {
 
 fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command) -> Result<Each<Receipt>> {
     let RunOptions { within_s, dir, undo, batch } = options;
-    if !(1..=86400).contains(&within_s) {
-        return Err(call.bad(&format!("within_s must be 1 to 86400, not {within_s}")));
-    }
-    if !(1..=16).contains(&batch) {
-        return Err(call.bad(&format!("batch must be 1 to 16, not {batch}")));
-    }
+    call.in_range("within_s", within_s, 1..=86400)?;
+    call.in_range("batch", batch, 1..=16)?;
     if let Some(line) = &undo {
         let parses = Engine::new_raw().compile(line).map(drop);
         parses.map_err(|error| call.bad(&format!("undo is no line of Rhai: {error}")))?;
@@ -318,7 +311,7 @@ pub async fn look(reach: &Reach, pass: &Pass, host: &str, words: &[&str]) -> Res
 pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Command) -> Result<Ran> {
     let id = pass.effect();
     // A start that was refused did nothing: from here on the answer may be lost.
-    let started = reach.durable_begin(pass, id, command, pass.about()).await;
+    let started = reach.durable_begin(pass, id, command, &pass.about()).await;
     if !matches!(&started, Err(error) if error.kind != Kind::Unknown) {
         pass.sending();
     }
@@ -349,7 +342,7 @@ fn forget_afterwards(reach: &Reach, pass: &Pass) {
 /// The keys that a host offers, without logging in.
 pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
     let way = world.way(name)?;
-    let effect = own_effect(&OFFERED, world.host_target(name), name, json!({ "host": name }));
+    let effect = Change::of(Look::at(world.host_target(name), name, json!({ "host": name }))).effect(&OFFERED);
     let done = world.gate.perform(&effect, |pass| {
         let way = way.clone();
         async move {
@@ -368,7 +361,7 @@ pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<
     let args = json!({ "host": name, "fingerprint": key.fingerprint, "replace": replace });
     // What is changed is this machine's list, and who asked for it typed the fingerprint: that is the consent.
     let here = Target { name: LOCAL.into(), protected: false };
-    let effect = own_effect(&ADOPT, here, &format!("{name} {}", key.fingerprint), args);
+    let effect = Change::of(Look::at(here, format!("{name} {}", key.fingerprint), args)).effect(&ADOPT);
     let done = world.gate.perform(&effect, |pass| {
         let (way, key) = (way.clone(), key.clone());
         async move {
@@ -379,23 +372,6 @@ pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<
         }
     });
     done.map(drop)
-}
-
-/// An effect that no script called by name.
-fn own_effect(verb: &'static Verb, target: Target, says: &str, args: Value) -> Effect {
-    Effect {
-        verb,
-        class: verb.class,
-        target,
-        says: says.into(),
-        args,
-        inverse: None,
-        before: Value::Null,
-        lost: None,
-        place: None,
-        deadline: Duration::from_secs(60),
-        lives: Lives::No,
-    }
 }
 
 const ADOPT: Verb = Verb {

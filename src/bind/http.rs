@@ -85,10 +85,7 @@ impl Default for GetOptions {
 }
 
 fn timeout(call: &Call<'_>, timeout_ms: u64) -> Result<Duration> {
-    if !(100..=60_000).contains(&timeout_ms) {
-        return Err(call.bad(&format!("timeout_ms must be 100 to 60000, not {timeout_ms}")));
-    }
-    Ok(Duration::from_millis(timeout_ms))
+    call.in_range("timeout_ms", timeout_ms, 100..=60_000).map(Duration::from_millis)
 }
 
 #[derive(Deserialize)]

@@ -403,7 +403,7 @@ async fn take_back(engine: &Engine, pass: &Pass, stack: &Stack, plan: &DownPlan)
         entrypoint: Some(vec!["/app/migrate".into()]),
         // Never without a count: for this tool 0 or nothing means all.
         cmd: Some(vec!["-action=down".into(), format!("-steps={}", plan.versions.len().max(1))]),
-        labels: [(STACK_LABEL, stack.compose.project.clone()), (ABOUT, pass.about().into())]
+        labels: [(STACK_LABEL, stack.compose.project.clone()), (ABOUT, pass.about())]
             .map(|(key, value)| (key.to_string(), value))
             .into(),
         ..Once::default()

@@ -4,7 +4,7 @@
 use super::docker::once::OnceState;
 use super::ssh::Durable;
 use super::way::Way;
-use super::{Look, World, values};
+use super::{Change, Look, World, values};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
@@ -72,19 +72,7 @@ impl Past<'_> {
         F: Future<Output = Result<Value>> + Send + 'static,
     {
         let look = Look::at(self.world.recorded_target(self.target), "", json!({ "now": self.args }));
-        let effect = Effect {
-            verb: self.verb,
-            class: Class::Read,
-            target: look.target,
-            args: look.args,
-            says: look.says,
-            inverse: None,
-            before: Value::Null,
-            lost: None,
-            place: None,
-            deadline: look.deadline,
-            lives: Lives::No,
-        };
+        let effect = Effect { class: Class::Read, ..Change::of(look).effect(self.verb) };
         let done = self.world.gate.perform(&effect, |pass| {
             let work = work(pass);
             async move { work.await.map(Did::value) }

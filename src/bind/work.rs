@@ -13,7 +13,7 @@ use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Effect, Intended, Lives, Pass};
+use crate::gate::{Did, Lives, Pass};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -136,9 +136,7 @@ impl Default for WaitOptions {
 fn wait(call: &Call<'_>) -> Result<Dynamic> {
     let (host, id) = (call.this::<HostHandle>()?.name(), call.text(0)?);
     let options: WaitOptions = call.options(1)?;
-    if !(1..=86400).contains(&options.within_s) {
-        return Err(call.bad(&format!("within_s must be 1 to 86400, not {}", options.within_s)));
-    }
+    call.in_range("within_s", options.within_s, 1..=86400)?;
     let way = call.world.way(&host)?;
     let look = Look::at(call.world.host_target(&host), id.clone(), json!({ "id": id })).within(options.within_s);
     let value = call.read(look, (way, id), |pass, (way, id)| async move { ended(&way, &pass, &id).await })?;
@@ -184,10 +182,15 @@ async fn container_engine(way: &Way, pass: &Pass, name: &str) -> Result<Engine> 
 fn kill(call: &Call<'_>) -> Result<Receipt> {
     let (host, id) = (call.this::<HostHandle>()?.name(), call.text(0)?);
     let way = call.world.way(&host)?;
-    let look = Look::at(call.world.host_target(&host), id.clone(), json!({ "id": id }));
-    call.change(Change::of(look).loses(id.clone()), (way, id), |pass, (way, id)| async move {
-        killed(&way, &pass, &id).await
-    })
+    call.change(
+        ending(call.world, &host, &id),
+        (way, id),
+        |pass, (way, id)| async move { killed(&way, &pass, &id).await },
+    )
+}
+
+fn ending(world: &World, host: &str, id: &str) -> Change {
+    Change::of(Look::at(world.host_target(host), id, json!({ "id": id }))).loses(id)
 }
 
 /// After Ctrl-C at a change that goes on without us: a second, worded question ends it there.
@@ -202,23 +205,8 @@ pub fn offer_to_end(world: &World) {
 /// What it does is on the screen and in the record; the error that the script gets is that of the Ctrl-C.
 fn end(world: &World, host: &str, id: &str) {
     let Ok(way) = world.way(host) else { return };
-    let target = world.host_target(host);
-    let agreed =
-        Intended { verb: &KILL, class: Class::Destroy, target: target.clone(), says: id.into(), lost: Some(id.into()) };
-    world.gate.consent(&[agreed], "person at the terminal");
-    let effect = Effect {
-        verb: &KILL,
-        class: Class::Destroy,
-        target,
-        args: json!({ "id": id }),
-        says: id.into(),
-        inverse: None,
-        before: Value::Null,
-        lost: Some(id.into()),
-        place: None,
-        deadline: Duration::from_secs(60),
-        lives: Lives::No,
-    };
+    let effect = ending(world, host, id).effect(&KILL);
+    world.gate.consent(&[effect.intended()], "person at the terminal");
     let id = id.to_string();
     let _ = world.gate.perform(&effect, |pass| {
         let (way, id) = (way.clone(), id.clone());

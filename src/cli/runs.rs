@@ -21,16 +21,23 @@ pub struct Runs {
     json: bool,
 }
 
-#[derive(Args, Debug)]
-pub struct Undo {
-    /// Run id, the beginning or end of one, or `last`: the newest run that changed something
-    pub run: String,
-    /// Agree to it beforehand
+/// What may also stand behind the command.
+#[derive(Args, Debug, Clone)]
+pub struct Agreed {
+    /// Agree to changes beforehand
     #[arg(long)]
     pub yes: bool,
     /// Agree beforehand to this verb, which loses data or service; may be given several times
     #[arg(long, value_name = "VERB")]
     pub allow: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Undo {
+    /// Run id, the beginning or end of one, or `last`: the newest run that changed something
+    pub run: String,
+    #[command(flatten)]
+    pub agreed: Agreed,
     /// Show what would be undone, and do nothing
     #[arg(long)]
     pub plan: bool,
@@ -43,12 +50,8 @@ pub struct Undo {
 pub struct Resume {
     /// Run id, the beginning or end of one, or `last`
     pub run: String,
-    /// Agree to changes beforehand
-    #[arg(long)]
-    pub yes: bool,
-    /// Agree beforehand to this verb, which loses data or service; may be given several times
-    #[arg(long, value_name = "VERB")]
-    pub allow: Vec<String>,
+    #[command(flatten)]
+    pub agreed: Agreed,
     /// Go on although the script is not what it was
     #[arg(long)]
     pub changed_script: bool,

@@ -45,11 +45,14 @@ pub(super) enum Admitted {
 impl Gate {
     /// Decides all effects of one call before the first of them: one refusal refuses all, one question asks for all.
     pub(super) fn admit(&self, effects: &[Effect]) -> Result<Vec<Admitted>> {
-        if let Some(error) = self.recorded_refusal(&changes(effects)) {
-            return Err(error);
-        }
         let would_look = |effect: &Effect| effect.verb.waits && self.is_beyond_plan(&effect.target.name);
         let intended: Vec<Intended> = effects.iter().map(Effect::intended).collect();
+        // Policy refuses no read.
+        if intended.iter().any(|one| one.class != Class::Read)
+            && let Some(error) = self.recorded_refusal(&intended)
+        {
+            return Err(error);
+        }
         let decided: Vec<Decision> = intended.iter().map(|one| self.decide(one)).collect();
         self.refuse_any(&intended, &decided)?;
         let asks = |(one, decision): (&Intended, &Decision)| decision.asks().then(|| one.clone());
@@ -251,7 +254,8 @@ impl super::Run {
 }
 
 impl Effect {
-    pub(super) fn intended(&self) -> Intended {
+    /// As a plan names it.
+    pub fn intended(&self) -> Intended {
         Intended {
             verb: self.verb,
             class: self.class,
@@ -273,11 +277,6 @@ impl Intended {
         let lost = (self.class == Class::Destroy).then(|| self.lost.clone().unwrap_or_default());
         (self.verb.name.to_string(), self.target.name.clone(), lost)
     }
-}
-
-/// Those that policy can refuse.
-fn changes(effects: &[Effect]) -> Vec<Intended> {
-    effects.iter().filter(|effect| effect.class != Class::Read).map(Effect::intended).collect()
 }
 
 fn in_words(plan: &[Intended]) -> Vec<String> {

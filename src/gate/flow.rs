@@ -48,15 +48,20 @@ impl Gate {
         if crate::interrupt::is_interrupted() {
             return Err(Error::new(Kind::Interrupted, "stopped", "Ctrl-C"));
         }
-        let effect = undoing.effect.clone();
+        let Undoing { effect, target, .. } = undoing.clone();
         let run = self.run_id();
-        self.note_of_effect("effect.undoing", &run, &effect, &undoing.target, json!({}))?;
+        // Without these records nobody would know that the effect was taken back; a plan takes nothing back.
+        let note = |kind| match self.mode {
+            Mode::Apply => self.keep(kind, &run, &effect, &target, json!({})),
+            _ => Ok(()),
+        };
+        note("effect.undoing")?;
         self.refuse_second(&effect, &run)?;
-        self.run.borrow_mut().undoing = Some(undoing.clone());
+        self.run.borrow_mut().undoing = Some(undoing);
         let result = work();
         self.run.borrow_mut().undoing = None;
         result?;
-        self.note_of_effect("effect.undone", &run, &effect, &undoing.target, json!({}))
+        note("effect.undone")
     }
 
     /// Of several that take the same effect back at once, the one whose record came first does: each writes its own
@@ -68,30 +73,19 @@ impl Gate {
         Err(Error::new(Kind::Unmet, format!("{effect} was not taken back"), format!("run {other} does that, or did")))
     }
 
-    /// Without this record nobody would know that the effect was taken back; a plan takes nothing back.
-    fn note_of_effect(&self, kind: &'static str, run: &str, effect: &str, target: &str, body: Value) -> Result<()> {
-        if self.mode != Mode::Apply {
-            return Ok(());
-        }
-        self.keep(&Record { kind, run, effect: Some(effect), target: Some(target), class: None, body })
-    }
-
     /// Records that a run of which only that was missing took an effect back.
     pub fn undone_by(&self, run: &str, effect: &str, target: &str) -> Result<()> {
-        let body = json!({ "late": true });
-        self.keep(&Record { kind: "effect.undone", run, effect: Some(effect), target: Some(target), class: None, body })
+        self.keep("effect.undone", run, effect, target, json!({ "late": true }))
     }
 
     /// Records what became of a change of any run, as the place it was made in says now.
     pub fn settled(&self, run: &str, effect: &str, target: &str, body: Value) -> Result<()> {
-        self.keep(&Record {
-            kind: "effect.settled",
-            run,
-            effect: Some(effect),
-            target: Some(target),
-            class: None,
-            body,
-        })
+        self.keep("effect.settled", run, effect, target, body)
+    }
+
+    /// Writes a record about an effect that must not be lost.
+    fn keep(&self, kind: &'static str, run: &str, effect: &str, target: &str, body: Value) -> Result<()> {
+        self.ledger.end(&Record { kind, run, effect: Some(effect), target: Some(target), class: None, body })
     }
 
     /// Tells the person at the screen; values and results do not go this way.

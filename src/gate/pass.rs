@@ -14,10 +14,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 /// clock takes one by reference. Only the gate makes it.
 pub struct Pass {
     effect: String,
-    /// What a colleague on the host should know of it, as JSON without secrets.
-    about: String,
+    about: About,
     marks: Arc<Marks>,
     wire: Option<Wire>,
+}
+
+/// What a colleague on a host should know of an effect; only what is left on one is told.
+#[derive(Clone, Default)]
+struct About {
+    verb: &'static str,
+    target: String,
+    says: String,
+    at_us: i64,
 }
 
 /// Tells whether a link that the work rides on is gone; waits a moment for that to be known.
@@ -59,11 +67,9 @@ pub(super) const ROOM: usize = 16;
 
 impl Pass {
     pub(super) fn new(id: &str, effect: &Effect, marks: Arc<Marks>, wire: Wire) -> Pass {
-        let about = json!({
-            "effect": id, "verb": effect.verb.name, "target": effect.target.name, "says": effect.says,
-            "by": journal::actor(), "at": clock::rfc3339(clock::wall_us()),
-        });
-        Pass { effect: id.into(), about: redact::clean_json(about).to_string(), marks, wire: Some(wire) }
+        let (target, says) = (effect.target.name.clone(), effect.says.clone());
+        let about = About { verb: effect.verb.name, target, says, at_us: clock::wall_us() };
+        Pass { effect: id.into(), about, marks, wire: Some(wire) }
     }
 
     /// A token for a connection that is opened within the effect and outlives it.
@@ -78,8 +84,13 @@ impl Pass {
 
     /// Who does what, for whoever finds what is left on a host: a JSON object with `effect`, `verb`, `target`, `says`,
     /// `by` and `at`, without secrets.
-    pub fn about(&self) -> &str {
-        &self.about
+    pub fn about(&self) -> String {
+        let About { verb, target, says, at_us } = &self.about;
+        let about = json!({
+            "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor(),
+            "at": clock::rfc3339(*at_us),
+        });
+        redact::clean_json(about).to_string()
     }
 
     /// Says that the change is about to be sent: a link that is lost from here on means that it may have happened.
@@ -145,8 +156,7 @@ impl Pass {
     #[cfg(test)]
     pub fn for_tests() -> Pass {
         let effect = format!("test-{}.1", clock::run_id());
-        let about = json!({ "effect": effect, "by": "a test" }).to_string();
-        Pass { effect, about, marks: Arc::default(), wire: None }
+        Pass { effect, about: About::default(), marks: Arc::default(), wire: None }
     }
 
     /// The same, with the end where its output arrives.

@@ -25,11 +25,6 @@ impl Gate {
         self.ledger.begin(&Record { kind, run: &run, effect: None, target: None, class: None, body })
     }
 
-    /// Writes a record that must not be lost.
-    pub(super) fn keep(&self, record: &Record<'_>) -> Result<()> {
-        self.ledger.end(record)
-    }
-
     /// Writes what is about to be done; without that record no change is done.
     pub(super) fn begin(&self, effect: &Effect, id: &str) -> Result<()> {
         if effect.class == Class::Read {

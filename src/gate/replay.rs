@@ -40,25 +40,9 @@ pub struct Answer {
     /// The outcome's word.
     pub outcome: String,
     /// What it gave.
-    pub result: Result<Answered>,
+    pub result: Result<Did>,
     /// How long it took.
     pub took: Duration,
-}
-
-/// The parts of a [`Did`], which cannot be copied.
-#[derive(Clone, Debug)]
-pub struct Answered {
-    value: Value,
-    changed: bool,
-    before: Value,
-    after: Value,
-}
-
-impl Answered {
-    fn did(&self) -> Did {
-        let Answered { value, changed, before, after } = self.clone();
-        Did { value, changed, before, after }
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -236,7 +220,7 @@ impl Recording {
         let known = self.made_with(effect, &recorded(&effect.args)).and_then(|made| made.end.clone());
         known.filter(|answer| answer.result.is_ok()).unwrap_or_else(|| Answer {
             outcome: "ok".into(),
-            result: Ok(Answered { value: Value::Null, changed: true, before: Value::Null, after: Value::Null }),
+            result: Ok(Did { value: Value::Null, changed: true, before: Value::Null, after: Value::Null }),
             took: Duration::ZERO,
         })
     }
@@ -295,7 +279,7 @@ impl Made {
         };
         let now = if self.number < fault { left.clone() } else { self.before.clone() };
         let value = json!({ "now": now, "wanted": left });
-        let result = Ok(Answered { value, changed: false, before: Value::Null, after: Value::Null });
+        let result = Ok(Did { value, changed: false, before: Value::Null, after: Value::Null });
         Answer { outcome: "ok".into(), result, took: Duration::ZERO }
     }
 
@@ -421,7 +405,7 @@ fn answer(body: &Value) -> Answer {
     let result = match body.get("error") {
         Some(error) => Err(Error::from_json(error)),
         None if outcome != "ok" => Err(Error::new(Kind::Unknown, "it did not end", text_of(body, "why"))),
-        None => Ok(Answered {
+        None => Ok(Did {
             value: body["value"].clone(),
             changed: body["changed"] == json!(true),
             before: body["before"].clone(),
@@ -440,7 +424,7 @@ impl Answer {
     /// As the work itself would have reported it.
     pub(super) fn result(&self, effect: &Effect) -> Result<Did> {
         match &self.result {
-            Ok(did) => Ok(did.did()),
+            Ok(did) => Ok(did.clone()),
             Err(error) => Err(Error { trace: effect.place.iter().cloned().collect(), ..error.clone() }),
         }
     }

@@ -2,8 +2,10 @@
 
 pub(crate) mod table;
 
+use super::wave::label;
 use super::*;
 use crate::screen::Options;
+use std::sync::Arc;
 
 const READ: Verb = verb("test.read", Class::Read, false);
 const CHANGE: Verb = verb("test.change", Class::Change, false);

@@ -82,7 +82,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("tar", &["bind/docker/image"], "files of an image"),
     (
         "tokio",
-        &["bind/*", "bind/docker", "bind/http", "bind/ssh", "gate", "gate/pass", "gate/wait", "interrupt"],
+        &["bind/*", "bind/docker", "bind/http", "bind/ssh", "gate/pass", "gate/wait", "gate/wave", "interrupt"],
         "waiting",
     ),
     ("tokio_rustls", &["bind/http/client"], "TLS"),
@@ -347,6 +347,8 @@ impl<'ast> Visit<'ast> for Reader {
             reader.module.push(item.ident.to_string());
             match item.content {
                 Some(_) => visit::visit_item_mod(reader, item),
+                // A file of the tests, used by a unit test besides.
+                None if reader.test && item.attrs.iter().any(|attribute| attribute.path().is_ident("path")) => {}
                 None => reader.children.push((reader.module.join("/"), reader.test)),
             }
             reader.module.pop();
