@@ -59,8 +59,7 @@ impl Case {
 
     /// Records of the last run in this folder's journal.
     fn records(&self, state: &Path) -> Vec<Value> {
-        let ran = Ran::of(self.command(state, &["journal", "export", "last"]).output().unwrap()).exits(0);
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        Ran::of(self.command(state, &["journal", "export", "last"]).output().unwrap()).exits(0).json_lines()
     }
 }
 

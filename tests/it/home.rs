@@ -57,16 +57,19 @@ impl Home {
 
     /// The records of the last run.
     pub fn records(&self) -> Vec<Value> {
-        let ran = self.run(&["journal", "export", "last"]).exits(0);
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.run(&["journal", "export", "last"]).exits(0).json_lines()
     }
 
     /// Kinds of the records of the last run, with the outcome of those that have one.
     pub fn story(&self) -> Vec<String> {
-        let outcome =
-            |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
-        self.records().iter().map(|record| format!("{}{}", record["kind"].as_str().unwrap(), outcome(record))).collect()
+        story_of(&self.records())
     }
+}
+
+/// Kinds of records, with the outcome of those that have one.
+pub fn story_of(records: &[Value]) -> Vec<String> {
+    let outcome = |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
+    records.iter().map(|record| format!("{}{}", record["kind"].as_str().unwrap(), outcome(record))).collect()
 }
 
 impl Ran {
@@ -95,5 +98,19 @@ impl Ran {
     pub fn prints(self, text: &str) -> Ran {
         assert_eq!(self.out, text, "{}", self.err);
         self
+    }
+
+    /// Every one of `words` is in standard output.
+    #[track_caller]
+    pub fn shows(self, words: &[&str]) -> Ran {
+        for word in words {
+            assert!(self.out.contains(word), "not shown: {word}\n{}{}", self.out, self.err);
+        }
+        self
+    }
+
+    /// Standard output as values, one a line.
+    pub fn json_lines(&self) -> Vec<Value> {
+        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

@@ -1,26 +1,17 @@
 //! The journal and what may happen to it: full disks, read-only folders, damaged files, many writers, killed programs.
 //! Each test has a home of its own; spill files stay in it.
 
+use crate::home::{OPSH, Ran, story_of};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-const OPSH: &str = env!("CARGO_BIN_EXE_opsh");
 
 /// A home whose temporary folder is its own as well. The journal has a folder of its own: what is wrong with that is
 /// not wrong with the place where this machine keeps its detached runs.
 struct Home(tempfile::TempDir);
-
-/// What a run left.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
 
 impl Home {
     fn new() -> Home {
@@ -78,20 +69,16 @@ impl Home {
     }
 
     fn records(&self, run: &str) -> Vec<Value> {
-        let ran = self.run(&["journal", "export", run]).exits(0);
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.run(&["journal", "export", run]).exits(0).json_lines()
     }
 
     /// Kinds of the records of a run, with the outcome of those that have one.
     fn story(&self, run: &str) -> Vec<String> {
-        let outcome =
-            |record: &Value| record["body"]["outcome"].as_str().map_or(String::new(), |word| format!(" {word}"));
-        self.records(run).iter().map(|one| format!("{}{}", one["kind"].as_str().unwrap(), outcome(one))).collect()
+        story_of(&self.records(run))
     }
 
     fn runs(&self) -> Vec<Value> {
-        let ran = self.run(&["--json", "journal", "list", "--limit", "9"]).exits(0);
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.run(&["--json", "journal", "list", "--limit", "9"]).exits(0).json_lines()
     }
 
     fn spills(&self) -> Vec<PathBuf> {
@@ -107,35 +94,6 @@ impl Home {
     fn sql(&self, sql: &str) {
         let database = rusqlite::Connection::open(self.database()).unwrap();
         database.execute_batch(sql).unwrap();
-    }
-}
-
-impl Ran {
-    fn of(output: Output) -> Ran {
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    #[track_caller]
-    fn exits(self, code: i32) -> Ran {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        self
-    }
-
-    #[track_caller]
-    fn says(self, words: &[&str]) -> Ran {
-        for word in words {
-            assert!(self.err.contains(word), "not said: {word}\n{}", self.err);
-        }
-        self
-    }
-
-    #[track_caller]
-    fn prints(self, words: &[&str]) -> Ran {
-        for word in words {
-            assert!(self.out.contains(word), "not printed: {word}\n{}{}", self.out, self.err);
-        }
-        self
     }
 }
 
@@ -158,8 +116,8 @@ fn at_a_terminal(home: &Home, words: &[&str], answer: &str) -> Ran {
             child.stdin.as_mut().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
         }
     }
-    let code = child.wait().unwrap().code();
-    Ran { code, out: String::from_utf8(shown).unwrap(), err: String::new() }
+    let status = child.wait().unwrap();
+    Ran { code: status.code(), signal: status.signal(), out: String::from_utf8(shown).unwrap(), err: String::new() }
 }
 
 /// True when a mount namespace can be made; else says that the calling test is skipped.
@@ -180,7 +138,7 @@ const READ_ONLY: &str = "mount --bind \"$STATE\" \"$STATE\" && mount -o remount,
 /// Reads go on and say so, a change is refused, with `--spill` it is done and recorded, and the next opsh brings it in.
 #[track_caller]
 fn reads_go_on_and_changes_spill(home: &Home, stage: &str, why: &str) {
-    home.run_in(stage, &["-e", READ]).exits(0).says(&["NOT RECORDED", why]).prints(&["hi"]);
+    home.run_in(stage, &["-e", READ]).exits(0).says(&["NOT RECORDED", why]).shows(&["hi"]);
     let refused = home.run_in(stage, &["--yes", "-e", &home.touch("refused")]).exits(1);
     refused.says(&["host.run was not done on local", why, "--spill was not given", "opsh --spill", "--state-dir DIR"]);
     assert!(!home.path("refused").exists() && home.spills().is_empty(), "{:?}", home.spills());
@@ -216,8 +174,8 @@ fn next_one_brings_it_in(home: &Home) {
     for record in home.records(run).iter().filter(|record| record["kind"] != "spill.imported") {
         assert!(record["body"]["spilled"]["at_us"].as_i64() <= record["at_us"].as_i64(), "{record}");
     }
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
-    home.run(&["journal", "show", run]).exits(0).prints(&["host.run", "touch", "→ ok", "run ended: ok"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
+    home.run(&["journal", "show", run]).exits(0).shows(&["host.run", "touch", "→ ok", "run ended: ok"]);
 }
 
 #[test]
@@ -229,8 +187,8 @@ fn in_a_read_only_folder_reads_go_on_and_changes_spill() {
     home.run(&["-e", "1"]).exits(0);
     reads_go_on_and_changes_spill(&home, READ_ONLY, "Read-only file system");
     let listed = home.run_in(READ_ONLY, &["journal", "list"]).exits(0);
-    listed.says(&["cannot be written", "what can be read of it"]).prints(&["-e 1"]);
-    home.run_in(READ_ONLY, &["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    listed.says(&["cannot be written", "what can be read of it"]).shows(&["-e 1"]);
+    home.run_in(READ_ONLY, &["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
     next_one_brings_it_in(&home);
 }
 
@@ -292,7 +250,7 @@ fn a_newer_journal_is_left_alone_and_changes_spill() {
     home.run(&["--yes", "-e", &home.touch("x")]).exits(1).says(&["a newer opsh (schema 99", "--spill"]);
     let both = format!("{}; {}; {READ}", home.touch("a"), home.touch("b"));
     home.run(&["--yes", "--spill", "-e", &both]).exits(0);
-    home.run(&["journal", "list"]).exits(0).says(&["a newer opsh"]).prints(&["-e 1"]);
+    home.run(&["journal", "list"]).exits(0).says(&["a newer opsh"]).shows(&["-e 1"]);
     assert_eq!(std::fs::read(home.database()).unwrap(), before);
     home.sql("PRAGMA user_version = 1");
     next_one_brings_it_in(&home);
@@ -359,7 +317,7 @@ fn a_spilled_change_whose_opsh_died_may_have_happened() {
     let next = next.says(&["are now in the journal", "its last line was written by half"]);
     next.says(&["may have happened: host.run on local", "touch"]);
     assert!(home.spills().is_empty());
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 #[test]
@@ -385,7 +343,7 @@ fn a_spill_file_whose_opsh_lives_is_left_alone_and_brought_in_once() {
     let runs = home.runs();
     let killed: Vec<&Value> = runs.iter().filter(|run| run["outcome"] == "killed").collect();
     assert_eq!((killed.len(), &killed[0]["changes"]), (1, &Value::from(1)));
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 #[test]
@@ -421,7 +379,7 @@ fn what_was_meant_for_a_journal_that_is_gone_is_brought_into_another_one() {
     assert!(home.path("a").exists());
     let said = run(&other, &["-e", "1"]).exits(0);
     assert_eq!(said.err.matches("are now in the journal").count(), 1, "{}", said.err);
-    run(&other, &["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    run(&other, &["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 // ── damage ──
@@ -448,7 +406,7 @@ fn a_damaged_journal_is_set_aside_with_what_can_be_read_of_it_kept() {
         name.starts_with("journal.db.broken-") && !name.ends_with("-wal") && !name.ends_with("-shm")
     });
     assert_eq!(std::fs::read(kept.unwrap().path()).unwrap(), bytes[..bytes.len() - 8192]);
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
     home.run(&["-e", "1"]).exits(0);
 }
 
@@ -466,7 +424,7 @@ fn of_many_that_find_the_journal_damaged_one_sets_it_aside() {
     let said: Vec<Ran> = at_once.into_iter().map(|child| Ran::of(child.wait_with_output().unwrap()).exits(0)).collect();
     assert_eq!(said.iter().map(|ran| ran.err.matches("set aside").count()).sum::<usize>(), 1, "{said:?}");
     // The word of the journal itself, and four records of each run.
-    home.run(&["journal", "verify"]).exits(0).prints(&["21 records, 5 changes: the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["21 records, 5 changes: the chain is whole"]);
 }
 
 #[test]
@@ -502,8 +460,8 @@ fn a_clock_that_is_set_back_changes_neither_order_nor_chain() {
     assert!(records[0]["at_us"].as_i64() < last["at_us"].as_i64());
     assert!(records[0]["mono_us"].as_i64() > last["mono_us"].as_i64());
     assert!(records[1]["body"].get("clock_back_us").is_none(), "it is noted where it happened");
-    home.run(&["journal", "show", "last"]).exits(0).prints(&["second", "run ended: ok"]);
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "show", "last"]).exits(0).shows(&["second", "run ended: ok"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 // ── pruning ──
@@ -514,22 +472,22 @@ fn prune_exports_removes_and_leaves_a_chain_that_verifies() {
     for name in ["a", "b"] {
         home.run(&["--yes", "-e", &home.touch(name)]).exits(0);
     }
-    home.run(&["journal", "prune", "--before", "90d"]).exits(0).prints(&["nothing that old may go"]);
+    home.run(&["journal", "prune", "--before", "90d"]).exits(0).shows(&["nothing that old may go"]);
     home.run(&["journal", "prune", "--before", "next week"]).exits(2).says(&["is no time", "90d"]);
     let asked = home.run(&["journal", "prune", "--before", "0d"]).exits(3);
     asked.says(&["8 records of 2 runs", "nothing was pruned", "--yes"]);
     let done = home.run(&["journal", "prune", "--before", "0d", "--yes"]).exits(0);
-    let done = done.prints(&["pruned 8 records of 2 runs; they are in "]);
+    let done = done.shows(&["pruned 8 records of 2 runs; they are in "]);
     assert!(done.out.contains("pruned-1-8.jsonl"), "{}", done.out);
     let exported = home.state().join("pruned-1-8.jsonl");
     assert_eq!(mode(&exported), 0o600);
     assert_eq!(std::fs::read_to_string(exported).unwrap().lines().count(), 8);
     home.run(&["-e", "1"]).exits(0);
     let whole = "3 records, 0 changes, after 8 that were pruned: the chain is whole";
-    home.run(&["journal", "verify"]).exits(0).prints(&[whole]);
+    home.run(&["journal", "verify"]).exits(0).shows(&[whole]);
     assert_eq!(home.runs().len(), 1);
-    at_a_terminal(&home, &["journal", "prune", "--before", "0d"], "y").exits(0).prints(&["pruned 3 records of 1 runs"]);
-    home.run(&["journal", "verify"]).exits(0).prints(&["1 records", "after 11 that were pruned"]);
+    at_a_terminal(&home, &["journal", "prune", "--before", "0d"], "y").exits(0).shows(&["pruned 3 records of 1 runs"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["1 records", "after 11 that were pruned"]);
 }
 
 // ── many at once ──
@@ -555,7 +513,7 @@ fn two_programs_and_a_third_writer_lose_no_record() {
         assert!(!ran.err.contains("locked") && !ran.err.contains("NOT RECORDED"), "{}", ran.err);
     }
     let expected = format!("{} records, {} changes: the chain is whole", 2 + 2 * (2 + 2 * EACH), 2 * EACH);
-    home.run(&["journal", "verify"]).exits(0).prints(&[&expected]);
+    home.run(&["journal", "verify"]).exits(0).shows(&[&expected]);
 }
 
 #[test]
@@ -657,7 +615,7 @@ fn check(home: &Home, at: &str) {
     let unknown = of("effect.end").into_iter().filter(|record| record["body"]["outcome"] == "unknown").count();
     assert!(unknown <= 1 && run["unknown"] == unknown, "{at}: one effect goes on at a time: {run}");
     assert!(done.lines().count() + unknown >= begun.len(), "{at}: what ended well has happened");
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 /// A resume of the killed run does what it did not do. The step that was cut short may be done again.
@@ -683,7 +641,7 @@ fn finish(home: &Home, at: &str) {
     numbers.dedup();
     assert_eq!(numbers, (0..EFFECTS).collect::<Vec<_>>(), "{at}: resume finishes it");
     assert!(lines <= EFFECTS + 1, "{at}: at most the step that was cut short is done twice: {lines}");
-    home.run(&["journal", "verify"]).exits(0).prints(&["the chain is whole"]);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 #[test]

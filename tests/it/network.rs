@@ -1,4 +1,4 @@
-//! A network namespace of the test's own, behind a cable that can be cut.
+//! A network namespace of the test's own, behind a cable that can be cut. The unit tests of ssh use it too.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,17 +11,17 @@ pub struct Network {
 }
 
 impl Network {
-    /// Lays one; `None`, and said so, where none can be.
-    pub fn lay() -> Option<Network> {
+    /// Lays one. Fails with the reason where none can be.
+    pub fn lay() -> Result<Network, String> {
         static LAID: AtomicU32 = AtomicU32::new(0);
         // Four for each process, of which some thousand may lay theirs at once.
         let mark = (std::process::id() << 2) + LAID.fetch_add(1, Ordering::Relaxed) % 4;
         let name = format!("opsh-i{mark:x}");
-        // A subnet of four addresses of the range for tests of networks, 198.18.0.0/15; the unit tests are in 198.18.
+        // A subnet of four addresses of the range for tests of networks, 198.18.0.0/15.
         let at = |last: u32| format!("198.19.{}.{}", mark >> 6 & 0xff, (mark << 2 & 0xfc) + last);
         let network = Network { name, there: at(2) };
-        network.connect(&at(1)).map_err(|why| crate::skip::skip(&format!("no network of our own: {why}"))).ok()?;
-        Some(network)
+        network.connect(&at(1)).map_err(|why| format!("no network of our own: {why}"))?;
+        Ok(network)
     }
 
     fn connect(&self, here: &str) -> Result<(), String> {

@@ -16,7 +16,7 @@ fn recorded() -> (Home, String, String) {
     home.put("opsh.toml", "");
     let file = home.put("data", "one\n");
     let path = home.put("look.rhai", &script(&file));
-    home.run(&["--yes", &path]).exits(0).prints_lines(&["one", "one\ntwo"]);
+    home.run(&["--yes", &path]).exits(0).shows(&["one", "one\ntwo"]);
     let recording = home.run(&["journal", "export", "last"]).exits(0).out;
     let recording = home.put("run.jsonl", &recording);
     std::fs::remove_file(&file).unwrap();
@@ -31,21 +31,11 @@ fn after_notice(ran: &Ran) -> String {
     rest.to_string()
 }
 
-impl Ran {
-    #[track_caller]
-    fn prints_lines(self, parts: &[&str]) -> Ran {
-        for part in parts {
-            assert!(self.out.contains(part), "{self:?}");
-        }
-        self
-    }
-}
-
 #[test]
 fn a_replay_shows_what_the_run_showed_byte_for_byte_and_reaches_nothing() {
     let (home, path, recording) = recorded();
     let before = home.run(&["journal", "list"]).out;
-    let first = home.run(&["--replay", &recording, &path]).exits(0).prints_lines(&["one", "one\ntwo"]);
+    let first = home.run(&["--replay", &recording, &path]).exits(0).shows(&["one", "one\ntwo"]);
     let second = home.run(&["--replay", &recording, &path]).exits(0);
     assert_eq!((&first.out, &first.err), (&second.out, &second.err));
     assert!(!home.path("data").exists(), "the change was compared and not made");

@@ -1,8 +1,14 @@
 //! Everything that the live tests share: a private sshd, accounts for it, and waiting without guessing.
 
+/// The cable of the integration tests, which has a far end that stays silent: where the kernel asks for its hardware
+/// address, a cable that was cut and mended is said to lead nowhere for a moment.
+#[path = "../../../tests/it/network.rs"]
+mod network;
+
 use super::{Command, Finished, Link, Login, Outcome, Reach, connect};
 use crate::gate::Pass;
 use crate::redact::Secret;
+use network::Network;
 use std::cell::RefCell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -60,7 +66,7 @@ impl Lab {
                 return None;
             }
         };
-        let lab = Lab::at(&network.there, 22, ["ip", "netns", "exec", &network.name].map(String::from).to_vec(), more)?;
+        let lab = Lab::at(&network.there, 22, network.enter(), more)?;
         Some((lab, network))
     }
 
@@ -156,58 +162,6 @@ impl Drop for Lab {
             let _ = sshd.wait();
         }
     }
-}
-
-/// A network namespace of ours and the cable to it. Removed when dropped.
-pub struct Network {
-    name: String,
-    there: String,
-}
-
-impl Network {
-    fn lay() -> Result<Network, String> {
-        let mark = mark();
-        let name = format!("opsh-{}", &mark[..6]);
-        // A subnet of four addresses of the range for tests of networks, 198.18.0.0/15.
-        let [a, b] = [6, 8].map(|at| u8::from_str_radix(&mark[at..at + 2], 16).unwrap());
-        let at = |last: u8| format!("198.18.{a}.{}", (b & 0xfc) + last);
-        ip(&["netns", "add", &name])?;
-        let network = Network { name, there: at(2) };
-        let (near, far, name) = (network.end("n"), network.end("f"), network.name.as_str());
-        ip(&["link", "add", &near, "type", "veth", "peer", "name", &far, "netns", name])?;
-        ip(&["addr", "add", &format!("{}/30", at(1)), "dev", &near])?;
-        ip(&["link", "set", &near, "up"])?;
-        ip(&["-n", name, "addr", "add", &format!("{}/30", at(2)), "dev", &far])?;
-        network.mend();
-        Ok(network)
-    }
-
-    fn end(&self, which: &str) -> String {
-        format!("{}{which}", self.name)
-    }
-
-    /// From now on nothing arrives, and nobody says so.
-    pub fn cut(&self) {
-        ip(&["-n", &self.name, "link", "set", &self.end("f"), "down"]).unwrap();
-    }
-
-    /// The opposite of [`Network::cut`].
-    pub fn mend(&self) {
-        ip(&["-n", &self.name, "link", "set", &self.end("f"), "up"]).unwrap();
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = ip(&["link", "del", &self.end("n")]);
-        let _ = ip(&["netns", "del", &self.name]);
-    }
-}
-
-fn ip(words: &[&str]) -> Result<(), String> {
-    let done = std::process::Command::new("ip").args(words).output().map_err(|e| format!("no program ip: {e}"))?;
-    let said = String::from_utf8_lossy(&done.stderr).trim().to_string();
-    if done.status.success() { Ok(()) } else { Err(format!("no network of our own: ip {}: {said}", words.join(" "))) }
 }
 
 /// Says that something is not tested for want of a program, past the capture of the test runner, or fails where

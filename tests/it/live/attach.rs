@@ -1,6 +1,6 @@
 //! The link is lost in the middle of a change: it goes on, a colleague sees who is at it, waits, and finishes.
 
-use super::lab::{COMPOSE, Lab};
+use super::lab::Lab;
 use super::opsh::{OPSH, Opsh, ROLLBACK};
 use super::rollback::{AGREED, assert_serves};
 
@@ -11,20 +11,13 @@ fn a_down_whose_link_was_cut_is_seen_waited_for_and_finished_by_a_colleague() {
     let Some(lab) = Lab::take() else { return };
     lab.bring("BAD");
     let good = lab.release("GOOD");
-    let _quick = lab.afterwards(
-        "docker ps -aq --filter label=opsh.once | xargs -r docker rm -f; \
-         sed -i /MIGRATE_SLEEP_MS/d /opt/vrcshift/.env.prod",
-    );
-    lab.sh(&format!("cd /opt/vrcshift; echo MIGRATE_SLEEP_MS=8000 >>.env.prod; exec 2>&1; {COMPOSE} up -d"));
-    lab.until("the API answers", 30, "curl -s -o /dev/null http://127.0.0.1:8080/health");
+    let _quick = lab.migrates_slowly();
     let before = lab.state();
 
     let (alice, bob) = (Opsh::new(&lab), Opsh::new(&lab));
     let words = [&AGREED[..], &[ROLLBACK, &good.tag]].concat();
     let running = alice.start_with(&[OPSH], &words, &[("USER", "alice")]);
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
-    let in_the_middle = format!("docker exec vrc-shift-db psql -XAtq -U vrcshift -c \"{waiting}\" | grep -qx 1");
-    lab.until("a migration is in the middle", 60, &in_the_middle);
+    lab.until_it_migrates();
     // The session's process at the server: the connection breaks under it.
     lab.sh("pkill -KILL -f '^sshd: root@notty'");
     let lost = running.wait().exits(4);

@@ -1,7 +1,7 @@
 //! opsh dies at the worst moments: the journal says so, work on the server goes on, and running the script again ends
 //! well.
 
-use super::lab::{COMPOSE, Lab};
+use super::lab::Lab;
 use super::opsh::{OPSH, Opsh, ROLLBACK, Ran};
 use super::rollback::{AGREED, assert_serves, roll_back};
 
@@ -90,19 +90,12 @@ fn migrations_that_are_being_taken_back_go_on_without_opsh_and_are_not_meddled_w
     let Some(lab) = Lab::take() else { return };
     lab.bring("BAD");
     let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
-    let _quick = lab.afterwards(
-        "docker ps -aq --filter label=opsh.once | xargs -r docker rm -f; \
-         sed -i /MIGRATE_SLEEP_MS/d /opt/vrcshift/.env.prod",
-    );
-    lab.sh(&format!("cd /opt/vrcshift; echo MIGRATE_SLEEP_MS=8000 >>.env.prod; exec 2>&1; {COMPOSE} up -d"));
-    lab.until("the API answers", 30, "curl -s -o /dev/null http://127.0.0.1:8080/health");
+    let _quick = lab.migrates_slowly();
     let before = lab.state();
 
     let words = [&AGREED[..], &[ROLLBACK, &good.tag]].concat();
     let running = opsh.start(&words);
-    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
-    let in_the_middle = format!("docker exec vrc-shift-db psql -XAtq -U vrcshift -c \"{waiting}\" | grep -qx 1");
-    lab.until("a migration is in the middle", 60, &in_the_middle);
+    lab.until_it_migrates();
     running.signal(libc::SIGKILL);
     assert_eq!(running.wait().signal, Some(libc::SIGKILL));
     let goes_on = "test -n \"$(docker ps -q --filter label=opsh.once)\"";

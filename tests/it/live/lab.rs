@@ -175,6 +175,24 @@ impl Lab {
         poll(what, seconds, || self.is(script));
     }
 
+    /// Lets each migration that the stack takes back last 8 s, until what it gives is dropped.
+    pub fn migrates_slowly(&self) -> Afterwards<'_> {
+        let quick = self.afterwards(
+            "docker ps -aq --filter label=opsh.once | xargs -r docker rm -f; \
+             sed -i /MIGRATE_SLEEP_MS/d /opt/vrcshift/.env.prod",
+        );
+        self.sh(&format!("cd /opt/vrcshift; echo MIGRATE_SLEEP_MS=8000 >>.env.prod; exec 2>&1; {COMPOSE} up -d"));
+        self.until("the API answers", 30, "curl -s -o /dev/null http://127.0.0.1:8080/health");
+        quick
+    }
+
+    /// Waits until a migration is in the middle of its transaction.
+    pub fn until_it_migrates(&self) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+        let in_the_middle = format!("docker exec vrc-shift-db psql -XAtq -U vrcshift -c \"{waiting}\" | grep -qx 1");
+        self.until("a migration is in the middle", 60, &in_the_middle);
+    }
+
     /// Runs a script on the server when the result is dropped, whatever happens to the test.
     pub fn afterwards<'a>(&'a self, script: &str) -> Afterwards<'a> {
         Afterwards { lab: self, script: script.into() }
