@@ -6,6 +6,7 @@ pub mod work;
 pub mod world;
 
 pub mod batch;
+pub mod beside;
 pub mod clock;
 pub mod compose;
 pub mod db;
