@@ -18,6 +18,7 @@ pub mod host;
 pub mod http;
 pub mod migrate;
 pub mod plan;
+pub mod releases;
 pub mod runs;
 pub mod secret;
 pub mod ssh;
@@ -104,13 +105,16 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         batch::BINDINGS,
         clock::BINDINGS,
         compose::BINDINGS,
+        compose::env::BINDINGS,
         db::BINDINGS,
         docker::BINDINGS,
+        docker::keep::BINDINGS,
         git::BINDINGS,
         host::BINDINGS,
         http::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,
+        releases::BINDINGS,
         runs::BINDINGS,
         work::BINDINGS,
     ]

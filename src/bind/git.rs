@@ -177,6 +177,42 @@ impl Repository {
         Ok(Repository(Tree { way: world.way(&stack.host)?, dir: stack.dir.clone() }))
     }
 
+    /// The commit that is checked out.
+    pub async fn head(&self, pass: &Pass) -> Result<String> {
+        head_of(&self.0.git(pass).await?, pass).await
+    }
+
+    /// The commit that a tag names here. Fails with `usage` for a name that is no plain tag name, `not_found` when there
+    /// is no such tag, naming the nearest.
+    pub async fn commit_of(&self, pass: &Pass, tag: &str, list: &str) -> Result<String> {
+        tags::check_name(tag).map_err(|why| Error::new(Kind::Usage, format!("no tag {tag:?}"), why))?;
+        tags::here(&self.0.git(pass).await?, pass, tag, list).await
+    }
+
+    /// The newest `count` tags by version that can be deployed, each with its commit.
+    pub async fn newest_tags(&self, pass: &Pass, count: usize) -> Result<Vec<(String, String)>> {
+        let listed = tags::list(&self.0.git(pass).await?, pass, count as i64).await?;
+        let deployable = listed.as_array().into_iter().flatten().filter(|tag| tag["deployable"] == json!(true));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        Ok(deployable.map(|tag| (text(&tag["tag"]), text(&tag["commit"]))).collect())
+    }
+
+    /// Names of the files directly in `folder` at a commit.
+    pub async fn names_at(&self, pass: &Pass, commit: &str, folder: &str) -> Result<Vec<String>> {
+        names_at(&self.0.git(pass).await?, pass, commit, folder).await
+    }
+
+    /// A file of a commit. Fails with `not_found` when the commit does not have it.
+    pub async fn text_at(&self, pass: &Pass, commit: &str, path: &str) -> Result<String> {
+        let git = self.0.git(pass).await?;
+        let name = format!("{commit}:{path}");
+        if git.maybe(pass, &["cat-file", "-e", &name]).await.is_ok_and(|there| there.is_some()) {
+            return git.out(pass, &["cat-file", "blob", &name]).await;
+        }
+        let why = format!("{} on {} has no file {path} at {}", git.dir, git.host, &commit[..12]);
+        Err(Error::new(Kind::NotFound, format!("no {path}"), why))
+    }
+
     /// Every file that ever was directly in `folder` on any branch or tag, by name, with its newest text.
     pub async fn history_of(&self, pass: &Pass, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let git = self.0.git(pass).await?;
@@ -266,7 +302,8 @@ fn tags(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-fn check_commit(call: &Call<'_>, at: usize) -> Result<String> {
+/// Argument `at` as a commit: 40 hexadecimal digits.
+pub fn check_commit(call: &Call<'_>, at: usize) -> Result<String> {
     let commit = call.text(at)?;
     if commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
         return Ok(commit);
@@ -318,18 +355,21 @@ fn files(call: &Call<'_>) -> Result<Dynamic> {
     let (tree, repo) = open(call)?;
     let look = look_at(call, &repo, &dir, json!({ "commit": commit, "dir": dir }));
     let value = call.read(look, (tree, commit, dir), |pass, (tree, commit, dir)| async move {
-        let git = tree.git(&pass).await?;
-        let folder = match dir.trim_end_matches('/') {
-            "" | "." => String::new(),
-            dir => format!("{dir}/"),
-        };
-        let mut words = vec!["ls-tree", "--full-tree", "-z", "--name-only", &commit];
-        words.extend((!folder.is_empty()).then_some(["--", &folder]).into_iter().flatten());
-        let out = git.out(&pass, &words).await?;
-        let names = out.split('\0').filter_map(|path| path.strip_prefix(&folder)).filter(|name| !name.is_empty());
-        Ok(names.map(String::from).collect())
+        Ok(json!(names_at(&tree.git(&pass).await?, &pass, &commit, &dir).await?))
     })?;
     Ok(super::map(value))
+}
+
+async fn names_at(git: &Git, pass: &Pass, commit: &str, dir: &str) -> Result<Vec<String>> {
+    let folder = match dir.trim_end_matches('/') {
+        "" | "." => String::new(),
+        dir => format!("{dir}/"),
+    };
+    let mut words = vec!["ls-tree", "--full-tree", "-z", "--name-only", commit];
+    words.extend((!folder.is_empty()).then_some(["--", &folder]).into_iter().flatten());
+    let out = git.out(pass, &words).await?;
+    let names = out.split('\0').filter_map(|path| path.strip_prefix(&folder)).filter(|name| !name.is_empty());
+    Ok(names.map(String::from).collect())
 }
 
 fn has_file(call: &Call<'_>) -> Result<Dynamic> {

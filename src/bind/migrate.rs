@@ -174,20 +174,42 @@ fn status(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let repository = git::Repository::of_stack(call.world, &stack)?;
     let value = call.read(look, (stack, way, repository), |pass, (stack, way, repository)| async move {
-        let engine = way.engine(&pass).await?;
-        let migrate = configured(&stack)?;
-        let image = docker::find(&engine, &stack, &migrate.service).await?.image_id;
-        let files = files_of(&engine, &stack, &image).await?;
-        let applied = applied(&engine, &stack).await?;
-        let mut elsewhere = Files::new();
-        if applied.iter().any(|version| !files.contains_key(version)) {
-            let found = repository.history_of(&pass, &migrate.files).await?;
-            // A version with two names in history is one that nobody can judge.
-            elsewhere = parse_files(&found).unwrap_or_default();
-        }
-        Ok(table(&applied, &files, &elsewhere))
+        rows(&way.engine(&pass).await?, &pass, &stack, &repository).await
     })?;
     Ok(super::map(value))
+}
+
+/// The rows of `stack.migrations`.
+pub async fn rows(engine: &Engine, pass: &Pass, stack: &Stack, repository: &git::Repository) -> Result<Value> {
+    let migrate = configured(stack)?;
+    let image = docker::find(engine, stack, &migrate.service).await?.image_id;
+    let files = files_of(engine, stack, &image).await?;
+    let applied = applied(engine, stack).await?;
+    let mut elsewhere = Files::new();
+    if applied.iter().any(|version| !files.contains_key(version)) {
+        let found = repository.history_of(pass, &migrate.files).await?;
+        // A version with two names in history is one that nobody can judge.
+        elsewhere = parse_files(&found).unwrap_or_default();
+    }
+    Ok(table(&applied, &files, &elsewhere))
+}
+
+/// Versions that these names of files stand for.
+pub fn versions_of(names: &[String]) -> Vec<i64> {
+    let found: Vec<_> =
+        names.iter().filter(|name| name.ends_with(".up.sql")).map(|name| (name.clone(), Vec::new())).collect();
+    parse_files(&found).unwrap_or_default().into_keys().collect()
+}
+
+/// Those of `versions` whose down, as the running image has it, would delete rows or values that are there now.
+pub async fn losing(engine: &Engine, stack: &Stack, versions: &[i64]) -> Result<Vec<i64>> {
+    if versions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let image = docker::find(engine, stack, &configured(stack)?.service).await?.image_id;
+    let files = files_of(engine, stack, &image).await?;
+    let lost = counted(engine, stack, versions, &files).await?;
+    Ok(lost.into_iter().map(|lost| lost.version).collect())
 }
 
 /// `elsewhere` has files that the repository's history knows and the image does not.

@@ -46,6 +46,11 @@ impl Past<'_> {
         self.args[key].as_str().unwrap_or("").into()
     }
 
+    /// A recorded argument as it is.
+    pub fn arg(&self, key: &str) -> Value {
+        self.args[key].clone()
+    }
+
     /// The stack, and the way to its host.
     pub fn stack(&self) -> Result<(Arc<Stack>, Way)> {
         let stack = self.world.config.stack(self.target)?;

@@ -7,10 +7,12 @@
 mod accounts;
 mod argv;
 mod attach;
+mod environment;
 mod killed;
 mod lab;
 mod opsh;
 mod refusals;
+mod releases;
 mod rollback;
 mod terminal;
 mod trust;

@@ -124,10 +124,12 @@ impl Lab {
         release
     }
 
-    /// The rows that the lab begins with, and no note.
+    /// The rows that the lab begins with, no note, no history beside the stack, and no image that was kept.
     fn first_rows(&self, release: &Release) {
         let notes = if release.ledger.len() > 4 { "UPDATE shifts SET note = NULL;" } else { "" };
         self.sql(&format!("DELETE FROM shifts WHERE id > 3; {notes}"));
+        self.sh("rm -rf /opt/vrcshift/.opsh; \
+                 docker images --format '{{.Repository}}:{{.Tag}}' | grep ':opsh-was-' | xargs -r docker rmi >/dev/null");
     }
 
     /// As [`Lab::bring`], but the server stays as it is when it already is in that state.

@@ -74,7 +74,7 @@ fn a_rollback_from_a_failing_release_serves_the_earlier_one_with_all_rows() {
     let before = lab.state();
 
     let ran = roll_back(&opsh, &AGREED, &good.tag).exits(0).prints(&[&format!("prod serves {}", good.tag)]);
-    assert_eq!(ran.err.matches('→').count() - 2, 5, "five changes, two of which name an arrow:\n{}", ran.err);
+    assert_eq!(ran.err.matches('→').count() - 2, 7, "seven changes, two of which name an arrow:\n{}", ran.err);
     let now = assert_serves(&lab, &good, &before);
     assert_ne!(now["containers"]["backend"], before["containers"]["backend"]);
     let shifts = lab.exec(&["curl", "-sf", "http://127.0.0.1:8080/api/v1/shifts"]);
