@@ -32,7 +32,7 @@ pub struct Past<'a> {
 
 /// What such a look sees.
 pub struct Now {
-    /// The thing that was changed: `HEAD of /srv`.
+    /// The thing that was changed: `HEAD of /srv`. Verbs that undo each other say the same of it.
     pub of: String,
     /// Its state, in the shape of a recorded `after`.
     pub now: Value,
@@ -288,7 +288,7 @@ impl WayBack {
     /// Fails with `unmet` where something else is there: somebody changed it since, and going back would take that away.
     pub fn check(&mut self, engine: &Engine, world: &World) -> Result<()> {
         // What the older change of a thing should have left is what the newer one found.
-        let mut found_by_newer: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+        let mut found_by_newer: BTreeMap<(String, String), Value> = BTreeMap::new();
         let (mut back, mut stays) = (Vec::new(), Vec::new());
         for change in self.back.clone() {
             compile(engine, world, &change)?;
@@ -296,7 +296,7 @@ impl WayBack {
                 back.push(change);
                 continue;
             };
-            let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+            let thing = (change.target.clone(), seen.of.clone());
             let found = found_by_newer.get(&thing).unwrap_or(&seen.now);
             if !change.before.is_null() && *found == change.before {
                 stays.push((change, "is as it was before it".into()));
@@ -353,10 +353,10 @@ fn differs(change: &Told, of: &str, left: &Value, found: &Value) -> Error {
 ///
 /// Fails with `unmet` where something else is there.
 pub fn still_there(world: &World, changes: &[Told], finished: impl Fn(&Told) -> bool) -> Result<()> {
-    let mut newer: Vec<(String, String, String)> = Vec::new();
+    let mut newer: Vec<(String, String)> = Vec::new();
     for change in changes.iter().rev() {
         let Some(seen) = now(world, change)? else { continue };
-        let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+        let thing = (change.target.clone(), seen.of.clone());
         if newer.contains(&thing) || matches!(change.fate, Fate::DidNot(_)) {
             continue;
         }
