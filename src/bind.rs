@@ -5,6 +5,7 @@ pub mod way;
 pub mod work;
 pub mod world;
 
+pub mod backup;
 pub mod batch;
 pub mod beside;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod compose;
 pub mod db;
 pub mod docker;
 pub mod fleet;
+pub mod freeze;
 pub mod function;
 pub mod git;
 pub mod host;
@@ -21,6 +23,7 @@ pub mod plan;
 pub mod releases;
 pub mod runs;
 pub mod secret;
+pub mod service;
 pub mod ssh;
 pub mod stack;
 pub mod undo;
@@ -102,6 +105,8 @@ impl Binding {
 /// Every binding there is, by system.
 pub fn all() -> impl Iterator<Item = &'static Binding> {
     [
+        backup::BINDINGS,
+        backup::restore::BINDINGS,
         batch::BINDINGS,
         clock::BINDINGS,
         compose::BINDINGS,
@@ -109,6 +114,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         db::BINDINGS,
         docker::BINDINGS,
         docker::keep::BINDINGS,
+        freeze::BINDINGS,
         git::BINDINGS,
         host::BINDINGS,
         http::BINDINGS,
@@ -116,6 +122,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         plan::BINDINGS,
         releases::BINDINGS,
         runs::BINDINGS,
+        service::BINDINGS,
         work::BINDINGS,
     ]
     .into_iter()

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The embedded standard library.
 const EMBEDDED: &[(&str, &str)] = &[
+    ("std/backup", include_str!("../../stdlib/backup.rhai")),
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
 ];

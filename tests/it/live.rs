@@ -7,7 +7,9 @@
 mod accounts;
 mod argv;
 mod attach;
+mod backup;
 mod environment;
+mod freeze;
 mod killed;
 mod lab;
 mod opsh;
