@@ -18,6 +18,7 @@ pub mod function;
 pub mod git;
 pub mod host;
 pub mod http;
+pub mod lock;
 pub mod migrate;
 pub mod plan;
 pub mod releases;
@@ -118,6 +119,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         git::BINDINGS,
         host::BINDINGS,
         http::BINDINGS,
+        lock::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,
         releases::BINDINGS,
@@ -394,7 +396,10 @@ impl Call<'_> {
         match self.collector {
             Some(collector) => collector.ask(effects, work),
             None => {
-                let results = self.world.gate.perform_all(&effects, batch, work);
+                let under = lock::over(self.world, &effects);
+                let results = self.world.gate.perform_all(&effects, batch, |at, pass| {
+                    lock::within(under[at].as_ref(), pass, |pass| work(at, pass))
+                });
                 work::offer_to_end(self.world);
                 Ok(results)
             }

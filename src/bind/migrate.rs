@@ -264,7 +264,7 @@ async fn clear_ended(engine: &Engine, stack: &Stack) -> Result<()> {
 }
 
 /// Who takes migrations back, and in which container.
-async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<Value>> {
+pub async fn at_work(engine: &Engine, stack: &Stack) -> Result<Vec<Value>> {
     let found = engine.containers_labelled(&[ONCE, &own_label(stack)]).await?;
     let ended = ["created", "exited", "dead"];
     let going = found.into_iter().filter(|one| !ended.contains(&one.state.as_str()));

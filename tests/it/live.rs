@@ -12,6 +12,7 @@ mod environment;
 mod freeze;
 mod killed;
 mod lab;
+mod lock;
 mod opsh;
 mod refusals;
 mod releases;

@@ -14,6 +14,7 @@ mod home;
 mod journal;
 mod live;
 mod merge_check;
+mod lock;
 mod network;
 mod output;
 mod processes;
