@@ -6,6 +6,7 @@
 //! next takes the first, and then waits for the second. `lock.json` says who it is; the fence in it tells holders apart.
 
 mod holder;
+mod words;
 
 use super::migrate;
 use super::ssh::{Durable, Reach};
@@ -32,13 +33,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
+use words::{by, in_words, is_locked, quoted};
 
 const TAKE: Verb = Verb {
     name: "lock.take",
     class: Class::Read,
     waits: false,
     sig: "stack.locked(why: string, work: closure, options?: map) -> any",
-    doc: "Calls `work` while nobody else works on the stack. Returns its value. The lock is a file beside the stack on \
+    doc: "Calls `work` as the stack's one operator. Returns its value. The lock is a file beside the stack on \
           its host: it is free again when `work` ends, however it ends, when opsh is killed and when the link is lost, \
           but what was left running there keeps it until that has ended. `why` tells colleagues what goes on. When \
           somebody has it, says who, since when, why, and what runs; after the wait offers to take it over, which is \
@@ -46,7 +48,7 @@ const TAKE: Verb = Verb {
           which there can be no lock is said, and `work` called. Options: `wait_s` (0 to 3600, default 15) for a person, \
           `work_s` (0 to 86400, default 600) for what runs without one. Fails with `refused` when somebody still has \
           it, `unmet` when something still runs, else as `work` does; a change fails with `unmet` after somebody took the \
-          lock over. No deadline beyond the two waits: that is `work`'s own.",
+          lock over. No deadline: that is `work`'s own, beside the two waits.",
     example: r#"stack("prod").locked("hotfix 1.9.1", || stack("prod").recreate("backend"), #{ wait_s: 60 })"#,
 };
 
@@ -55,7 +57,7 @@ const WHO: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.lock() -> map",
-    doc: "Who works on the stack; `()` when nobody does. A map: `held` (bool: false when only what somebody left running \
+    doc: "Who has the stack's lock. `()` when nobody has it; else a map: `held` (bool: false when only what somebody left running \
           keeps the lock), `by` (user@machine), `since`, `why`, `run`, `held_s`, `idle_s` (seconds since the last \
           change began), `last` (a map: `verb`, `target`, `says`, `by`, `run`, `effect`; or `()`), `works` (what runs under \
           it, as `host.works`). Fails with `unreachable`, or `failed` when the lock cannot be read. Deadline 60 s.",
@@ -67,7 +69,7 @@ const CHANGES: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.changes(count: int) -> array",
-    doc: "What was changed under the stack's lock, by anyone. The newest `count` changes (1 to 1000 of them), newest first: \
+    doc: "Changes under the lock, by anyone. The newest `count` changes (1 to 1000 of them), newest first: \
           `verb`, `target`, `says`, `by`, `run`, `effect`, `at` (by the host's clock, when it began). What was done \
           without the lock is not in it. Fails with `unreachable`, or `failed` when the list cannot be read. Deadline 60 s.",
     example: r#"stack("prod").changes(20)"#,
@@ -616,77 +618,9 @@ fn break_lock(call: &Call<'_>) -> Result<Receipt> {
     })
 }
 
-// ── in words ──
-
-fn by(seen: &Value) -> &str {
-    seen["lock"]["holder"]["by"].as_str().unwrap_or("somebody")
-}
-
-fn quoted(lock: &Value) -> String {
-    format!("\"{}\"", lock["holder"]["why"].as_str().unwrap_or("no reason given"))
-}
-
-/// Who has the lock, since when, why, what was done last, and what runs.
-fn in_words(stack: &str, seen: &Value) -> Vec<String> {
-    let (lock, up) = (&seen["lock"], seen["up"].as_i64().unwrap_or(0));
-    let age = |key: &str| lock[key].as_i64().map_or("an unknown time".to_string(), |then| ago(up - then));
-    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or("?").to_string();
-    let mut lines = Vec::new();
-    if seen["state"] == "busy" {
-        let (by, since) = (by(seen), text(lock, "since"));
-        lines.push(format!("{stack} is locked by {by} for {} (since {since}): {}", age("since_up"), quoted(lock)));
-        let last = &lock["last"];
-        lines.push(match last.is_object() {
-            true => {
-                format!("its last change: {} {}, idle for {}", text(last, "verb"), text(last, "says"), age("last_up"))
-            }
-            false => format!("it has changed nothing yet, idle for {}", age("last_up")),
-        });
-    } else {
-        let by = by(seen);
-        lines.push(format!("{stack} is locked by what {by} left running; {by} had it for {}", quoted(lock)));
-    }
-    for work in seen["works"].as_array().into_iter().flatten() {
-        let [verb, says, by, at, run] = ["verb", "says", "by", "at", "run"].map(|key| text(work, key));
-        lines.push(format!("still runs: {verb} {says}, started by {by} at {at}: opsh attach {run}"));
-    }
-    if of_another_account(seen) {
-        lines.push(format!("something still runs, of an account whose runs are not seen from here: {}", by(seen)));
-    }
-    lines
-}
-
-/// Durable runs are listed for their own account only; the lock knows of all.
-fn of_another_account(seen: &Value) -> bool {
-    seen["runs"] == json!(true) && seen["works"].as_array().is_none_or(Vec::is_empty)
-}
-
-fn is_locked(stack: &str, seen: &Value, more: &str, kind: Kind) -> Error {
-    let lines = in_words(stack, seen);
-    let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
-    let why = rest.iter().map(String::as_str).chain([more]).collect::<Vec<_>>().join("\n");
-    let mut error = Error::new(kind, first, why);
-    let mut runs: Vec<&str> =
-        seen["works"].as_array().into_iter().flatten().filter_map(|one| one["run"].as_str()).collect();
-    runs.extend(seen["lock"]["holder"]["run"].as_str().filter(|_| of_another_account(seen)));
-    runs.dedup();
-    for run in runs {
-        error = error.next(format!("opsh attach {run}     waits for what runs, or ends it"));
-    }
-    error
-}
-
-/// Seconds as a person says them.
-fn ago(seconds: i64) -> String {
-    match seconds.max(0) {
-        s @ ..120 => format!("{s} s"),
-        s @ ..7200 => format!("{} min", s / 60),
-        s => format!("{} h", s / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::words::ago;
     use super::*;
 
     #[test]
