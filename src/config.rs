@@ -1,7 +1,10 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
+pub mod migrate;
+
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
+pub use migrate::Migrate;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -133,22 +136,6 @@ pub struct Db {
     pub name: String,
 }
 
-/// The migration tool.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Migrate {
-    /// `vrcshift`.
-    pub preset: String,
-    /// Service whose image holds the tool.
-    pub service: String,
-    /// Directory of the migration files in the repository.
-    #[serde(default = "repository_files")]
-    pub files: String,
-    /// Directory of the migration files in the image.
-    #[serde(default = "image_files")]
-    pub image_files: String,
-}
-
 /// Dumps of the database, on its host.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -193,14 +180,6 @@ pub fn passing_place(path: &str) -> Option<&'static str> {
 
 fn alive_s() -> u32 {
     15
-}
-
-fn repository_files() -> String {
-    "backend/migrations".into()
-}
-
-fn image_files() -> String {
-    "/app/migrations".into()
 }
 
 /// One HTTP probe.
@@ -346,11 +325,6 @@ impl Config {
         }
         if stack.compose.files.is_empty() {
             return Err(format!("stack.{name}: compose.files is empty"));
-        }
-        if let Some(migrate) = &stack.migrate
-            && migrate.preset != "vrcshift"
-        {
-            return Err(format!("stack.{name}: no migration preset \"{}\"; known: vrcshift", migrate.preset));
         }
         stack.backup.check().map_err(|why| format!("stack.{name}: {why}"))?;
         match stack.probe.iter().find(|probe| !probe.url.starts_with("http://") && !probe.url.starts_with("https://")) {

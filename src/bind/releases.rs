@@ -214,15 +214,19 @@ impl Place {
     }
 
     async fn schema(&self, pass: &Pass, engine: &Engine, candidates: &[Candidate]) -> Result<Schema> {
-        let Some(configured) = &self.stack.migrate else { return Ok(Schema::default()) };
+        if self.stack.migrate.is_none() {
+            return Ok(Schema::default());
+        }
         let table = migrate::rows(engine, pass, &self.stack, &self.repository).await?;
         let applied: Vec<Applied> = serde_json::from_value(table).map_err(|error| {
             Error::new(Kind::Failed, format!("migrations of {} cannot be judged", self.stack.name), error.to_string())
         })?;
         let mut schema = Schema { applied, ..Schema::default() };
         for one in candidates {
-            let names = self.repository.names_at(pass, &one.commit, &configured.files).await?;
-            schema.known.insert(one.commit.clone(), migrate::versions_of(&names));
+            // A commit whose files cannot be told apart is one that nobody can judge.
+            if let Ok(known) = migrate::known_to(pass, &self.stack, &self.repository, &one.commit).await {
+                schema.known.insert(one.commit.clone(), known);
+            }
         }
         let mut undone = Vec::new();
         for known in schema.known.values() {
@@ -335,7 +339,7 @@ fn newest(call: &Call<'_>) -> Result<Value> {
 /// The release that the history ends with.
 fn newest_now(past: &Past<'_>) -> Result<Now> {
     let place = of_past(past)?;
-    let wanted = past.arg("tag");
+    let wanted = past.value("tag").clone();
     past.look("the newest release", (place, wanted), |pass, (place, wanted)| async move {
         Ok((json!(place.history(&pass).await?.newest().map(|release| &release.tag)), wanted))
     })
@@ -388,7 +392,7 @@ fn mark(call: &Call<'_>, why: Option<String>) -> Result<Receipt> {
 /// Why the commit is marked bad; null when it is not.
 fn mark_now(past: &Past<'_>) -> Result<Now> {
     let place = of_past(past)?;
-    let (commit, wanted) = (past.text("commit"), past.arg("why"));
+    let (commit, wanted) = (past.text("commit"), past.value("why").clone());
     let of = format!("mark of {}", commit.get(..12).unwrap_or(&commit));
     past.look(of, (place, commit, wanted), |pass, (place, commit, wanted)| async move {
         let bad = place.history(&pass).await?.bad.get(&commit).map(|(_, why)| why.clone());

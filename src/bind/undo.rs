@@ -46,9 +46,9 @@ impl Past<'_> {
         self.args[key].as_str().unwrap_or("").into()
     }
 
-    /// A recorded argument as it is.
-    pub fn arg(&self, key: &str) -> Value {
-        self.args[key].clone()
+    /// A recorded argument that is no text.
+    pub fn value(&self, key: &str) -> &Value {
+        &self.args[key]
     }
 
     /// The stack, and the way to its host.
@@ -130,7 +130,10 @@ pub fn ask(world: &World, change: &Told) -> Result<Settled> {
         Lives::Container { host, name } => container_says(world, change, host, name)?,
         Lives::No => Settled::Unknown("it left no result that could be asked for".into()),
     };
-    if !matches!(said, Settled::Unknown(_)) {
+    // Of a container only that it still runs is believed, when there is a state to look at: its name is that of a lock,
+    // so another one may have it by now, and an exit code is what a tool says of itself.
+    let is_container = matches!(change.lives, Lives::Container { .. });
+    if said == Settled::Runs || !is_container && !matches!(said, Settled::Unknown(_)) {
         return Ok(said);
     }
     Ok(match now(world, change)? {
@@ -138,6 +141,10 @@ pub fn ask(world: &World, change: &Told) -> Result<Settled> {
         Some(seen) if seen.wanted == change.before => said,
         Some(seen) if seen.now == seen.wanted => Settled::Happened(format!("{} is {}", seen.of, shown(&seen.now))),
         Some(seen) if seen.now == change.before => Settled::DidNot(format!("{} is {}", seen.of, shown(&seen.now))),
+        Some(seen) if is_container && matches!(said, Settled::Happened(_)) => {
+            let (of, now, wanted) = (seen.of, shown(&seen.now), shown(&seen.wanted));
+            Settled::Failed(format!("{of} is {now}, and should be {wanted}"))
+        }
         _ => said,
     })
 }
