@@ -13,6 +13,7 @@ mod freeze;
 mod killed;
 mod lab;
 mod lock;
+mod migrate;
 mod opsh;
 mod refusals;
 mod releases;
