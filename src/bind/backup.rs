@@ -162,7 +162,7 @@ fn estimate(size: u64, last: Option<&Saved>) -> (u64, String) {
         let says = format!("measured: {then} bytes took {took} s ({})", saved.name);
         return ((u128::from(size) * u128::from(took)).div_ceil(u128::from(then)).try_into().unwrap_or(u64::MAX), says);
     }
-    (size.div_ceil(ASSUMED_RATE).max(1), format!("assumed: {ASSUMED_RATE} bytes a second; none was measured yet"))
+    (size.div_ceil(ASSUMED_RATE).max(1), format!("assumed, {} MiB a second: none was measured yet", ASSUMED_RATE >> 20))
 }
 
 /// Why there would be no backup.
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(estimate(2500, Some(&saved)).0, 10);
         assert!(estimate(2500, Some(&saved)).1.starts_with("measured: 1000 bytes took 4 s"));
         let (seconds, says) = estimate(ASSUMED_RATE * 3, None);
-        assert_eq!((seconds, says.starts_with("assumed: ")), (3, true));
+        assert_eq!((seconds, says.starts_with("assumed, 10 MiB a second")), (3, true));
         assert_eq!(
             estimate(u64::MAX, Some(&Saved { note: json!({ "database_bytes": 1, "took_s": 9 }), ..saved })).0,
             u64::MAX

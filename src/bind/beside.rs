@@ -9,5 +9,6 @@ pub fn folder(stack: &Stack) -> String {
     format!("{}/.opsh", stack.dir.trim_end_matches('/'))
 }
 
-/// POSIX sh that makes the folder `$1`; fails, saying why, when it cannot.
-pub const MAKE: &str = r#"mkdir -p "$1" && { [ -e "$1/.gitignore" ] || echo '*' >"$1/.gitignore"; }"#;
+/// POSIX sh that makes the folder `$1`; fails, saying why, when it cannot. The group of the checkout may write there too:
+/// what one account leaves must not stand in the way of another.
+pub const MAKE: &str = r#"umask 002; mkdir -p "$1" && { [ -e "$1/.gitignore" ] || echo '*' >"$1/.gitignore"; }"#;

@@ -18,7 +18,7 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Done, Effect, Hold, Pass, Target, clock, journal};
+use crate::gate::{Did, Done, Effect, Hold, Pass, Target, journal};
 use crate::redact;
 use holder::{BEAT_S, Gone, Holder};
 use rhai::{Dynamic, FnPtr, NativeCallContext};
@@ -294,7 +294,7 @@ impl Held {
         getrandom::fill(&mut bits)
             .map_err(|error| Error::new(Kind::Failed, "no lock was taken", format!("no random number: {error}")))?;
         let fence: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-        let who = json!({ "by": me(), "why": why, "run": world.gate.run_id(), "fence": fence });
+        let who = json!({ "by": journal::actor_here(), "why": why, "run": world.gate.run_id(), "fence": fence });
         Ok(Arc::new(Held {
             stack: Arc::clone(stack),
             way: world.way(&stack.host)?,
@@ -436,13 +436,6 @@ async fn works(stack: &Stack, way: &Way, pass: &Pass, reach: &Reach) -> Result<V
     Ok(works)
 }
 
-fn me() -> String {
-    match clock::machine() {
-        machine if machine.is_empty() => journal::actor(),
-        machine => format!("{}@{machine}", journal::actor()),
-    }
-}
-
 // ── changes under it ──
 
 /// A change that is made under a lock.
@@ -459,7 +452,7 @@ pub fn over(world: &World, effects: &[Effect]) -> Vec<Option<Under>> {
         let of_host = || locks.values().find(|held| held.stack.host == *target);
         let held = locks.get(target).or_else(of_host).filter(|held| changes && !held.bare.load(Ordering::Relaxed))?;
         let change = json!({
-            "verb": effect.verb.name, "target": target, "says": effect.says, "by": me(), "run": world.gate.run_id(),
+            "verb": effect.verb.name, "target": target, "says": effect.says, "by": journal::actor_here(), "run": world.gate.run_id(),
         });
         Some(Under { held: Arc::clone(held), change: redact::clean_json(change) })
     };

@@ -131,7 +131,7 @@ const VERSIONS_AT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.versions_at(commit: string) -> array",
-    doc: "Versions of the migrations that a commit has files for. `commit` is 40 hex; whole numbers, ascending; names \
+    doc: "Versions that a commit has migrations for. `commit` is 40 hex; whole numbers, ascending; names \
           that the tool does not take for migrations are left out. Fails with `failed` when two files share a version. \
           Deadline 60 s.",
     example: r#"stack("prod").versions_at("0123456789012345678901234567890123456789")"#,

@@ -13,9 +13,9 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass, clock};
-use history::{Applied, Facts, History};
+use history::{Applied, Facts, History, Release};
 use rhai::Dynamic;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const LIST: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.releases() -> array",
-    doc: "The releases of a stack and what going back to each needs. Deployed ones first, the newest first, then the \
+    doc: "Releases, and what going back to each needs. Deployed ones first, the newest first, then the \
           newest tags by version that never were: 20 in all. Each is a map: `tag`, `commit`, `at` and `by` (`()` when \
           it was never deployed by opsh), `ran_s` (seconds it ran until it was replaced or marked bad), `image` (one of \
           its commit is on the host), `undo` (versions of migrations to take back), `irreversible` (one of them has \
@@ -40,9 +40,10 @@ const RECORD: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.record_release(release: map) -> receipt",
-    doc: "Adds a release to the stack's history, beside it on its host. `release` is a map: `tag`, `commit` (40 hex), \
+    doc: "Adds a release to the stack's history. It lies beside the stack on its host. `release` is a map: `tag`, `commit` (40 hex), \
           `how` (`deploy` or `rollback`) and `image_id` (what serves it). When and by whom is added. Does not touch what \
-          runs. `before` and `after` are tags. Fails with `failed` when the folder cannot be written. Deadline 60 s.",
+          runs. `before` and `after` say what the \
+          history ends with: `tag`, and how many `releases` it has. Fails with `failed` when the folder cannot be written. Deadline 60 s.",
     example: r#"stack("prod").record_release(#{ tag: "v1.8.0", commit: "0123456789012345678901234567890123456789", how: "deploy", image_id: "sha256:0000" })"#,
 };
 
@@ -50,9 +51,10 @@ const STRIKE: Verb = Verb {
     name: "release.strike",
     class: Class::Change,
     waits: false,
-    sig: "stack.strike_release(tag: string) -> receipt",
-    doc: "Says that a release was taken back: the newest time of `tag` no longer counts, and the release before it \
-          runs again. Does not touch what runs. Fails with `not_found` when there is none. Deadline 60 s.",
+    sig: "stack.strike_release(release: any) -> receipt",
+    doc: "Says that a release was taken back. It no longer counts, and the one before it runs again. `release` is a tag, \
+          whose newest time is meant, or a map as `stack.record_release` takes it with `before`, what the history ends with \
+          then. Does not touch what runs. Fails with `not_found` when there is none. Deadline 60 s.",
     example: r#"stack("prod").strike_release("v1.9.0")"#,
 };
 
@@ -61,7 +63,7 @@ const MARK_BAD: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.mark_bad(tag: string, why: string) -> receipt",
-    doc: "Marks the commit of a tag as bad, for everybody: nothing goes back to it any more. `why` is shown with it. \
+    doc: "Marks the commit of a tag as bad, for everybody. Nothing goes back to it any more. `why` is shown with it. \
           Fails with `not_found` when there is no such tag. Deadline 60 s.",
     example: r#"stack("prod").mark_bad("v1.9.0", "the list of shifts answers 500")"#,
 };
@@ -180,6 +182,8 @@ impl Place {
             if let Some(known) = schema.known.get(&one.commit) {
                 facts.judge_schema(known, &schema.applied);
                 facts.loses = facts.undo.iter().any(|version| schema.loses.contains(version));
+            } else {
+                facts.irreversible = self.stack.migrate.is_some();
             }
             let mut row = json!({ "tag": one.tag, "commit": one.commit });
             for part in [&one.told, &facts.row()] {
@@ -287,34 +291,66 @@ fn record(call: &Call<'_>) -> Result<Receipt> {
     let line = json!({ "kind": "release", "tag": tag, "commit": commit, "how": how, "image_id": image_id });
     let (place, before) = (open(call)?, newest(call)?);
     let name = json!(place.stack.name);
-    let look = Look::at(call.world.stack_target(&place.stack), format!("{how} of {tag}"), json!({ "tag": tag }));
-    let change = Change::of(look).undone_by(format!("stack({name}).strike_release({})", json!(tag)), before.clone());
+    let releases = before["releases"].as_i64().unwrap_or_default() + 1;
+    let wanted = json!({ "wanted": { "tag": tag, "releases": releases } });
+    let look = Look::at(call.world.stack_target(&place.stack), format!("{how} of {tag}"), wanted);
+    let struck =
+        json!({ "tag": tag, "commit": line["commit"], "how": how, "image_id": line["image_id"], "before": before });
+    let change =
+        Change::of(look).undone_by(format!("stack({name}).strike_release(#{})", in_rhai(&struck)), before.clone());
     added(call, change, place, line, before)
 }
 
+/// A map as a line of Rhai has it: nothing is `()` there, and a map in it begins with a `#` too.
+fn in_rhai(map: &Value) -> String {
+    map.to_string().replace(":null", ":()").replace(":{", ":#{")
+}
+
+/// A release that is taken back, with the tag that is the newest one then.
+#[derive(Clone, Deserialize, Serialize)]
+struct Struck {
+    tag: String,
+    commit: String,
+    how: String,
+    image_id: String,
+    /// What the history ends with then.
+    before: Value,
+}
+
 fn strike(call: &Call<'_>) -> Result<Receipt> {
-    let tag = call.text(0)?;
-    let place = open(call)?;
+    let (place, given) = (open(call)?, call.json(0)?);
+    let struck: Struck = match given.as_str() {
+        Some(tag) => told(call, &place, tag)?,
+        // As an inverse it brings what it needs: what is there now was looked at already.
+        None => serde_json::from_value(given).map_err(|error| call.bad(&error.to_string()))?,
+    };
+    let Struck { tag, before: then, .. } = &struck;
+    let releases = then["releases"].as_i64().unwrap_or_default() + 1;
+    let says = format!("{tag} no longer counts");
+    let look = Look::at(call.world.stack_target(&place.stack), says, json!({ "wanted": then }));
+    let release = json!({ "tag": tag, "commit": struck.commit, "how": struck.how, "image_id": struck.image_id });
+    let before = json!({ "tag": tag, "releases": releases });
+    let change = Change::of(look)
+        .undone_by(format!("stack({}).record_release(#{release})", json!(place.stack.name)), before.clone());
+    let line = json!({ "kind": "struck", "tag": tag });
+    added(call, change, place, line, before)
+}
+
+/// The newest release of a tag, as the history tells it.
+fn told(call: &Call<'_>, place: &Place, tag: &str) -> Result<Struck> {
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({ "before": "strike", "tag": tag }));
-    let seen = call.read(look, (place.clone(), tag.clone()), |pass, (place, tag)| async move {
+    let seen = call.read(look, (place.clone(), tag.to_string()), |pass, (place, tag)| async move {
         let history = place.history(&pass).await?;
         let at = history.releases.iter().rposition(|release| release.tag == tag).ok_or_else(|| {
             let why = format!("the history of {} has no release of it", place.stack.name);
             Error::new(Kind::NotFound, format!("{tag} was not struck"), why)
         })?;
-        // What is struck comes back by being recorded again; the one that runs then is the newest of the others.
-        let rest = history.releases.iter().enumerate().rfind(|(place, _)| *place != at);
-        let struck = &history.releases[at];
-        Ok(json!({
-            "before": history.newest().map(|release| &release.tag), "after": rest.map(|(_, release)| &release.tag),
-            "again": { "tag": struck.tag, "commit": struck.commit, "how": struck.how, "image_id": struck.image_id },
-        }))
+        let Release { tag, commit, how, image_id, .. } = history.releases[at].clone();
+        let mut rest = history;
+        rest.releases.remove(at);
+        Ok(json!(Struck { tag, commit, how, image_id, before: end(&rest) }))
     })?;
-    let args = json!({ "tag": seen["after"] });
-    let look = Look::at(call.world.stack_target(&place.stack), format!("{tag} no longer counts"), args);
-    let again = format!("stack({}).record_release(#{})", json!(place.stack.name), seen["again"]);
-    let change = Change::of(look).undone_by(again, seen["before"].clone());
-    added(call, change, place, json!({ "kind": "struck", "tag": tag }), seen["before"].clone())
+    serde_json::from_value(seen).map_err(|error| call.bad(&error.to_string()))
 }
 
 /// Adds a line and looks at what is newest then.
@@ -322,26 +358,29 @@ fn added(call: &Call<'_>, change: Change, place: Place, line: Value, before: Val
     let change = change.lives(Lives::Run(place.stack.host.clone()));
     call.change(change, (place, line, before), |pass, (place, line, before)| async move {
         place.append(&pass, line).await?;
-        let after = json!(place.history(&pass).await?.newest().map(|release| &release.tag));
+        let after = end(&place.history(&pass).await?);
         Ok(Did { changed: true, before, after, ..Did::default() })
     })
 }
 
-/// Tag of what was released last; null when nothing was.
+/// What a history ends with: the tag of what was released last, and how many releases there are.
+fn end(history: &History) -> Value {
+    json!({ "tag": history.newest().map(|release| &release.tag), "releases": history.releases.len() })
+}
+
+/// What the history ends with now.
 fn newest(call: &Call<'_>) -> Result<Value> {
     let place = open(call)?;
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({ "before": "release" }));
-    call.read(look, place, |pass, place| async move {
-        Ok(json!(place.history(&pass).await?.newest().map(|release| &release.tag)))
-    })
+    call.read(look, place, |pass, place| async move { Ok(end(&place.history(&pass).await?)) })
 }
 
 /// The release that the history ends with.
 fn newest_now(past: &Past<'_>) -> Result<Now> {
     let place = of_past(past)?;
-    let wanted = past.value("tag").clone();
+    let wanted = past.value("wanted").clone();
     past.look("the newest release", (place, wanted), |pass, (place, wanted)| async move {
-        Ok((json!(place.history(&pass).await?.newest().map(|release| &release.tag)), wanted))
+        Ok((end(&place.history(&pass).await?), wanted))
     })
 }
 

@@ -118,7 +118,7 @@ impl Pass {
     pub fn about(&self) -> String {
         let About { verb, target, says, at_us } = &self.about;
         let mut about = json!({
-            "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor(),
+            "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor_here(),
             "at": clock::rfc3339(*at_us),
         });
         if let Some(hold) = &self.hold {

@@ -17,7 +17,7 @@ const NEEDS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.env_needs(commit: string) -> array",
-    doc: "Variables that the compose files of a commit ask for. `commit` is 40 hex; each is a map: `name`, `required` \
+    doc: "Variables that a commit's compose files need. `commit` is 40 hex; each is a map: `name`, `required` \
           (`${NAME:?}`: compose refuses to go on without it), `fallback` (the file brings a value), `set` (the env file on the \
           host has it). Values are never shown. Fails with `not_found` when the commit has no such compose file. \
           Deadline 60 s.",
@@ -29,7 +29,7 @@ const DRIFT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.env_drift() -> array",
-    doc: "Where the containers run with another environment than the files say. Each is a map: `service`, `name`, \
+    doc: "Where containers run with another environment. Than the files say, that is; each is a map: `service`, `name`, \
           `state`: `differs` (another value), `missing` (the container lacks it) or `extra` (only the container has it, \
           and its image does not). Empty when all agree. Values are compared and never shown. A restart does not apply \
           a changed env file; `stack.recreate` does. Fails as `stack.config`. Deadline 60 s.",

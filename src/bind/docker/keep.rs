@@ -16,7 +16,7 @@ const KEEP: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "stack.keep_image(service: string) -> receipt",
-    doc: "Gives the image that a service runs now a name of its own. It is `PROJECT_SERVICE:opsh-was-ID`, so that no \
+    doc: "Names the image that a service runs now. The name is `PROJECT_SERVICE:opsh-was-ID`, so that no \
           cleaning of unnamed images takes it once another one runs; one that opsh built has such a name already. \
           Nothing that runs is touched. `after` is the image's id. Fails with `not_found` when the service has no \
           container. Deadline 60 s.",
@@ -30,7 +30,7 @@ const PRUNE: Verb = Verb {
     sig: "stack.prune_kept(service: string, keep: int) -> receipt",
     doc: "Removes kept images but the newest. Of the images that opsh built or kept for a service the newest `keep` (1 \
           to 100) stay, and each one that a container is made of; nothing else is ever removed. An image that is gone \
-          can be built again from its commit. `before` and `after` list their names. Deadline 120 s.",
+          can be built again from its commit. Fails as `stack.docker`. `before` and `after` list their names. Deadline 120 s.",
     example: r#"stack("prod").prune_kept("backend", 5)"#,
 };
 

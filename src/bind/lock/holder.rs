@@ -27,7 +27,7 @@ opsh_no() { printf '%s no 0 %s\n' "$opsh_n" "$(printf %s "$*" | tr '\n' ' ')"; e
 opsh_up() { opsh_u=0; IFS='. ' read -r opsh_u opsh_l </proc/uptime; }
 opsh_say() { printf '%s %s %s %s\n' "$opsh_n" "$1" "$opsh_u" "$2"; }
 opsh_date() { date -u +%Y-%m-%dT%H:%M:%SZ; }
-opsh_files() { opsh_make "$1" && for opsh_x in lock work.lock; do [ -e "$1/$opsh_x" ] || (umask 022; : >"$1/$opsh_x") || return; done; }
+opsh_files() { opsh_make "$1" && for opsh_x in lock work.lock; do [ -e "$1/$opsh_x" ] || (umask 002; : >"$1/$opsh_x") || return; done; }
 opsh_alive() { IFS= read -r opsh_l <"/proc/$$/stat" && set -- ${opsh_l##*) } && [ "${20}" = "$opsh_at" ]; } 2>/dev/null
 opsh_unwatch() { [ -z "$opsh_w" ] || { kill $opsh_w; wait $opsh_w; } 2>/dev/null; }
 opsh_watch() {
@@ -37,16 +37,16 @@ opsh_watch() {
     opsh_alive && kill $$ ) & opsh_w=$!
 }
 opsh_put() (
-  umask 022
+  umask 002
   printf '{"holder":%s,%s,"since":"%s","since_up":%s,"last":%s,"last_up":%s}\n' "$opsh_who" "$opsh_me" "$opsh_since" \
     "$opsh_first" "$opsh_last" "$opsh_late" >"$opsh_f/lock.json.$$" && mv -f "$opsh_f/lock.json.$$" "$opsh_f/lock.json"
 )
 opsh_trim() (
-  umask 022; opsh_c=$opsh_f/changes.jsonl
+  umask 002; opsh_c=$opsh_f/changes.jsonl
   [ ! -e "$opsh_c" ] || [ $(($(wc -c <"$opsh_c"))) -le 1048576 ] || { tail -n 1000 "$opsh_c" >"$opsh_c.$$" && mv -f "$opsh_c.$$" "$opsh_c"; }
 )
 opsh_note() (
-  umask 022; opsh_c=$opsh_f/changes.jsonl; opsh_l=$(printf '{"at":"%s",%s' "$(opsh_date)" "${1#?}")
+  umask 002; opsh_c=$opsh_f/changes.jsonl; opsh_l=$(printf '{"at":"%s",%s' "$(opsh_date)" "${1#?}")
   { [ ! -e "$opsh_c" ] || [ -w "$opsh_c" ]; } && printf '%s\n' "$opsh_l" >>"$opsh_c" && exit
   cp "$opsh_c" "$opsh_c.$$" && printf '%s\n' "$opsh_l" >>"$opsh_c.$$" && mv -f "$opsh_c.$$" "$opsh_c"
 )
