@@ -158,7 +158,9 @@ impl Place {
         let ran = self.run(&reach, pass, scripts::NOTE, &[about.trim_end_matches('}'), &within]).await?;
         self.checked(ran, ON)?;
         let watch = host::words_of(self.words(scripts::WATCH, &[&token, &within])?);
-        reach.durable_begin(pass, &format!("{token}-thaw"), &watch, &pass.about()).await?;
+        // It waits for the end of the freeze; who comes next must not wait for that.
+        let alone = pass.without_lock();
+        reach.durable_begin(&alone, &format!("{token}-thaw"), &watch, &alone.about()).await?;
         let ran = self.run(&reach, pass, scripts::FREEZE, &[]).await?;
         self.checked(ran, ON)?;
         let after = self.look(pass).await?;

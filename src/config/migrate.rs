@@ -170,10 +170,18 @@ const PAIRS: &str = "{version}_{name}.{dir}.sql";
 /// dbmate takes one back at a time. The loop is in the container, so that it goes on when opsh does not.
 const DBMATE_DOWN: &str = r#"n=$1; while [ "$n" -gt 0 ]; do dbmate --no-dump-schema --migrations-dir "$2" rollback || exit; n=$((n - 1)); done"#;
 
-/// golang-migrate takes its database as an argument and from nowhere else; the variable is read in the container.
-const GOLANG_UP: &str = r#"exec migrate -path "$1" -database "$DATABASE_URL" up "$2""#;
-const GOLANG_DOWN: &str = r#"exec migrate -path "$1" -database "$DATABASE_URL" down "$2""#;
-const GOLANG_STATUS: &str = r#"exec migrate -path "$1" -database "$DATABASE_URL" version"#;
+/// golang-migrate takes its database as an argument and from nowhere else; the variable is read in the container. Whoever
+/// looks at the processes of the host sees arguments, so the password goes by PGPASSWORD, as its driver takes it too.
+const GOLANG: &str = r#"files=$1 url=$DATABASE_URL rest=${DATABASE_URL#*://}; shift
+place=${rest%%/*} login=${rest%%/*}; login=${login%@*}
+case $place in *:*@*)
+  PGPASSWORD=$(printf %s "${login#*:}" | LC_ALL=C awk 'BEGIN { for (i = 0; i < 256; i++) byte[sprintf("%02X", i)] = sprintf("%c", i) }
+    { while (match($0, /%[0-9A-Fa-f][0-9A-Fa-f]/)) {
+        text = text substr($0, 1, RSTART - 1) byte[toupper(substr($0, RSTART + 1, 2))]; $0 = substr($0, RSTART + 3) }
+      printf "%s", text $0 }')
+  export PGPASSWORD; url=${url%%://*}://${login%%:*}@${rest#"$login@"};;
+esac
+exec migrate -path "$files" -database "$url" "$@""#;
 
 fn preset(name: &str) -> Option<Tool> {
     let words = |words: &[&str]| Words(words.iter().map(|word| word.to_string()).collect());
@@ -192,9 +200,9 @@ fn preset(name: &str) -> Option<Tool> {
             ledger: ledger(LedgerKind::Golang),
             names: grammar("{version}_{name}.{dir}.{ext}"),
             order: Order::Numbers,
-            up: words(&["sh", "-c", GOLANG_UP, "migrate", "{files}", "{n}"]),
-            down: words(&["sh", "-c", GOLANG_DOWN, "migrate", "{files}", "{n}"]),
-            status: words(&["sh", "-c", GOLANG_STATUS, "migrate", "{files}"]),
+            up: words(&["sh", "-c", GOLANG, "migrate", "{files}", "up", "{n}"]),
+            down: words(&["sh", "-c", GOLANG, "migrate", "{files}", "down", "{n}"]),
+            status: words(&["sh", "-c", GOLANG, "migrate", "{files}", "version"]),
         },
         "dbmate" => Tool {
             ledger: ledger(LedgerKind::Rows),

@@ -108,6 +108,11 @@ impl Pass {
         Pass { marks: Arc::default(), wire: None, ..self.twin() }
     }
 
+    /// The same, for work that outlives the change it belongs to and keeps nobody out: no lock lasts as long as it.
+    pub fn without_lock(&self) -> Pass {
+        Pass { hold: None, ..self.for_connection() }
+    }
+
     /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
     pub fn effect(&self) -> &str {
         &self.effect
