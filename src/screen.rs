@@ -357,8 +357,6 @@ const FIRST: &[&str] = &[
     "health",
     "commit",
     "date",
-    "at",
-    "by",
 ];
 
 fn show(value: &Value, width: u16) -> String {

@@ -217,7 +217,7 @@ pub struct Detail {
 }
 
 /// An image on the Engine's host.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Image {
     /// `sha256:…`.
     pub id: String,
