@@ -5,20 +5,26 @@ pub mod way;
 pub mod work;
 pub mod world;
 
+pub mod backup;
 pub mod batch;
+pub mod beside;
 pub mod clock;
 pub mod compose;
 pub mod db;
 pub mod docker;
 pub mod fleet;
+pub mod freeze;
 pub mod function;
 pub mod git;
 pub mod host;
 pub mod http;
+pub mod lock;
 pub mod migrate;
 pub mod plan;
+pub mod releases;
 pub mod runs;
 pub mod secret;
+pub mod service;
 pub mod ssh;
 pub mod stack;
 pub mod undo;
@@ -100,17 +106,25 @@ impl Binding {
 /// Every binding there is, by system.
 pub fn all() -> impl Iterator<Item = &'static Binding> {
     [
+        backup::BINDINGS,
+        backup::restore::BINDINGS,
         batch::BINDINGS,
         clock::BINDINGS,
         compose::BINDINGS,
+        compose::env::BINDINGS,
         db::BINDINGS,
         docker::BINDINGS,
+        docker::keep::BINDINGS,
+        freeze::BINDINGS,
         git::BINDINGS,
         host::BINDINGS,
         http::BINDINGS,
+        lock::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,
+        releases::BINDINGS,
         runs::BINDINGS,
+        service::BINDINGS,
         work::BINDINGS,
     ]
     .into_iter()
@@ -382,7 +396,10 @@ impl Call<'_> {
         match self.collector {
             Some(collector) => collector.ask(effects, work),
             None => {
-                let results = self.world.gate.perform_all(&effects, batch, work);
+                let under = lock::over(self.world, &effects);
+                let results = self.world.gate.perform_all(&effects, batch, |at, pass| {
+                    lock::within(under[at].as_ref(), pass, |pass| work(at, pass))
+                });
                 work::offer_to_end(self.world);
                 Ok(results)
             }

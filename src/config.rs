@@ -1,7 +1,10 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
+pub mod migrate;
+
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
+pub use migrate::Migrate;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -86,6 +89,9 @@ pub struct Stack {
     pub db: Option<Db>,
     /// The migration tool.
     pub migrate: Option<Migrate>,
+    /// Where dumps of the database go.
+    #[serde(default)]
+    pub backup: Backup,
     /// What must answer for the stack to be healthy.
     #[serde(default)]
     pub probe: Vec<Probe>,
@@ -130,32 +136,50 @@ pub struct Db {
     pub name: String,
 }
 
-/// The migration tool.
+/// Dumps of the database, on its host.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Migrate {
-    /// `vrcshift`.
-    pub preset: String,
-    /// Service whose image holds the tool.
-    pub service: String,
-    /// Directory of the migration files in the repository.
-    #[serde(default = "repository_files")]
-    pub files: String,
-    /// Directory of the migration files in the image.
-    #[serde(default = "image_files")]
-    pub image_files: String,
+#[serde(deny_unknown_fields, default)]
+pub struct Backup {
+    /// Their folder, absolute; not one that is emptied when the host starts.
+    pub dir: String,
+    /// How many good ones are to stay, 1 to 1000.
+    pub keep: usize,
+}
+
+impl Default for Backup {
+    fn default() -> Backup {
+        Backup { dir: "/var/backups/opsh".into(), keep: 7 }
+    }
+}
+
+impl Backup {
+    fn check(&self) -> Result<(), String> {
+        let dir = self.dir.as_str();
+        if !dir.starts_with('/') || dir.split('/').any(|part| part == "..") {
+            return Err(format!("backup.dir = \"{dir}\" is not an absolute path without .."));
+        }
+        if let Some(place) = passing_place(dir) {
+            return Err(format!("backup.dir = \"{dir}\" is in {place}, which is emptied when the host starts"));
+        }
+        match self.keep {
+            1..=1000 => Ok(()),
+            keep => Err(format!("backup.keep must be 1 to 1000, not {keep}")),
+        }
+    }
+}
+
+/// The folder that `path`, absolute, lies in, when what is in there does not outlive a reboot.
+pub fn passing_place(path: &str) -> Option<&'static str> {
+    let tidy: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let tidy = format!("/{}", tidy.join("/"));
+    let places = ["/tmp", "/var/tmp", "/run", "/var/run", "/dev/shm"];
+    places
+        .into_iter()
+        .find(|place| tidy.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
 fn alive_s() -> u32 {
     15
-}
-
-fn repository_files() -> String {
-    "backend/migrations".into()
-}
-
-fn image_files() -> String {
-    "/app/migrations".into()
 }
 
 /// One HTTP probe.
@@ -302,11 +326,7 @@ impl Config {
         if stack.compose.files.is_empty() {
             return Err(format!("stack.{name}: compose.files is empty"));
         }
-        if let Some(migrate) = &stack.migrate
-            && migrate.preset != "vrcshift"
-        {
-            return Err(format!("stack.{name}: no migration preset \"{}\"; known: vrcshift", migrate.preset));
-        }
+        stack.backup.check().map_err(|why| format!("stack.{name}: {why}"))?;
         match stack.probe.iter().find(|probe| !probe.url.starts_with("http://") && !probe.url.starts_with("https://")) {
             Some(probe) => Err(format!("stack.{name}: probe url \"{}\" is neither http:// nor https://", probe.url)),
             None => Ok(()),
@@ -451,6 +471,14 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_like_a_passing_place_may_hold_backups() {
+        for path in ["/tmpfiles", "/srv/tmp", "/var/backups/run", "/"] {
+            assert_eq!(passing_place(path), None, "{path}");
+        }
+        assert_eq!(passing_place("//run"), Some("/run"));
+    }
+
+    #[test]
     fn a_tag_finds_its_hosts_in_the_order_of_the_file() {
         let text = "[host.web-2]\nssh = \"a\"\ntags = [\"web\", \"tokyo\"]\n[host.db]\nssh = \"b\"\n\
                     [host.\"web-1\"]\nssh = \"c\"\ntags = [\"web\"]\n";
@@ -478,6 +506,10 @@ mod tests {
             ("/opt/vrcshift", "opt/vrcshift", "not an absolute path"),
             ("http://127", "ftp://127", "neither http:// nor https://"),
             ("ssh = ", "shh = ", "shh"),
+            ("probe = ", "backup = { dir = \"/tmp/x\" }\nprobe = ", "is emptied when the host starts"),
+            ("probe = ", "backup = { dir = \"/var//./tmp\" }\nprobe = ", "is emptied when the host starts"),
+            ("probe = ", "backup = { dir = \"/srv/../tmp\" }\nprobe = ", "absolute path without .."),
+            ("probe = ", "backup = { keep = 0 }\nprobe = ", "keep must be 1 to 1000"),
             ("[host.prod-1]", "[host.local]", "that is this machine"),
             ("[stack.prod]", "alive_s = 1\n[stack.prod]", "alive_s must be 2 to 120"),
             ("identity = ", "tags = [\"a b\"]\nidentity = ", "the tag \"a b\" is not a word"),

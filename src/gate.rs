@@ -27,7 +27,7 @@ use journal::Journal;
 pub use ledger::Ledger;
 pub use outcome::human;
 use outcome::outcome;
-pub use pass::Pass;
+pub use pass::{Hold, Pass};
 use policy::Mode;
 use replay::Recording;
 use serde::{Deserialize, Serialize};

@@ -357,6 +357,8 @@ const FIRST: &[&str] = &[
     "health",
     "commit",
     "date",
+    "at",
+    "by",
 ];
 
 fn show(value: &Value, width: u16) -> String {

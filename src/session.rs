@@ -129,6 +129,7 @@ impl Session {
             ways: Default::default(),
             composes: Default::default(),
             finished: Default::default(),
+            locks: Default::default(),
         });
         let mut engine = engine::build(&world);
         help::register(&mut engine, &world);

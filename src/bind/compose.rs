@@ -3,6 +3,8 @@
 //! Compose 1 answers an option it does not know with its usage and exit code 0, and `up` reuses any image that already
 //! has the right name: success is what the Engine says afterwards, never what compose printed.
 
+pub mod env;
+
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
@@ -50,7 +52,7 @@ const RECREATE: Verb = Verb {
     sig: "stack.recreate(service: string) -> receipt",
     doc: "Replaces a service's container. The new one is made of the image that its reference names now and the \
           environment of the env file, without touching other services and without building. `before` and `after` are \
-          image ids, read from the Engine. For a service that holds data and runs it is of class destroy; one that \
+          image ids, read from the Engine; its environment is compared with the files once more. For a service that holds data and runs it is of class destroy; one that \
           has no container is brought back. Runs detached on the host. Fails with `failed` when the container is not \
           running afterwards, or not from that image. Deadline 300 s.",
     example: r#"stack("prod").recreate("backend")"#,
@@ -211,6 +213,14 @@ impl Compose {
     }
 
     async fn config(&self, pass: &Pass) -> Result<Value> {
+        let parsed = self.parsed(pass).await?;
+        let generation = self.generation(pass, "").await?;
+        let joint = if generation.is_first() { "_" } else { "-" };
+        Ok(json!({ "compose": generation.version, "services": services(&parsed, &self.stack.compose.project, joint) }))
+    }
+
+    /// Compose's whole configuration, with the values of variables: it stays within an effect.
+    async fn parsed(&self, pass: &Pass) -> Result<Value> {
         self.missing_files(pass, &self.stack.dir).await?;
         let generation = self.generation(pass, "").await?;
         let mut words = self.words(&generation, &self.stack.dir, &self.stack.compose.project);
@@ -219,11 +229,9 @@ impl Compose {
         let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
         let ran = host::finished(&self.stack.host, &shown, self.reach.run(pass, &command).await)?
             .checked(&self.stack.host, &shown)?;
-        let parsed: Value = serde_yaml_ng::from_str(&ran.out).map_err(|error| {
+        serde_yaml_ng::from_str(&ran.out).map_err(|error| {
             Error::new(Kind::Failed, format!("compose config of {} is not YAML", self.stack.name), error.to_string())
-        })?;
-        let joint = if generation.is_first() { "_" } else { "-" };
-        Ok(json!({ "compose": generation.version, "services": services(&parsed, &self.stack.compose.project, joint) }))
+        })
     }
 }
 
@@ -438,6 +446,7 @@ impl Compose {
         }
         // A container that dies at once was "started" too: two steady seconds tell.
         self.engine.wait_state(&now.id, Goal::Running { steady_s: 2 }, Duration::from_secs(60)).await?;
+        self.same_environment(pass, service).await?;
         let changed = old.as_ref() != Some(&now.id);
         Ok(Did { changed, before, after: now.image_id.into(), ..Did::default() })
     }

@@ -6,6 +6,7 @@ pub mod engine;
 pub mod exec;
 mod fault;
 pub mod image;
+pub mod keep;
 pub mod logs;
 pub mod model;
 pub mod once;
@@ -17,7 +18,7 @@ pub mod wait;
 use super::ssh::{Complaints, Reach};
 use super::undo::{Now, Past};
 use super::way::Way;
-use super::{Binding, Call, Change, Look, Receipt, host};
+use super::{Binding, Call, Change, Look, Receipt, compose, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest, suggestion};
 use crate::gate::verb::{Class, Verb};
@@ -131,7 +132,8 @@ const RESTART: Verb = Verb {
     waits: false,
     sig: "stack.restart(service: string, grace_s: int) -> receipt",
     doc: "Stops a service's container and starts it again. It has `grace_s` seconds (0 to 600) to stop before it is \
-          killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does). \
+          killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does), \
+          which is said when there is one. \
           For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout`. Deadline \
           `grace_s` + 60 s.",
     example: r#"stack("prod").restart("backend", 10)"#,
@@ -443,6 +445,14 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     call.read(look, context.clone(), |pass, (stack, way, service)| async move {
         find(&way.engine(&pass).await?, &stack, &service).await.map(|container| json!(container.id))
     })?;
+    let stale = compose::env::stale(call, &service)?;
+    if !stale.is_empty() {
+        let line = format!("stack(\"{}\").recreate(\"{service}\")", stack.name);
+        let keys = stale.join(", ");
+        call.world
+            .gate
+            .say(&format!("warning: a restart does not apply what changed in the files: {keys}; {line} does"));
+    }
     let args = json!({ "service": service, "grace_s": grace });
     let look = Look::at(call.world.stack_target(&stack), service.clone(), args).within(grace.unsigned_abs() + 60);
     let mut change = Change::of(look);

@@ -3,15 +3,21 @@
 //! A tag is resolved once to a 40-hex commit, and only that is used afterwards: git accepts tag names that are shell
 //! programs, and tags move.
 
+mod cli;
+mod graph;
+mod merge;
+mod status;
+mod tags;
+
 use super::host::{self, HostHandle, words_of};
 use super::undo::{Now, Past};
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
-use crate::bind::ssh::Reach;
 use crate::config::Stack;
-use crate::error::{Error, Kind, Result, nearest};
+use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
+use cli::Git;
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -22,8 +28,9 @@ const HEAD: Verb = Verb {
     waits: false,
     sig: "repo.head() -> map",
     doc: "The commit that is checked out. `commit` (40 hex), its `tags`, its `subject`, and the `branch`, which is \
-          `()` when the head is detached, as a deployed tag leaves it. Fails with `not_found` when the folder is no \
-          repository. Deadline 60 s.",
+          `()` when the head is detached, as a deployed tag leaves it. In a bare clone: that of the branch that is its \
+          HEAD. Fails with `not_found` when the folder is no repository, `unmet` when it has no commit yet, `denied` \
+          when it belongs to another user. Deadline 60 s.",
     example: r#"stack("prod").repo.head().commit"#,
 };
 
@@ -32,9 +39,10 @@ const TAGS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.tags(count: int) -> array",
-    doc: "The newest tags by version. `count` of them (1 to 1000): `tag`, `commit`, `date` and `kind` (annotated or \
-          lightweight). Names that cannot be deployed are listed with `deployable` false. Fails as `repo.status`. \
-          Deadline 60 s.",
+    doc: "The newest tags by version. `count` of them (1 to 1000), `v1.10.0` before `v1.9.0`, and that before \
+          `v1.9.0-rc.1`: `tag`, `commit` (`()` when it is one of something else), `date` and `kind` (`lightweight`, \
+          `annotated`, or `signed`: it has a signature, which is not verified here). Names that cannot be deployed are \
+          listed with `deployable` false. Fails as `repo.head`. Deadline 60 s.",
     example: r#"stack("prod").repo.tags(10)"#,
 };
 
@@ -56,8 +64,10 @@ const STATUS: Verb = Verb {
     waits: false,
     sig: "repo.status() -> map",
     doc: "Whether the work tree is clean. `clean` says so; `changed` and `untracked` paths (100 each at most); the \
-          `operation` in progress (merge, rebase, …) or `()`; `only_here`: commits that no remote branch and no tag \
-          holds. Fails with `failed` when the directory is no checkout. Deadline 60 s.",
+          `operation` in progress (merge, rebase, am, cherry-pick, revert, bisect) or `()`; `only_here`: commits that no \
+          remote branch and no tag holds (20 at most); `lock_age_s`: the age of an `index.lock` in seconds, `()` without \
+          one: git works there now, or died there; `shallow`: whether older history is cut off. Fails as `repo.head`, \
+          and with `unmet` for a bare clone, which has no work tree. Deadline 60 s.",
     example: r#"stack("prod").repo.status().clean"#,
 };
 
@@ -66,8 +76,8 @@ const FILES: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.files(commit: string, dir: string) -> array",
-    doc: "Names of the files in a folder at a commit. Those directly in `dir` at `commit` (40 hex); an empty array \
-          when there is no such folder. Fails with `failed` when the commit is not there. Deadline 60 s.",
+    doc: "Names of the files in a folder at a commit. Those directly in `dir` (from the top of the repository, which \
+          is `\".\"`) at `commit` (40 hex); an empty array when there is no such folder. Fails with `failed` when the commit is not there. Deadline 60 s.",
     example: r#"stack("prod").repo.files("0123456789012345678901234567890123456789", "backend/migrations")"#,
 };
 
@@ -87,9 +97,35 @@ const CHECKOUT: Verb = Verb {
     waits: false,
     sig: "repo.checkout(commit: string) -> receipt",
     doc: "Checks a commit out, and looks that it is there. `commit` is 40 hex; the head is detached. Files that are \
-          not in git stay; a work tree with changes is refused with `unmet` before anything happens. Deadline 120 s.",
+          not in git stay; a work tree with changes, or in which another git works or stopped half-way, is refused with \
+          `unmet` before anything happens. Deadline 120 s.",
     example: r#"stack("prod").repo.checkout("0123456789012345678901234567890123456789")"#,
 };
+
+const MERGE_CHECK: Verb = Verb {
+    name: "git.merge_check",
+    class: Class::Read,
+    waits: false,
+    sig: "repo.merge_check(target: string, source: string) -> map",
+    doc: "Whether a branch merges into another, or why not. `target` and `source` are branches, \
+          tags or commits of the clone (`main`, `origin/main`, `v1.8.0`); what origin has besides is not fetched. \
+          `verdict` is `clean`, `clean_but_squashed` (a later change to the same lines will conflict), \
+          `conflicts_by_squash` (nothing conflicts once the histories are tied), `conflicts_real` (both changed the same \
+          lines, or the cause is unknown) or `unrelated`; `why` says it in a sentence. `squashes` are commits on \
+          the target that have the source's work without its history: `commit`, `subject`, `contains` (how many commits), \
+          `up_to` (the last of them), `by` (`tree`: equal content, `patch-id`: equal change), `reverted_by`. `conflicts` \
+          and `conflicts_after_repair` are paths. `only_on_target` and `only_on_source` (100 at most) are commits whose \
+          work the other side lacks; `lost_by_ours` marks those that recording the squash alone would drop. `repair` is \
+          what to type, without a force push, and empty with the reason in `no_repair` unless it was seen to lose \
+          nothing. Nothing is written to the clone; merge drivers are not run, what they would merge is a conflict. Fails \
+          with `usage` for a name that git gives to nothing, `not_found` when there is no such branch, naming the nearest, \
+          `unmet` when git is older than 2.40, a shallow clone has no common commit, or more than 20000 commits lie \
+          between. Deadline 60 s.",
+    example: r#"host("local").repo("/srv/app").merge_check("main", "develop").verdict"#,
+};
+
+/// A firewalled origin answers nothing at all, and nobody should wait for it: what it says is one more opinion.
+const ORIGIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
@@ -99,6 +135,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&STATUS, status),
     Binding::Read(&FILES, files),
     Binding::Read(&HAS, has_file),
+    Binding::Read(&MERGE_CHECK, merge_check),
     Binding::Undoable(&CHECKOUT, checkout, checked_out_now),
 ];
 
@@ -140,6 +177,42 @@ impl Repository {
         Ok(Repository(Tree { way: world.way(&stack.host)?, dir: stack.dir.clone() }))
     }
 
+    /// The commit that is checked out.
+    pub async fn head(&self, pass: &Pass) -> Result<String> {
+        head_of(&self.0.git(pass).await?, pass).await
+    }
+
+    /// The commit that a tag names here. Fails with `usage` for a name that is no plain tag name, `not_found` when there
+    /// is no such tag, naming the nearest.
+    pub async fn commit_of(&self, pass: &Pass, tag: &str, list: &str) -> Result<String> {
+        tags::check_name(tag).map_err(|why| Error::new(Kind::Usage, format!("no tag {tag:?}"), why))?;
+        tags::here(&self.0.git(pass).await?, pass, tag, list).await
+    }
+
+    /// The newest `count` tags by version that can be deployed, each with its commit.
+    pub async fn newest_tags(&self, pass: &Pass, count: usize) -> Result<Vec<(String, String)>> {
+        let listed = tags::list(&self.0.git(pass).await?, pass, count as i64).await?;
+        let deployable = listed.as_array().into_iter().flatten().filter(|tag| tag["deployable"] == json!(true));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+        Ok(deployable.map(|tag| (text(&tag["tag"]), text(&tag["commit"]))).collect())
+    }
+
+    /// Names of the files directly in `folder` at a commit.
+    pub async fn names_at(&self, pass: &Pass, commit: &str, folder: &str) -> Result<Vec<String>> {
+        names_at(&self.0.git(pass).await?, pass, commit, folder).await
+    }
+
+    /// A file of a commit. Fails with `not_found` when the commit does not have it.
+    pub async fn text_at(&self, pass: &Pass, commit: &str, path: &str) -> Result<String> {
+        let git = self.0.git(pass).await?;
+        let name = format!("{commit}:{path}");
+        if git.maybe(pass, &["cat-file", "-e", &name]).await.is_ok_and(|there| there.is_some()) {
+            return git.out(pass, &["cat-file", "blob", &name]).await;
+        }
+        let why = format!("{} on {} has no file {path} at {}", git.dir, git.host, &commit[..12]);
+        Err(Error::new(Kind::NotFound, format!("no {path}"), why))
+    }
+
     /// Every file that ever was directly in `folder` on any branch or tag, by name, with its newest text.
     pub async fn history_of(&self, pass: &Pass, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let git = self.0.git(pass).await?;
@@ -175,80 +248,7 @@ struct Tree {
 impl Tree {
     async fn git(&self, pass: &Pass) -> Result<Git> {
         let reach = self.way.reach(pass).await?;
-        Ok(Git { reach, host: self.way.name().into(), dir: self.dir.clone() })
-    }
-}
-
-/// One git repository as the work of an effect sees it.
-struct Git {
-    reach: Reach,
-    host: String,
-    dir: String,
-}
-
-impl Git {
-    fn words(&self, args: &[&str]) -> Vec<String> {
-        // Nothing here may run code of the repository, ask a question, take an optional lock or speak another language.
-        let fixed = [
-            "env",
-            "LC_ALL=C",
-            "GIT_TERMINAL_PROMPT=0",
-            "GIT_OPTIONAL_LOCKS=0",
-            "git",
-            "-C",
-            &self.dir,
-            "--no-pager",
-            "-c",
-            "core.fsmonitor=false",
-            "-c",
-            "core.hooksPath=/dev/null",
-            "-c",
-            "protocol.ext.allow=never",
-            "-c",
-            "advice.detachedHead=false",
-            "-c",
-            "core.quotePath=false",
-        ];
-        fixed.iter().chain(args).map(|word| word.to_string()).collect()
-    }
-
-    async fn ran(&self, pass: &Pass, args: &[&str]) -> Result<host::Ran> {
-        let words = self.words(args);
-        let ran = host::finished(&self.host, &words, self.reach.run(pass, &words_of(words.clone())).await)?;
-        let said = ran.err.as_str();
-        let what = || format!("git {} failed on {}", args.first().unwrap_or(&""), self.host);
-        if ran.code == 127 {
-            return Err(Error::new(Kind::NotFound, what(), "there is no git on the host"));
-        }
-        if said.contains("dubious ownership") {
-            let why = format!("{} belongs to another user than the one opsh logs in as", self.dir);
-            let line = format!("git config --system --add safe.directory {}     on the host, once", self.dir);
-            return Err(Error::new(Kind::Denied, what(), why).next(line));
-        }
-        if said.contains("not a git repository") || said.contains("cannot change to") {
-            return Err(Error::new(Kind::NotFound, what(), format!("{} is no git repository", self.dir)));
-        }
-        Ok(ran)
-    }
-
-    async fn out(&self, pass: &Pass, args: &[&str]) -> Result<String> {
-        let ran = self.ran(pass, args).await?;
-        self.judged(ran, args)
-    }
-
-    fn judged(&self, ran: host::Ran, args: &[&str]) -> Result<String> {
-        if ran.code == 0 {
-            return Ok(ran.out);
-        }
-        let what = format!("git {} failed on {}", args.join(" "), self.host);
-        let why = format!("exit code {}: {}", ran.code, host::last_lines(&ran.err, 3));
-        Err(Error::new(Kind::Failed, what, why).exit(ran.code.into()))
-    }
-
-    /// The output, or `None` for an exit code of 1, git's way to say no.
-    async fn maybe(&self, pass: &Pass, args: &[&str]) -> Result<Option<String>> {
-        let ran = self.ran(pass, args).await?;
-        if ran.code == 1 { Ok(None) } else { self.judged(ran, args).map(Some) }
+        Ok(Git::new(reach, self.way.name(), &self.dir))
     }
 }
 
@@ -269,17 +269,27 @@ fn head(call: &Call<'_>) -> Result<Dynamic> {
         let git = tree.git(&pass).await?;
         let commit = head_of(&git, &pass).await?;
         let tags = git.out(&pass, &["tag", "--points-at", &commit]).await?;
-        let branch = git.maybe(&pass, &["symbolic-ref", "--quiet", "--short", "HEAD"]).await?;
+        let branch = branch_of(&git, &pass).await?;
         let subject = git.out(&pass, &["log", "-1", "--format=%s", &commit]).await?;
         let tags: Vec<&str> = tags.lines().collect();
-        let branch = branch.as_deref().map(str::trim);
         Ok(json!({ "commit": commit, "tags": tags, "branch": branch, "subject": subject.trim() }))
     })?;
     Ok(super::map(value))
 }
 
 async fn head_of(git: &Git, pass: &Pass) -> Result<String> {
-    git.out(pass, &["rev-parse", "--verify", "HEAD^{commit}"]).await.map(|out| out.trim().to_string())
+    if let Some(commit) = git.maybe(pass, &["rev-parse", "--verify", "--quiet", "HEAD^{commit}"]).await? {
+        return Ok(commit.trim().into());
+    }
+    let on = branch_of(git, pass).await?.map_or(String::new(), |branch| format!(": the branch \"{branch}\" is empty"));
+    let why = format!("{} has no commit yet{on}", git.dir);
+    Err(Error::new(Kind::Unmet, format!("no commit is checked out on {}", git.host), why))
+}
+
+/// The branch that HEAD is. git's own short name would be another one where a tag has the same.
+async fn branch_of(git: &Git, pass: &Pass) -> Result<Option<String>> {
+    let head = git.maybe(pass, &["symbolic-ref", "--quiet", "HEAD"]).await?;
+    Ok(head.map(|name| name.trim().trim_start_matches("refs/heads/").to_string()))
 }
 
 fn tags(call: &Call<'_>) -> Result<Dynamic> {
@@ -287,42 +297,13 @@ fn tags(call: &Call<'_>) -> Result<Dynamic> {
     let (tree, repo) = open(call)?;
     let value = call.read(look_at(call, &repo, "", json!({ "count": count })), tree, move |pass, tree| async move {
         let git = tree.git(&pass).await?;
-        // The zero byte separates: a tag's name may hold anything else.
-        let format =
-            "--format=%(refname:short)%00%(objecttype)%00%(*objectname)%00%(objectname)%00%(creatordate:iso-strict)";
-        let limit = format!("--count={count}");
-        let out = git.out(&pass, &["for-each-ref", "--sort=-v:refname", &limit, format, "refs/tags"]).await?;
-        Ok(out.lines().filter_map(parse_tag).collect())
+        tags::list(&git, &pass, count).await
     })?;
     Ok(super::map(value))
 }
 
-fn parse_tag(line: &str) -> Option<Value> {
-    let fields: Vec<&str> = line.split('\0').collect();
-    let [tag, kind, peeled, object, date] = fields.as_slice() else { return None };
-    let annotated = *kind == "tag";
-    let commit = if annotated { peeled } else { object };
-    let kind = if annotated { "annotated" } else { "lightweight" };
-    Some(json!({ "tag": tag, "commit": commit, "date": date, "kind": kind, "deployable": check_name(tag).is_ok() }))
-}
-
-/// Ok for a name that is a plain tag name everywhere; git itself accepts names that are shell programs.
-fn check_name(name: &str) -> Result<(), String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._/+-".contains(c);
-    if name.is_empty() || name.len() > 200 {
-        return Err("a tag name has 1 to 200 characters".into());
-    }
-    if let Some(bad) = name.chars().find(|c| !plain(*c)) {
-        return Err(format!("a tag name holds letters, digits and . _ / + -, not {bad:?}"));
-    }
-    let odd = !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || name.contains("..") || name.contains("//");
-    if odd || name.ends_with(['.', '/']) || name.ends_with(".lock") {
-        return Err("git does not accept it as a tag name".into());
-    }
-    Ok(())
-}
-
-fn check_commit(call: &Call<'_>, at: usize) -> Result<String> {
+/// Argument `at` as a commit: 40 hexadecimal digits.
+pub fn check_commit(call: &Call<'_>, at: usize) -> Result<String> {
     let commit = call.text(at)?;
     if commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)) {
         return Ok(commit);
@@ -335,97 +316,38 @@ fn resolve(call: &Call<'_>) -> Result<Dynamic> {
     let tag = call.text(0)?;
     let (tree, repo) = open(call)?;
     let list = format!("{}.tags(10)     the tags there are", repo.line);
-    check_name(&tag).map_err(|why| {
+    tags::check_name(&tag).map_err(|why| {
         Error::new(Kind::Usage, format!("{tag:?} is not a tag that can be deployed"), why).next(list.clone())
     })?;
     let look = look_at(call, &repo, &tag, json!({ "tag": tag }));
     let value = call.read(look, (tree, tag, list), |pass, (tree, tag, list)| async move {
         let git = tree.git(&pass).await?;
-        let host = &git.host;
-        let reference = format!("refs/tags/{tag}");
-        let peeled = format!("{reference}^{{commit}}");
-        let found = git.maybe(&pass, &["rev-parse", "--verify", "--quiet", "--end-of-options", &peeled]).await?;
-        let Some(commit) = found.map(|out| out.trim().to_string()) else {
-            let names = git.out(&pass, &["tag", "--list", "--sort=-v:refname"]).await?;
-            let why = match nearest(&tag, names.lines()) {
-                Some(near) => format!("{} on {host} has no such tag; did you mean \"{near}\"?", git.dir),
-                None => {
-                    let newest: Vec<&str> = names.lines().take(5).collect();
-                    format!("{} on {host} has no such tag; the newest are {}", git.dir, newest.join(", "))
-                }
-            };
-            return Err(Error::new(Kind::NotFound, format!("no tag \"{tag}\""), why).next(list));
-        };
-        // A firewalled origin answers nothing at all; the rollback does not need it.
-        let asked = tokio::time::timeout(Duration::from_secs(10), on_origin(&git, &pass, &reference)).await;
-        let late = || Error::new(Kind::Timeout, "git ls-remote", "no answer within 10 s");
-        let remote = asked.unwrap_or_else(|_| Err(late()));
-        let (remote, error) = match remote {
-            Ok(remote) => (remote, None),
-            Err(error) => (None, Some(error.why)),
-        };
-        let moved = remote.as_ref().is_some_and(|remote| *remote != commit);
-        Ok(json!({ "tag": tag, "commit": commit, "remote": remote, "moved": moved, "remote_error": error }))
+        let commit = tags::here(&git, &pass, &tag, &list).await?;
+        let asked = tokio::time::timeout(ORIGIN_WITHIN, tags::on_origin(&git, &pass, &tag)).await;
+        let why = || format!("no answer within {} s", ORIGIN_WITHIN.as_secs());
+        let late = |_| Err(Error::new(Kind::Timeout, "git ls-remote", why()));
+        Ok(tags::told(&tag, &commit, asked.unwrap_or_else(late)))
     })?;
     Ok(super::map(value))
-}
-
-/// What the tag names on origin, by looking only: a fetch would change the clone, and is silent about a moved tag.
-async fn on_origin(git: &Git, pass: &Pass, reference: &str) -> Result<Option<String>> {
-    let peeled = format!("{reference}^{{}}");
-    let out = git.out(pass, &["ls-remote", "--tags", "origin", reference, &peeled]).await?;
-    let find = |wanted: &str| out.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == wanted);
-    Ok(find(&peeled).or_else(|| find(reference)).map(|(commit, _)| commit.to_string()))
 }
 
 fn status(call: &Call<'_>) -> Result<Dynamic> {
     let (tree, repo) = open(call)?;
     let value = call.read(look_at(call, &repo, "", json!({})), tree, |pass, tree| async move {
-        status_of(&tree.git(&pass).await?, &pass).await
+        status::of(&tree.git(&pass).await?, &pass).await
     })?;
     Ok(super::map(value))
 }
 
-async fn status_of(git: &Git, pass: &Pass) -> Result<Value> {
-    let out = git.out(pass, &["status", "--porcelain=v1", "-z", "--untracked-files=normal"]).await?;
-    let (mut changed, mut untracked) = (Vec::new(), Vec::new());
-    let mut entries = out.split('\0').filter(|entry| entry.len() > 3);
-    while let Some(entry) = entries.next() {
-        let (state, path) = entry.split_at(3);
-        if state.starts_with("??") {
-            untracked.push(path)
-        } else {
-            changed.push(path)
-        }
-        if state.starts_with(['R', 'C']) {
-            // A rename is followed by the old name, which is no entry of its own.
-            entries.next();
-        }
-    }
-    let only_here = git.out(pass, &["rev-list", "--max-count=20", "HEAD", "--not", "--remotes", "--tags"]).await?;
-    let clean = changed.is_empty();
-    changed.truncate(100);
-    untracked.truncate(100);
-    let only_here: Vec<&str> = only_here.lines().collect();
-    let operation = operation(git, pass).await?;
-    Ok(json!({
-        "clean": clean, "changed": changed, "untracked": untracked, "operation": operation, "only_here": only_here,
-    }))
-}
-
-async fn operation(git: &Git, pass: &Pass) -> Result<Option<&'static str>> {
-    let marks = [
-        ("MERGE_HEAD", "merge"),
-        ("CHERRY_PICK_HEAD", "cherry-pick"),
-        ("REVERT_HEAD", "revert"),
-        ("REBASE_HEAD", "rebase"),
-    ];
-    for (reference, name) in marks {
-        if git.maybe(pass, &["rev-parse", "--verify", "--quiet", reference]).await?.is_some() {
-            return Ok(Some(name));
-        }
-    }
-    Ok(None)
+fn merge_check(call: &Call<'_>) -> Result<Dynamic> {
+    let (target, source) = (call.text(0)?, call.text(1)?);
+    let (tree, repo) = open(call)?;
+    let says = format!("{source} → {target}");
+    let look = look_at(call, &repo, &says, json!({ "target": target, "source": source }));
+    let value = call.read(look, (tree, target, source), |pass, (tree, target, source)| async move {
+        merge::check(tree.git(&pass).await?, &pass, &target, &source).await
+    })?;
+    Ok(super::map(value))
 }
 
 fn files(call: &Call<'_>) -> Result<Dynamic> {
@@ -433,12 +355,21 @@ fn files(call: &Call<'_>) -> Result<Dynamic> {
     let (tree, repo) = open(call)?;
     let look = look_at(call, &repo, &dir, json!({ "commit": commit, "dir": dir }));
     let value = call.read(look, (tree, commit, dir), |pass, (tree, commit, dir)| async move {
-        let git = tree.git(&pass).await?;
-        let folder = format!("{}/", dir.trim_end_matches('/'));
-        let out = git.out(&pass, &["ls-tree", "-z", "--name-only", &commit, "--", &folder]).await?;
-        Ok(out.split('\0').filter_map(|path| path.strip_prefix(&folder)).map(String::from).collect())
+        Ok(json!(names_at(&tree.git(&pass).await?, &pass, &commit, &dir).await?))
     })?;
     Ok(super::map(value))
+}
+
+async fn names_at(git: &Git, pass: &Pass, commit: &str, dir: &str) -> Result<Vec<String>> {
+    let folder = match dir.trim_end_matches('/') {
+        "" | "." => String::new(),
+        dir => format!("{dir}/"),
+    };
+    let mut words = vec!["ls-tree", "--full-tree", "-z", "--name-only", commit];
+    words.extend((!folder.is_empty()).then_some(["--", &folder]).into_iter().flatten());
+    let out = git.out(pass, &words).await?;
+    let names = out.split('\0').filter_map(|path| path.strip_prefix(&folder)).filter(|name| !name.is_empty());
+    Ok(names.map(String::from).collect())
 }
 
 fn has_file(call: &Call<'_>) -> Result<Dynamic> {
@@ -447,7 +378,7 @@ fn has_file(call: &Call<'_>) -> Result<Dynamic> {
     let look = look_at(call, &repo, &path, json!({ "commit": commit, "path": path }));
     let value = call.read(look, (tree, commit, path), |pass, (tree, commit, path)| async move {
         let git = tree.git(&pass).await?;
-        let out = git.out(&pass, &["ls-tree", "-z", "--name-only", &commit, "--", &path]).await?;
+        let out = git.out(&pass, &["ls-tree", "--full-tree", "-z", "--name-only", &commit, "--", &path]).await?;
         Ok(json!(out.split('\0').any(|found| found == path)))
     })?;
     Ok(super::map(value))
@@ -470,18 +401,12 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
         .lives(Lives::Run(repo.host.clone()));
     call.change(change, (tree, before, commit), |pass, (tree, before, commit)| async move {
         let git = tree.git(&pass).await?;
-        let status = status_of(&git, &pass).await?;
-        if status["clean"] != json!(true) {
-            let why = format!("the work tree has changes: {}", join(&status["changed"]));
-            let error = Error::new(Kind::Unmet, format!("{} was not checked out on {}", &commit[..12], git.host), why);
-            return Err(error
-                .next(format!("@{} git -C {} diff     see them; commit or remove them by hand", git.host, git.dir)));
-        }
+        free_to_move(&git, &pass, &commit).await?;
         if before != commit {
             // Detached: a checkout that died with the link would leave half a tree and a lock.
-            let words = git.words(&["checkout", "--quiet", "--detach", "--end-of-options", &commit]);
-            let ran = host::run_durable(&git.reach, &pass, &git.host, &words_of(words)).await?;
-            git.judged(ran, &["checkout", &commit])?;
+            let words = git.words(&["checkout", "--quiet", "--detach", &commit]);
+            let ran = host::run_durable(git.reach(), &pass, &git.host, &words_of(words)).await?;
+            git.judged(ran, &format!("checkout {commit}"))?;
         }
         let after = head_of(&git, &pass).await?;
         if after != commit {
@@ -490,6 +415,27 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
         }
         Ok(Did { changed: before != commit, before: before.into(), after: after.into(), ..Did::default() })
     })
+}
+
+/// Fails with `unmet` where a checkout would meet changes, or somebody who is in the middle of something.
+async fn free_to_move(git: &Git, pass: &Pass, commit: &str) -> Result<()> {
+    let status = status::of(git, pass).await?;
+    let see = |words: &str| format!("@{} git -C {} {words}", git.host, cli::typed(&git.dir));
+    let (why, next) = if status["clean"] != json!(true) {
+        let why = format!("the work tree has changes: {}", join(&status["changed"]));
+        (why, see("diff     see them; commit or remove them by hand"))
+    } else if let Some(age) = status["lock_age_s"].as_i64() {
+        let why = format!("{} has an index.lock, {age} s old: another git works there, or died there", git.dir);
+        (why, format!("@{} ps -C git     when there is none, remove the lock by hand", git.host))
+    } else if let Some(operation) = status["operation"].as_str() {
+        (
+            format!("a git {operation} is in progress in {}", git.dir),
+            see("status     see how far it is; end it by hand"),
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(Kind::Unmet, format!("{} was not checked out on {}", &commit[..12], git.host), why).next(next))
 }
 
 /// Which commit is checked out now.
@@ -505,46 +451,4 @@ fn checked_out_now(past: &Past<'_>) -> Result<Now> {
 fn join(list: &Value) -> String {
     let names = list.as_array().map(|items| items.iter().filter_map(Value::as_str).take(5).collect::<Vec<_>>());
     names.unwrap_or_default().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_tag_names_are_never_deployable() {
-        for name in [
-            "v1;touch${IFS}x",
-            "v1`id`",
-            "v1$(id)",
-            "v1|sh",
-            "v1'x",
-            "v1\"x",
-            "v1&x",
-            "v1>x",
-            "v1{x}",
-            "-z",
-            "--help",
-            "",
-            "a..b",
-            "a b",
-            "v1\n",
-            "../x",
-            "a.lock",
-            "日本",
-        ] {
-            assert!(check_name(name).is_err(), "{name:?}");
-        }
-        for name in ["v1.8.0", "release/2026-01", "v1.8.0+build.5"] {
-            assert_eq!(check_name(name), Ok(()), "{name:?}");
-        }
-    }
-
-    #[test]
-    fn an_annotated_tag_gives_the_commit_it_points_at() {
-        let tag = parse_tag("v1\0tag\0cccc\0oooo\x002026-01-17T07:26:00+09:00").expect("a tag");
-        assert_eq!((&tag["commit"], &tag["kind"]), (&json!("cccc"), &json!("annotated")));
-        let tag = parse_tag("v1\0commit\0\0cccc\x002026-01-17T07:26:00+09:00").expect("a tag");
-        assert_eq!((&tag["commit"], &tag["kind"]), (&json!("cccc"), &json!("lightweight")));
-    }
 }

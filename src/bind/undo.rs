@@ -32,7 +32,7 @@ pub struct Past<'a> {
 
 /// What such a look sees.
 pub struct Now {
-    /// The thing that was changed: `HEAD of /srv`.
+    /// The thing that was changed: `HEAD of /srv`. Verbs that undo each other say the same of it.
     pub of: String,
     /// Its state, in the shape of a recorded `after`.
     pub now: Value,
@@ -44,6 +44,11 @@ impl Past<'_> {
     /// A recorded argument.
     pub fn text(&self, key: &str) -> String {
         self.args[key].as_str().unwrap_or("").into()
+    }
+
+    /// A recorded argument that is no text.
+    pub fn value(&self, key: &str) -> &Value {
+        &self.args[key]
     }
 
     /// The stack, and the way to its host.
@@ -125,7 +130,10 @@ pub fn ask(world: &World, change: &Told) -> Result<Settled> {
         Lives::Container { host, name } => container_says(world, change, host, name)?,
         Lives::No => Settled::Unknown("it left no result that could be asked for".into()),
     };
-    if !matches!(said, Settled::Unknown(_)) {
+    // Of a container only that it still runs is believed, when there is a state to look at: its name is that of a lock,
+    // so another one may have it by now, and an exit code is what a tool says of itself.
+    let is_container = matches!(change.lives, Lives::Container { .. });
+    if said == Settled::Runs || !is_container && !matches!(said, Settled::Unknown(_)) {
         return Ok(said);
     }
     Ok(match now(world, change)? {
@@ -133,6 +141,10 @@ pub fn ask(world: &World, change: &Told) -> Result<Settled> {
         Some(seen) if seen.wanted == change.before => said,
         Some(seen) if seen.now == seen.wanted => Settled::Happened(format!("{} is {}", seen.of, shown(&seen.now))),
         Some(seen) if seen.now == change.before => Settled::DidNot(format!("{} is {}", seen.of, shown(&seen.now))),
+        Some(seen) if is_container && matches!(said, Settled::Happened(_)) => {
+            let (of, now, wanted) = (seen.of, shown(&seen.now), shown(&seen.wanted));
+            Settled::Failed(format!("{of} is {now}, and should be {wanted}"))
+        }
         _ => said,
     })
 }
@@ -283,7 +295,7 @@ impl WayBack {
     /// Fails with `unmet` where something else is there: somebody changed it since, and going back would take that away.
     pub fn check(&mut self, engine: &Engine, world: &World) -> Result<()> {
         // What the older change of a thing should have left is what the newer one found.
-        let mut found_by_newer: BTreeMap<(String, String, String), Value> = BTreeMap::new();
+        let mut found_by_newer: BTreeMap<(String, String), Value> = BTreeMap::new();
         let (mut back, mut stays) = (Vec::new(), Vec::new());
         for change in self.back.clone() {
             compile(engine, world, &change)?;
@@ -291,7 +303,7 @@ impl WayBack {
                 back.push(change);
                 continue;
             };
-            let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+            let thing = (change.target.clone(), seen.of.clone());
             let found = found_by_newer.get(&thing).unwrap_or(&seen.now);
             if !change.before.is_null() && *found == change.before {
                 stays.push((change, "is as it was before it".into()));
@@ -348,10 +360,10 @@ fn differs(change: &Told, of: &str, left: &Value, found: &Value) -> Error {
 ///
 /// Fails with `unmet` where something else is there.
 pub fn still_there(world: &World, changes: &[Told], finished: impl Fn(&Told) -> bool) -> Result<()> {
-    let mut newer: Vec<(String, String, String)> = Vec::new();
+    let mut newer: Vec<(String, String)> = Vec::new();
     for change in changes.iter().rev() {
         let Some(seen) = now(world, change)? else { continue };
-        let thing = (change.verb.clone(), change.target.clone(), seen.of.clone());
+        let thing = (change.target.clone(), seen.of.clone());
         if newer.contains(&thing) || matches!(change.fate, Fate::DidNot(_)) {
             continue;
         }

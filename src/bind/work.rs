@@ -90,7 +90,8 @@ async fn listed(way: &Way, pass: &Pass) -> Result<Vec<Value>> {
     Ok(works)
 }
 
-fn run_row(run: &Listed) -> Value {
+/// A durable run as [`LIST`] shows it.
+pub fn run_row(run: &Listed) -> Value {
     let (state, exit) = match run.state {
         Durable::Running { .. } => ("running", Value::Null),
         Durable::Done(code) => ("done", json!(code)),

@@ -1,5 +1,6 @@
 //! What outlives a call: the gate, the configuration, and the way to each host.
 
+use crate::bind::lock::Locks;
 use crate::bind::way::Way;
 use crate::config::{Config, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
@@ -31,6 +32,8 @@ pub struct World {
     pub composes: Arc<Versions>,
     /// Steps that an earlier run finished, by name: the run that goes on with it skips them.
     pub finished: RefCell<BTreeMap<String, Finished>>,
+    /// Locks that this run holds, by the name of their stack.
+    pub locks: Locks,
 }
 
 /// A step that an earlier run finished.

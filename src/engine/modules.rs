@@ -7,7 +7,11 @@ use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
 /// The embedded standard library.
-const EMBEDDED: &[(&str, &str)] = &[("std/rollout", include_str!("../../stdlib/rollout.rhai"))];
+const EMBEDDED: &[(&str, &str)] = &[
+    ("std/backup", include_str!("../../stdlib/backup.rhai")),
+    ("std/merge", include_str!("../../stdlib/merge.rhai")),
+    ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
+];
 
 /// Names of the embedded modules.
 pub fn embedded_names() -> impl Iterator<Item = &'static str> {

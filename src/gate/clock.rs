@@ -72,6 +72,11 @@ pub fn run_id() -> String {
     format!("{}-{tail}", Timestamp::now().strftime("%Y%m%d-%H%M%S"))
 }
 
+/// This machine's name, for colleagues; empty when it has none.
+pub fn machine() -> String {
+    read("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
+}
+
 /// Id of this boot of the machine.
 pub fn boot() -> &'static str {
     static BOOT: LazyLock<String> = LazyLock::new(|| {

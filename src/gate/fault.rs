@@ -1,7 +1,7 @@
 //! Death at a chosen moment, and a clock that was set back, for the tests of the journal's promise. Not compiled into a release.
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
-//! before it is performed; `performed:3` after it was performed and before its `effect.end`. In a replay
+//! before it is performed; `performed:3` after it was performed and before its `effect.end`; `OPSH_TEST_PANIC` is a bug there. In a replay
 //! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has; `before:7` is for what comes after that run.
 //! `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
 
@@ -13,6 +13,9 @@ pub fn strike(point: &str) {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
     static PERFORMED: AtomicU32 = AtomicU32::new(0);
     let count = if point == "begun" { &BEGUN } else { &PERFORMED }.fetch_add(1, Ordering::Relaxed) + 1;
+    if std::env::var("OPSH_TEST_PANIC").is_ok_and(|wanted| wanted == format!("{point}:{count}")) {
+        panic!("a bug that a test planted");
+    }
     if std::env::var("OPSH_TEST_KILL").is_ok_and(|wanted| wanted == format!("{point}:{count}")) {
         // SAFETY: raising a signal on ourselves has no preconditions.
         unsafe { libc::raise(libc::SIGKILL) };

@@ -92,4 +92,9 @@ impl Gate {
     pub fn say(&self, text: &str) {
         self.screen.say(text);
     }
+
+    /// The same, so that it is not overlooked.
+    pub fn warn(&self, text: &str) {
+        self.screen.warn(text);
+    }
 }

@@ -266,5 +266,13 @@ pub fn actor() -> String {
         .unwrap_or_else(|| format!("uid {}", place::user()))
 }
 
+/// The person and the machine, for colleagues: `alice@laptop`.
+pub fn actor_here() -> String {
+    match clock::machine() {
+        machine if machine.is_empty() => actor(),
+        machine => format!("{}@{machine}", actor()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

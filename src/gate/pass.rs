@@ -15,8 +15,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 pub struct Pass {
     effect: String,
     about: About,
+    hold: Option<Hold>,
     marks: Arc<Marks>,
     wire: Option<Wire>,
+}
+
+/// The lock that a change is made under; what it leaves running on the host keeps others out for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// The folder on the host that the lock is in.
+    pub folder: String,
+    /// Written into the lock by whoever has it: another one there means that somebody else has it now.
+    pub fence: String,
 }
 
 /// What a colleague on a host should know of an effect; only what is left on one is told.
@@ -69,12 +79,38 @@ impl Pass {
     pub(super) fn new(id: &str, effect: &Effect, marks: Arc<Marks>, wire: Wire) -> Pass {
         let (target, says) = (effect.target.name.clone(), effect.says.clone());
         let about = About { verb: effect.verb.name, target, says, at_us: clock::wall_us() };
-        Pass { effect: id.into(), about, marks, wire: Some(wire) }
+        Pass { effect: id.into(), about, hold: None, marks, wire: Some(wire) }
+    }
+
+    /// The same token, for what is done before the work and as a part of it.
+    pub fn twin(&self) -> Pass {
+        Pass {
+            effect: self.effect.clone(),
+            about: self.about.clone(),
+            hold: self.hold.clone(),
+            marks: Arc::clone(&self.marks),
+            wire: self.wire.clone(),
+        }
+    }
+
+    /// The same token for work that is done under a lock.
+    pub fn under(self, hold: Hold) -> Pass {
+        Pass { hold: Some(hold), ..self }
+    }
+
+    /// The lock that the work is done under.
+    pub fn hold(&self) -> Option<&Hold> {
+        self.hold.as_ref()
     }
 
     /// A token for a connection that is opened within the effect and outlives it.
     pub fn for_connection(&self) -> Pass {
-        Pass { effect: self.effect.clone(), about: self.about.clone(), marks: Arc::default(), wire: None }
+        Pass { marks: Arc::default(), wire: None, ..self.twin() }
+    }
+
+    /// The same, for work that outlives the change it belongs to and keeps nobody out: no lock lasts as long as it.
+    pub fn without_lock(&self) -> Pass {
+        Pass { hold: None, ..self.for_connection() }
     }
 
     /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
@@ -83,13 +119,16 @@ impl Pass {
     }
 
     /// Who does what, for whoever finds what is left on a host: a JSON object with `effect`, `verb`, `target`, `says`,
-    /// `by` and `at`, without secrets.
+    /// `by` and `at`, without secrets; under a lock with its folder as `lock`.
     pub fn about(&self) -> String {
         let About { verb, target, says, at_us } = &self.about;
-        let about = json!({
-            "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor(),
+        let mut about = json!({
+            "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor_here(),
             "at": clock::rfc3339(*at_us),
         });
+        if let Some(hold) = &self.hold {
+            about["lock"] = json!(hold.folder);
+        }
         redact::clean_json(about).to_string()
     }
 
@@ -156,7 +195,7 @@ impl Pass {
     #[cfg(test)]
     pub fn for_tests() -> Pass {
         let effect = format!("test-{}.1", clock::run_id());
-        Pass { effect, about: About::default(), marks: Arc::default(), wire: None }
+        Pass { effect, about: About::default(), hold: None, marks: Arc::default(), wire: None }
     }
 
     /// The same, with the end where its output arrives.

@@ -92,16 +92,26 @@ fn changes(records: &[Value], kind: &str) -> Vec<Value> {
     records.iter().filter(|record| record["kind"] == kind).cloned().collect()
 }
 
+/// The effects of a run in their order: looks as they were told, changes as they were begun.
+fn performed(records: &[Value]) -> Vec<Value> {
+    let kinds = ["effect.read", "effect.begin"];
+    records.iter().filter(|record| kinds.contains(&text(record, "kind"))).cloned().collect()
+}
+
+/// No failure of the run: a lock that cannot be given back is free as soon as its opsh is gone.
+fn gives_the_lock_back(effect: &Value) -> bool {
+    effect["body"]["verb"] == "lock.take" && effect["body"]["args"]["step"] == "release"
+}
+
 #[test]
 fn every_case_that_fails_at_an_effect_says_so_and_keeps_its_record() {
     for case in cases() {
         let whole = tempfile::tempdir().unwrap();
         case.replay(whole.path(), None);
-        let effects = case.records(whole.path()).iter().filter(|record| record["class"].is_string()).count();
-        let ends = changes(&case.records(whole.path()), "effect.end").len();
-        let total = effects - ends;
+        let performed = performed(&case.records(whole.path()));
+        let total = performed.len();
         assert!(total > 0, "{} performs nothing", case.name());
-        for at in 1..=total {
+        for at in (1..=total).filter(|at| !gives_the_lock_back(&performed[at - 1])) {
             let state = tempfile::tempdir().unwrap();
             let place = format!("{} failing at effect {at} of {total}", case.name());
             let ran = case.replay(state.path(), Some(at));
@@ -152,9 +162,7 @@ fn every_case_that_failed_at_an_effect_is_undone_newest_first_and_names_the_rest
     for case in cases() {
         let whole = tempfile::tempdir().unwrap();
         case.replay(whole.path(), None);
-        let total = case.records(whole.path()).iter().filter(|one| one["kind"] == "effect.end").count()
-            + case.records(whole.path()).iter().filter(|one| one["kind"] == "effect.read").count();
-        for at in 1..=total {
+        for at in 1..=performed(&case.records(whole.path())).len() {
             let state = tempfile::tempdir().unwrap();
             let place = format!("{} failing at effect {at}", case.name());
             case.replay(state.path(), Some(at));

@@ -7,10 +7,16 @@
 mod accounts;
 mod argv;
 mod attach;
+mod backup;
+mod environment;
+mod freeze;
 mod killed;
 mod lab;
+mod lock;
+mod migrate;
 mod opsh;
 mod refusals;
+mod releases;
 mod rollback;
 mod terminal;
 mod trust;

@@ -82,7 +82,17 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("tar", &["bind/docker/image"], "files of an image"),
     (
         "tokio",
-        &["bind/*", "bind/docker", "bind/http", "bind/ssh", "gate/pass", "gate/wait", "gate/wave", "interrupt"],
+        &[
+            "bind/*",
+            "bind/docker",
+            "bind/http",
+            "bind/lock",
+            "bind/ssh",
+            "gate/pass",
+            "gate/wait",
+            "gate/wave",
+            "interrupt",
+        ],
         "waiting",
     ),
     ("tokio_rustls", &["bind/http/client"], "TLS"),

@@ -62,8 +62,17 @@ impl Engine {
     /// Images with this label, newest first.
     pub async fn images_labelled(&self, label: &str, value: &str) -> Result<Vec<Image>> {
         let what = format!("cannot list images labelled {label}={value}");
-        let filters = encode(&json!({ "label": [format!("{label}={value}")] }).to_string());
-        let found = self.get(&what, &format!("/images/json?filters={filters}")).await?;
+        self.images_where(&what, json!({ "label": [format!("{label}={value}")] })).await
+    }
+
+    /// Images with a name of this pattern, `*` for anything, newest first.
+    pub async fn images_named(&self, pattern: &str) -> Result<Vec<Image>> {
+        self.images_where(&format!("cannot list images named {pattern}"), json!({ "reference": [pattern] })).await
+    }
+
+    async fn images_where(&self, what: &str, filters: Value) -> Result<Vec<Image>> {
+        let filters = encode(&filters.to_string());
+        let found = self.get(what, &format!("/images/json?filters={filters}")).await?;
         let mut images = Vec::new();
         for id in list(&found, "").iter().map(|image| text(image, "/Id")) {
             images.extend(self.image(&id).await?);

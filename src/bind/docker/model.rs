@@ -217,7 +217,7 @@ pub struct Detail {
 }
 
 /// An image on the Engine's host.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Image {
     /// `sha256:…`.
     pub id: String,

@@ -1,9 +1,13 @@
 //! What migration files do, read with a SQL parser: whether old code can live with it, and what a down would lose.
 //! Home of `sqlparser`. Pure: text in, judgement out; what cannot be parsed is judged for the worse.
 
-use sqlparser::ast::{AlterTableOperation, ColumnOption, ObjectName, ObjectType, Statement};
+use sqlparser::ast::{
+    AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ObjectName, ObjectType, Statement,
+    TableConstraint,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
+use sqlparser::tokenizer::{Token, Tokenizer, Whitespace};
 
 /// What an up file does.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,13 +49,82 @@ impl Loss {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Statement>, String> {
+/// The statements of a file.
+pub fn parse(text: &str) -> Result<Vec<Statement>, String> {
     Parser::parse_sql(&PostgreSqlDialect {}, text).map_err(|error| error.to_string())
 }
 
-/// True when running the text would do nothing: no file, no statement, only comments.
+/// True when running the text would do nothing: no file, no statement, only comments or an empty transaction.
 pub fn is_empty(text: Option<&str>) -> bool {
-    text.is_none_or(|text| matches!(parse(text), Ok(statements) if statements.is_empty()))
+    let nothing = |one: &Statement| matches!(one, Statement::StartTransaction { .. } | Statement::Commit { .. });
+    text.is_none_or(|text| matches!(parse(text), Ok(statements) if statements.iter().all(nothing)))
+}
+
+/// What a person should know before the migration is taken back: a down that present rows may stop, a comment that says
+/// it cannot be undone. `up` and `down` are the texts of the migration.
+pub fn warns(up: Option<&str>, down: Option<&str>) -> Vec<String> {
+    let statements = down.map(parse).and_then(Result::ok).unwrap_or_default();
+    let stopped = |one: &String| format!("its down may fail on the rows that are there: {one}");
+    let mut warns: Vec<String> = statements.iter().flat_map(needs_of_rows).map(|one| stopped(&one)).collect();
+    let comments = [up, down].into_iter().flatten().flat_map(comments);
+    warns.extend(comments.filter(|comment| is_warning(comment)).map(|comment| format!("its comment says: {comment}")));
+    warns
+}
+
+/// What a statement demands of the rows that are there.
+fn needs_of_rows(statement: &Statement) -> Vec<String> {
+    match statement {
+        Statement::CreateIndex(index) if index.unique => vec![first_words(&statement.to_string())],
+        Statement::AlterTable(alter) => {
+            let demanding = alter.operations.iter().filter(|operation| is_demanding(operation));
+            demanding.map(|operation| first_words(&format!("ALTER TABLE {} {operation}", alter.name))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn is_demanding(operation: &AlterTableOperation) -> bool {
+    match operation {
+        AlterTableOperation::AddConstraint { constraint, not_valid } => {
+            !not_valid
+                && matches!(
+                    constraint,
+                    TableConstraint::Check(_)
+                        | TableConstraint::Unique(_)
+                        | TableConstraint::PrimaryKey(_)
+                        | TableConstraint::ForeignKey(_)
+                )
+        }
+        AlterTableOperation::AlterColumn { op, .. } => {
+            matches!(op, AlterColumnOperation::SetNotNull | AlterColumnOperation::SetDataType { .. })
+        }
+        AlterTableOperation::AddColumn { .. } => !adds_only(operation),
+        _ => false,
+    }
+}
+
+/// Words by which people say in a comment that there is no way back.
+const NO_WAY_BACK: [&str; 7] =
+    ["irrevers", "will fail", "cannot be undone", "失われ", "完全ではありません", "戻せ", "元に戻りません"];
+
+fn is_warning(comment: &str) -> bool {
+    let text = comment.to_lowercase();
+    NO_WAY_BACK.iter().any(|words| text.contains(words))
+}
+
+/// The comments of a text, each on one line.
+fn comments(text: &str) -> Vec<String> {
+    let line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize() else {
+        return text.lines().filter_map(|one| one.trim().strip_prefix("--")).map(line).collect();
+    };
+    let comment = |token: &Token| match token {
+        Token::Whitespace(Whitespace::SingleLineComment { comment, .. } | Whitespace::MultiLineComment(comment)) => {
+            Some(line(comment))
+        }
+        _ => None,
+    };
+    tokens.iter().filter_map(comment).collect()
 }
 
 /// Judges an up file.
@@ -78,7 +151,7 @@ fn is_additive(statement: &Statement) -> bool {
         // A unique index can refuse what old code writes.
         Statement::CreateIndex(index) => !index.unique,
         Statement::AlterTable(alter) => alter.operations.iter().all(adds_only),
-        Statement::AlterType(alter) => matches!(alter.operation, sqlparser::ast::AlterTypeOperation::AddValue(_)),
+        Statement::AlterType(alter) => matches!(alter.operation, AlterTypeOperation::AddValue(_)),
         _ => false,
     }
 }
@@ -112,7 +185,12 @@ fn losses_of(statement: &Statement) -> Vec<Loss> {
         | Statement::CreateIndex(_)
         | Statement::CreateView(_)
         | Statement::CreateType { .. }
-        | Statement::Comment { .. } => Vec::new(),
+        | Statement::Comment { .. }
+        | Statement::StartTransaction { .. }
+        | Statement::Commit { .. } => Vec::new(),
+        Statement::AlterType(alter) if matches!(alter.operation, AlterTypeOperation::AddValue(_)) => Vec::new(),
+        // New rows take none away, unless they replace some.
+        Statement::Insert(insert) if insert.on.is_none() && !insert.replace_into => Vec::new(),
         Statement::AlterTable(alter) => {
             alter.operations.iter().flat_map(|one| column_losses(&alter.name, one)).collect()
         }
@@ -185,6 +263,8 @@ mod tests {
         assert_eq!(words, ["column s.shifts.note", "column s.shifts.\"Odd\"", "table a", "table b"]);
         assert_eq!(found[0].count_sql().as_deref(), Some("SELECT count(note) AS n FROM s.shifts"));
         assert!(matches!(losses("DELETE FROM t")[..], [Loss::Other(_)]));
+        assert!(losses("BEGIN; INSERT INTO t VALUES (1); ALTER TYPE m ADD VALUE 'x'; COMMIT").is_empty());
+        assert!(matches!(losses("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = 1")[..], [Loss::Other(_)]));
         for harmless in
             ["ALTER TABLE t RENAME COLUMN b TO a", "DROP INDEX i", "ALTER TABLE t ALTER COLUMN a DROP NOT NULL"]
         {
@@ -207,6 +287,35 @@ mod tests {
     #[test]
     fn text_without_statements_is_empty() {
         assert!(is_empty(None) && is_empty(Some("-- x\n")) && is_empty(Some(" ; ")));
+        assert!(is_empty(Some("BEGIN; COMMIT;")) && is_empty(Some("BEGIN;\n-- nothing\nCOMMIT;")));
         assert!(!is_empty(Some("DROP TABLE t")) && !is_empty(Some("not sql")));
+    }
+
+    #[test]
+    fn a_down_that_present_rows_may_stop_is_told() {
+        let down = "ALTER TABLE t ADD CONSTRAINT c CHECK (s IN ('a')); ALTER TABLE t ALTER COLUMN a SET NOT NULL; \
+                    ALTER TABLE t ADD COLUMN b int NOT NULL; ALTER TABLE t ADD COLUMN d int; CREATE UNIQUE INDEX i ON t (a); \
+                    ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES u (a) NOT VALID";
+        let found = warns(None, Some(down));
+        assert_eq!(found.len(), 4, "{found:?}");
+        for (warning, words) in found.iter().zip(["c CHECK", "a SET NOT NULL", "b INT NOT NULL", "UNIQUE INDEX i"]) {
+            assert!(warning.contains("may fail on the rows that are there") && warning.contains(words), "{warning}");
+        }
+        assert!(warns(Some("ALTER TABLE t ALTER COLUMN a SET NOT NULL"), Some("DROP TABLE t")).is_empty());
+    }
+
+    #[test]
+    fn a_comment_that_says_there_is_no_way_back_is_told_in_both_languages() {
+        for (up, down) in [
+            ("-- This is IRREVERSIBLE.\nDROP TABLE t", ""),
+            ("DROP TABLE t", "/* the rows of t\n   will fail the check */ SELECT 1"),
+            ("DROP TABLE t", "-- データは失われます\nCREATE TABLE t ()"),
+            ("DROP TABLE t", "-- ロールバックは完全ではありません\nCREATE TABLE t ()"),
+            ("DROP TABLE t", "-- 元の値には戻せない\nDO 'unfinished"),
+        ] {
+            let found = warns(Some(up), Some(down));
+            assert!(found.len() == 1 && found[0].starts_with("its comment says: "), "{found:?}");
+        }
+        assert!(warns(Some("INSERT INTO t VALUES ('irreversible')"), Some("-- fine\nDELETE FROM t")).is_empty());
     }
 }

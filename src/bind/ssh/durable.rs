@@ -71,8 +71,10 @@ impl Reach {
     ///
     /// The host keeps 8 MiB of the beginning and 8 to 32 MiB of the end of each output, for seven days after the end.
     ///
-    /// Fails with `Usage` (what cannot be sent), `Unreachable` (it certainly does not run) or `Unknown` (the link went
-    /// away: it may run, and a second start with the same id is safe).
+    /// When the pass says under which lock it is made, its shell keeps others from that lock until the command has ended.
+    ///
+    /// Fails with `Usage` (what cannot be sent), `Unmet` (somebody else has the lock), `Unreachable` (it certainly
+    /// does not run) or `Unknown` (the link went away: it may run, and a second start with the same id is safe).
     pub async fn durable_begin(&self, pass: &Pass, id: &str, command: &Command, about: &str) -> Result<Started> {
         let failed = |kind, why: String| {
             Error::new(kind, format!("run {id} did not start on {}", self.name()), why).host(self.name())
@@ -80,11 +82,12 @@ impl Reach {
         let script = check_id(id)
             .and_then(|()| check_about(about))
             .and_then(|()| scripts::program(&command.words, command.cwd.as_deref(), &command.env))
-            .and_then(|program| Ok(scripts::start(id, &nonce()?, &program, &about.replace('\n', " "))))
+            .and_then(|program| Ok(scripts::start(id, &nonce()?, &program, &about.replace('\n', " "), pass.hold())))
             .map_err(|why| failed(Kind::Usage, why))?;
         let done = self.supervise(pass, &script, &command.stdin, WORDS).await;
         match done.outcome {
             Outcome::Exited(0) => started(&done.stdout.text()).map_err(|why| failed(Kind::Unknown, why)),
+            Outcome::NotStarted(why) if why == scripts::TAKEN_OVER => Err(failed(Kind::Unmet, why)),
             Outcome::NotStarted(why) => Err(failed(Kind::Unreachable, why)),
             Outcome::Unknown(why) => Err(failed(Kind::Unknown, why)),
             other => {

@@ -3,6 +3,7 @@
 //! All names start with `opsh_`: assigning to a name that the login exported would change it for the command too.
 
 use super::quote;
+use crate::gate::Hold;
 use crate::redact::Secret;
 
 /// The supervising shell. It is the same text for every command: program and data come over its stdin, never in argv.
@@ -91,7 +92,7 @@ const SWEPT_AFTER_DAYS: &str = "+6";
 /// The status is written when both keepers have seen the end, or, while a child in the background holds a pipe open,
 /// once the files stand still, or after a second. Descriptors are redirected by `exec` in subshells, because busybox
 /// leaks the saved ones of a redirected compound command to the program.
-const JOB: &str = r#"opsh_p=$opsh_prog; opsh_u=$opsh_mask; opsh_a=$opsh_about; unset opsh_prog opsh_mask opsh_about
+const JOB: &str = r#"opsh_p=$opsh_prog; opsh_u=$opsh_mask; opsh_a=$opsh_about; opsh_k=$opsh_lock; unset opsh_prog opsh_mask opsh_about opsh_lock
 opsh_d=$1; opsh_f=$1/pid.$2; trap : INT TERM HUP
 IFS= read -r opsh_boot </proc/sys/kernel/random/boot_id; IFS= read -r opsh_l </proc/$$/stat; set -- ${opsh_l##*) }
 [ ! -p "$opsh_d/done" ] || exec 7<>"$opsh_d/done"
@@ -117,7 +118,8 @@ opsh_keep() {
 }
 opsh_run() {
   trap : INT TERM HUP
-  (trap - INT TERM HUP; umask "$opsh_u"; exec <&8 4>&- 8<&-; eval "$opsh_p"); opsh_r=$?
+  (trap - INT TERM HUP; umask "$opsh_u"; exec <&8 4>&- 8<&- 6<&-; eval "$opsh_p"); opsh_r=$?
+  [ -z "$opsh_k" ] || flock -u 6
   exec >/dev/null 2>&1 8<&-; echo rc $opsh_r >&4
   for opsh_l in 1 2 3 4; do
     opsh_s=$(ls -ln "$opsh_d"); sleep 0.25 || sleep 1
@@ -139,12 +141,23 @@ opsh_end() {
 ) | ( opsh_end )"#;
 
 /// Prints `new PID`, or what [`look`] prints when this id was started before. A new run sweeps up old ones.
+///
+/// Under a lock it holds the folder's `work.lock` shared, on descriptor 6, before it looks whether the lock is still its
+/// starter's: whoever takes the lock writes his fence into it first and then waits for `work.lock`, so one of the two sees
+/// the other, and neither has it for longer than a moment. The job inherits the descriptor, keeps it from the program, and unlocks when the program has ended,
+/// whoever has a copy by then.
 const START: &str = r#"command -v setsid >/dev/null || opsh_no 'the host has no setsid, which is needed to detach a run'
 exec 5<&0; opsh_mask=$(umask); umask 077
 mkdir -p "$opsh_d" && opsh_own "$opsh_b" || opsh_no "cannot make $opsh_d"
 [ -p "$opsh_d/done" ] || mkfifo "$opsh_d/done" 2>/dev/null
 trap : INT TERM HUP
-[ -e "$opsh_d/pid" ] || opsh_s=$(opsh_prog=$opsh_prog opsh_mask=$opsh_mask opsh_about=$opsh_about setsid sh -c "$opsh_job" opsh "$opsh_d" "$opsh_f" <&5 5<&- 4>&1 >/dev/null 2>&1 &)
+opsh_held() {
+  [ -r "$opsh_lock/work.lock" ] && command -v flock >/dev/null || { opsh_lock=; return 0; }
+  exec 6<"$opsh_lock/work.lock"; flock -s 6 || return
+  opsh_l=; IFS= read -r opsh_l <"$opsh_lock/lock.json"; case $opsh_l in *"\"fence\":\"$opsh_fence\""*) ;; *) false;; esac
+}
+[ -e "$opsh_d/pid" ] || [ -z "$opsh_lock" ] || opsh_held || opsh_no "$opsh_taken"
+[ -e "$opsh_d/pid" ] || opsh_s=$(opsh_prog=$opsh_prog opsh_mask=$opsh_mask opsh_about=$opsh_about opsh_lock=$opsh_lock setsid sh -c "$opsh_job" opsh "$opsh_d" "$opsh_f" <&5 5<&- 4>&1 >/dev/null 2>&1 &)
 if [ -n "$opsh_s" ]; then
   echo "new $opsh_s"
   find "$opsh_b"/* -prune -type d -mtime $opsh_old 2>/dev/null | while IFS= read -r opsh_d; do
@@ -277,11 +290,17 @@ fn enter(dir: &str) -> Result<String, String> {
     Ok(format!("CDPATH= cd -- {} 2>/dev/null || opsh_no {reason}\n", quote::quote(dir)))
 }
 
-/// The script that starts `program` detached under `id`.
-pub fn start(id: &str, nonce: &str, program: &str, about: &str) -> String {
+/// Why a run does not start whose lock is not its starter's any more.
+pub const TAKEN_OVER: &str = "the lock of the stack was taken over by somebody else";
+
+/// The script that starts `program` detached under `id`, under that lock.
+pub fn start(id: &str, nonce: &str, program: &str, about: &str, hold: Option<&Hold>) -> String {
     let (program, about, job) = (quote::quote(program), quote::quote(about), quote::quote(JOB));
+    let (lock, fence) = hold.map_or((String::new(), String::new()), |hold| (hold.folder.clone(), hold.fence.clone()));
+    let (lock, fence, taken) = (quote::quote(&lock), quote::quote(&fence), quote::quote(TAKEN_OVER));
     format!(
-        "opsh_s=; opsh_f={nonce}; opsh_prog={program}; opsh_about={about}; opsh_old={SWEPT_AFTER_DAYS}; opsh_job={job}\n{}{START}",
+        "opsh_s=; opsh_f={nonce}; opsh_prog={program}; opsh_about={about}; opsh_old={SWEPT_AFTER_DAYS}; opsh_job={job}\n\
+         opsh_lock={lock}; opsh_fence={fence}; opsh_taken={taken}\n{}{START}",
         place(id)
     )
 }

@@ -8,7 +8,12 @@ use super::rollback::{AGREED, assert_serves};
 fn an_account_with_a_key_can_roll_back_too() {
     let Some(lab) = Lab::take() else { return };
     lab.bring("BAD");
-    let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
+    // Dumps hold everything: each account has a folder of its own for them.
+    let _folder = lab.afterwards("rm -rf /var/backups/opsh-deploy");
+    lab.sh("install -d -m 700 -o deploy /var/backups/opsh-deploy");
+    let own = "[stack.prod-key]\nbackup = { dir = \"/var/backups/opsh-deploy\" }";
+    let opsh = Opsh::configured(&lab, |config| config.replacen("[stack.prod-key]", own, 1));
+    let good = lab.release("GOOD");
     let before = lab.state();
     opsh.run(&[&AGREED[..], &[ROLLBACK, &good.tag, "--stack", "prod-key"]].concat()).exits(0);
     assert_serves(&lab, &good, &before);

@@ -18,7 +18,8 @@ struct Watch {
 
 impl Watch {
     fn server(file: PathBuf) -> Option<Watch> {
-        let init = Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", "opsh-it"]).output().unwrap();
+        let init =
+            Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", &super::lab::name()]).output().unwrap();
         let init: u32 = String::from_utf8(init.stdout).unwrap().trim().parse().unwrap();
         let starters = ["sshd", "dockerd", "containerd", "containerd-shim", "runc", "start"];
         let pids = descendants(init).into_iter().filter(|pid| {

@@ -10,7 +10,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-const NAME: &str = "opsh-it";
+/// The lab's name. `LAB_NAME` gives another one, beside it.
+pub fn name() -> String {
+    std::env::var("LAB_NAME").unwrap_or("opsh-it".into())
+}
 
 /// The repository.
 pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -55,7 +58,7 @@ impl Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let base = Path::new(ROOT).join("target/lab");
         std::fs::create_dir_all(&base).unwrap();
-        let file = File::create(base.join(format!("{NAME}.turn"))).unwrap();
+        let file = File::create(base.join(format!("{}.turn", name()))).unwrap();
         file.lock().unwrap();
         if let Err(why) = UP.get_or_init(|| bring_up(seed())) {
             panic!("the lab does not come up: {why}");
@@ -68,7 +71,7 @@ impl Lab {
 
     /// A file of the lab.
     pub fn file(&self, name: &str) -> PathBuf {
-        Path::new(ROOT).join("target/lab").join(NAME).join(name)
+        Path::new(ROOT).join("target/lab").join(self::name()).join(name)
     }
 
     /// One of the lab's settings, without `LAB_`.
@@ -121,10 +124,12 @@ impl Lab {
         release
     }
 
-    /// The rows that the lab begins with, and no note.
+    /// The rows that the lab begins with, no note, no history beside the stack, and no image that was kept.
     fn first_rows(&self, release: &Release) {
         let notes = if release.ledger.len() > 4 { "UPDATE shifts SET note = NULL;" } else { "" };
         self.sql(&format!("DELETE FROM shifts WHERE id > 3; {notes}"));
+        self.sh("rm -rf /opt/vrcshift/.opsh; \
+                 docker images --format '{{.Repository}}:{{.Tag}}' | grep ':opsh-was-' | xargs -r docker rmi >/dev/null");
     }
 
     /// As [`Lab::bring`], but the server stays as it is when it already is in that state.
@@ -228,7 +233,7 @@ pub fn answers(program: &str, words: &[&str]) -> bool {
 
 fn command(words: &[&str]) -> Command {
     let mut command = Command::new(Path::new(ROOT).join("tests/lab/lab"));
-    command.args(words).env("LAB_NAME", NAME).env_remove("LAB_DIR").stdin(Stdio::null());
+    command.args(words).env("LAB_NAME", name()).env_remove("LAB_DIR").stdin(Stdio::null());
     command
 }
 

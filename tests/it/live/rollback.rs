@@ -40,7 +40,7 @@ fn a_plan_shows_the_rollback_and_changes_nothing() {
     let newest = bad.ledger.last().unwrap();
     let lines = [format!("{} = {}", good.tag, &good.commit[..12]), format!("down {newest}"), "FAILING".into()];
     let ran = ran.prints(&lines.each_ref().map(String::as_str));
-    for verb in ["compose.build", "migrate.down", "git.checkout", "docker.tag", "compose.recreate"] {
+    for verb in super::killed::CHANGES {
         assert!(ran.err.contains(&format!("· {verb}")), "{verb} is not in the plan:\n{}", ran.err);
     }
     assert_eq!(lab.state(), before);
@@ -74,7 +74,12 @@ fn a_rollback_from_a_failing_release_serves_the_earlier_one_with_all_rows() {
     let before = lab.state();
 
     let ran = roll_back(&opsh, &AGREED, &good.tag).exits(0).prints(&[&format!("prod serves {}", good.tag)]);
-    assert_eq!(ran.err.matches('→').count() - 2, 5, "five changes, two of which name an arrow:\n{}", ran.err);
+    assert_eq!(
+        ran.err.matches('→').count() - 2,
+        super::killed::CHANGES.len(),
+        "each change, two of which name an arrow:\n{}",
+        ran.err
+    );
     let now = assert_serves(&lab, &good, &before);
     assert_ne!(now["containers"]["backend"], before["containers"]["backend"]);
     let shifts = lab.exec(&["curl", "-sf", "http://127.0.0.1:8080/api/v1/shifts"]);

@@ -21,7 +21,7 @@ fn a_rollback_without_losses_is_undone_and_its_undo_too() {
     let after = lab.state();
     assert_ne!(served(&after), served(&before));
 
-    opsh.run(&["undo", "last", "--yes"]).exits(0).prints(&["undone: 3 of 4 effects"]);
+    opsh.run(&["undo", "last", "--yes"]).exits(0).prints(&["undone: 4 of 6 effects"]);
     lab.until("the API answers", 60, "curl -sf http://127.0.0.1:8080/api/v1/shifts");
     assert_eq!(served(&lab.state()), served(&before));
     opsh.run(&["undo", "last", "--yes"]).exits(0).prints(&["nothing to undo"]);
@@ -46,12 +46,12 @@ fn a_killed_rollback_is_resumed_and_one_that_lost_a_schema_is_not_undone() {
     lab.bring("BAD");
     let (good, opsh, before) = (lab.release("GOOD"), Opsh::new(&lab), lab.state());
     let words = [&AGREED[..], &[ROLLBACK, &good.tag]].concat();
-    let killed = opsh.start_with(&[OPSH], &words, &[("OPSH_TEST_KILL", "performed:4")]).wait();
+    let killed = opsh.start_with(&[OPSH], &words, &[("OPSH_TEST_KILL", "performed:9")]).wait();
     assert_eq!(killed.signal, Some(libc::SIGKILL), "{killed:?}");
     let resumed = opsh.run(&["resume", "last", "--yes", "--allow", "migrate.down"]).exits(0);
     assert!(resumed.err.contains("docker.tag on prod") && resumed.err.contains("it happened"), "{}", resumed.err);
     assert!(resumed.err.contains("step \"checkout\" was done in run"), "{}", resumed.err);
-    assert_eq!(opsh.changes("last"), ["docker.tag", "compose.recreate"]);
+    assert_eq!(opsh.changes("last"), ["docker.tag", "compose.recreate", "release.record"]);
     assert_serves(&lab, &good, &before);
 
     let listed = opsh.run(&["--json", "runs"]).exits(0).out;

@@ -1,0 +1,181 @@
+//! How git is run: the words before every command, what its complaints mean, and its exit codes.
+
+use crate::bind::host::{self, Ran, words_of};
+use crate::bind::ssh::{Command, Reach, quote};
+use crate::error::{Error, Kind, Result};
+use crate::gate::Pass;
+
+/// Bytes of an output that are kept. More is an error: half a list would be taken for a whole one.
+const KEEP: usize = 16 << 20;
+
+/// One git repository as the work of an effect sees it.
+pub struct Git {
+    reach: Reach,
+    /// The host's name.
+    pub host: String,
+    /// The folder that git is told to work in.
+    pub dir: String,
+    /// Settings of the repository that are overridden: name and value.
+    overridden: Vec<(String, String)>,
+}
+
+impl Git {
+    /// The repository in `dir`.
+    pub fn new(reach: Reach, host: &str, dir: &str) -> Git {
+        Git { reach, host: host.into(), dir: dir.into(), overridden: Vec::new() }
+    }
+
+    /// With these settings in the place of the repository's own. Needs git 2.31.
+    pub fn overriding(self, overridden: Vec<(String, String)>) -> Git {
+        Git { overridden, ..self }
+    }
+
+    /// Where it is reached.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// The words of a command of git.
+    pub fn words(&self, args: &[&str]) -> Vec<String> {
+        [self.env(), self.git()].concat().into_iter().chain(args.iter().map(|word| word.to_string())).collect()
+    }
+
+    /// The words of a POSIX sh script that gets `args`, and after them the words that git begins with.
+    fn script_words(&self, script: &str, args: &[&str]) -> Vec<String> {
+        let sh = ["sh", "-c", script, "opsh"].iter().chain(args).map(|word| word.to_string()).collect();
+        [self.env(), sh, self.git()].concat()
+    }
+
+    fn env(&self) -> Vec<String> {
+        // Nothing here may ask a question, take an optional lock, speak another language or mean another repository.
+        let fixed = [
+            "env",
+            "-u",
+            "GIT_DIR",
+            "-u",
+            "GIT_WORK_TREE",
+            "-u",
+            "GIT_INDEX_FILE",
+            "LC_ALL=C",
+            "GIT_TERMINAL_PROMPT=0",
+            "GIT_OPTIONAL_LOCKS=0",
+        ];
+        let mut words: Vec<String> = fixed.map(String::from).to_vec();
+        if !self.overridden.is_empty() {
+            words.push(format!("GIT_CONFIG_COUNT={}", self.overridden.len()));
+        }
+        for (at, (name, value)) in self.overridden.iter().enumerate() {
+            words.push(format!("GIT_CONFIG_KEY_{at}={name}"));
+            words.push(format!("GIT_CONFIG_VALUE_{at}={value}"));
+        }
+        words
+    }
+
+    fn git(&self) -> Vec<String> {
+        // Nothing here may run code that the repository's own settings name.
+        let settings = [
+            "core.fsmonitor=false",
+            "core.hooksPath=/dev/null",
+            "protocol.ext.allow=never",
+            "log.showSignature=false",
+            "advice.detachedHead=false",
+            "core.quotePath=false",
+            // A release is newer than what was released before it to be tried.
+            "versionsort.suffix=-",
+        ];
+        let mut words: Vec<String> = ["git", "-C", &self.dir, "--no-pager"].map(String::from).to_vec();
+        words.extend(settings.iter().flat_map(|setting| ["-c".to_string(), setting.to_string()]));
+        words
+    }
+
+    async fn ran(&self, pass: &Pass, name: &str, words: Vec<String>, stdin: &str) -> Result<Ran> {
+        let command = Command { stdin: stdin.into(), keep: KEEP, ..words_of(words) };
+        let ended = self.reach.run(pass, &command).await;
+        let what = || format!("git {name} failed on {}", self.host);
+        if ended.stdout.left_out() > 0 {
+            let why = format!("it says more than {} MiB about {}", KEEP >> 20, self.dir);
+            return Err(Error::new(Kind::Failed, what(), why).host(&self.host));
+        }
+        let ran = host::finished(&self.host, &command.words, ended)?;
+        let said = ran.err.as_str();
+        if ran.code == 127 {
+            return Err(Error::new(Kind::NotFound, what(), "there is no git on the host"));
+        }
+        if said.contains("dubious ownership") {
+            let why = format!("{} belongs to another user than the one opsh logs in as", self.dir);
+            let line = format!("git config --system --add safe.directory {}     on the host, once", typed(&self.dir));
+            return Err(Error::new(Kind::Denied, what(), why).next(line));
+        }
+        if said.contains("not a git repository") || said.contains("cannot change to") {
+            return Err(Error::new(Kind::NotFound, what(), format!("{} is no git repository", self.dir)));
+        }
+        Ok(ran)
+    }
+
+    /// The output.
+    pub async fn out(&self, pass: &Pass, args: &[&str]) -> Result<String> {
+        self.fed(pass, args, "").await
+    }
+
+    /// The output, with something to read.
+    pub async fn fed(&self, pass: &Pass, args: &[&str], stdin: &str) -> Result<String> {
+        let ran = self.ran(pass, args.first().unwrap_or(&""), self.words(args), stdin).await?;
+        self.judged(ran, &args.join(" "))
+    }
+
+    /// The output, or `None` for an exit code of 1, git's way to say no.
+    pub async fn maybe(&self, pass: &Pass, args: &[&str]) -> Result<Option<String>> {
+        let ran = self.ran(pass, args.first().unwrap_or(&""), self.words(args), "").await?;
+        if ran.code == 1 { Ok(None) } else { self.judged(ran, &args.join(" ")).map(Some) }
+    }
+
+    /// The output of a script in which several commands of git are one trip; `name` says which they are.
+    pub async fn script(&self, pass: &Pass, name: &str, script: &str, args: &[&str], stdin: &str) -> Result<String> {
+        let ran = self.ran(pass, name, self.script_words(script, args), stdin).await?;
+        self.judged(ran, name)
+    }
+
+    /// The output of what ended with 0.
+    pub fn judged(&self, ran: Ran, args: &str) -> Result<String> {
+        if ran.code == 0 {
+            return Ok(ran.out);
+        }
+        let what = format!("git {args} failed on {}", self.host);
+        let why = format!("exit code {}: {}", ran.code, complaint(&ran.err));
+        Err(Error::new(Kind::Failed, what, why).exit(ran.code.into()))
+    }
+}
+
+/// The end of what git complained about, without the advice that it always gives.
+fn complaint(said: &str) -> String {
+    let advice = ["Please make sure you have the correct access rights", "and the repository exists."];
+    let lines: Vec<&str> = said.lines().filter(|line| !advice.contains(line) && !line.starts_with("hint:")).collect();
+    host::last_lines(&lines.join("\n"), 3)
+}
+
+/// A word as a person types it in a shell: as it is where it is plain, quoted otherwise.
+pub fn typed(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._/+-@:=".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { quote(word) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_the_reason_and_not_the_advice() {
+        let said = "fatal: 'origin' does not appear to be a git repository\nfatal: Could not read from remote repository.\n\n\
+                    Please make sure you have the correct access rights\nand the repository exists.\n";
+        let reason =
+            "fatal: 'origin' does not appear to be a git repository\nfatal: Could not read from remote repository.";
+        assert_eq!(complaint(said), reason);
+        assert_eq!(complaint("hint: x\n"), "");
+    }
+
+    #[test]
+    fn what_a_person_types_is_quoted_only_where_a_shell_would_read_it() {
+        assert_eq!(typed("origin/feature-1"), "origin/feature-1");
+        assert_eq!((typed(""), typed("a b"), typed("$(id)")), ("''".into(), "'a b'".into(), "'$(id)'".into()));
+    }
+}

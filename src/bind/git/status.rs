@@ -1,0 +1,127 @@
+//! The state of a work tree: what differs, what somebody is in the middle of, what exists nowhere else.
+
+use super::cli::Git;
+use crate::error::{Error, Kind, Result};
+use crate::gate::Pass;
+use serde_json::{Value, json};
+
+/// Everything about a clone that git does not say in its status, in one trip: a line of facts, then a mark a line, then
+/// commits. Runs on any git since 2.15.
+const STATE: &str = r#"
+"$@" rev-parse --is-bare-repository --is-shallow-repository || exit
+dir=$("$@" rev-parse --absolute-git-dir) || exit
+for mark in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply/applying rebase-apply BISECT_LOG; do
+    test ! -e "$dir/$mark" || echo "$mark"
+done
+if test -e "$dir/index.lock"; then
+    made=$(stat -c %Y "$dir/index.lock" 2>/dev/null || stat -f %m "$dir/index.lock" 2>/dev/null)
+    test -z "$made" || echo "locked $(( $(date +%s) - made ))"
+fi
+if "$@" rev-parse --verify --quiet 'HEAD^{commit}' >/dev/null; then
+    "$@" rev-list --max-count=20 HEAD --not --remotes --tags || exit
+fi
+"#;
+
+/// Marks in the git folder, each with the operation that it belongs to; an outer operation stands before those that it
+/// is made of.
+const OPERATIONS: &[(&str, &str)] = &[
+    ("rebase-merge", "rebase"),
+    ("rebase-apply/applying", "am"),
+    ("rebase-apply", "rebase"),
+    ("MERGE_HEAD", "merge"),
+    ("CHERRY_PICK_HEAD", "cherry-pick"),
+    ("REVERT_HEAD", "revert"),
+    ("BISECT_LOG", "bisect"),
+];
+
+/// Paths of each sort that a status lists.
+const LISTED: usize = 100;
+
+/// The status of the work tree.
+pub async fn of(git: &Git, pass: &Pass) -> Result<Value> {
+    let said = git.script(pass, "rev-parse", STATE, &[], "").await?;
+    let state = State::parse(&said);
+    if state.bare {
+        let why = format!("{} is a bare clone: it has no work tree that could have changes", git.dir);
+        return Err(Error::new(Kind::Unmet, format!("git status failed on {}", git.host), why));
+    }
+    let out = git.out(pass, &["status", "--porcelain=v1", "-z", "--untracked-files=normal"]).await?;
+    let (mut changed, mut untracked) = paths(&out);
+    let clean = changed.is_empty();
+    changed.truncate(LISTED);
+    untracked.truncate(LISTED);
+    Ok(json!({
+        "clean": clean, "changed": changed, "untracked": untracked, "operation": state.operation,
+        "only_here": state.only_here, "shallow": state.shallow, "lock_age_s": state.lock_age_s,
+    }))
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct State<'a> {
+    bare: bool,
+    shallow: bool,
+    operation: Option<&'static str>,
+    lock_age_s: Option<i64>,
+    only_here: Vec<&'a str>,
+}
+
+impl State<'_> {
+    fn parse(said: &str) -> State<'_> {
+        let mut lines = said.lines();
+        let (bare, shallow) = (lines.next() == Some("true"), lines.next() == Some("true"));
+        let lines: Vec<&str> = lines.collect();
+        let operation = OPERATIONS.iter().find(|(mark, _)| lines.contains(mark)).map(|(_, name)| *name);
+        // A clock that was set back makes no lock of the future.
+        let age = |line: &str| line.strip_prefix("locked ")?.parse().ok().map(|age: i64| age.max(0));
+        let lock_age_s = lines.iter().find_map(|line| age(line));
+        let is_commit = |line: &&&str| line.len() >= 40 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+        State { bare, shallow, operation, lock_age_s, only_here: lines.iter().filter(is_commit).copied().collect() }
+    }
+}
+
+/// Paths with changes, and paths that git does not know.
+fn paths(status: &str) -> (Vec<&str>, Vec<&str>) {
+    let (mut changed, mut untracked) = (Vec::new(), Vec::new());
+    let mut entries = status.split('\0');
+    while let Some(entry) = entries.next() {
+        // After the last zero byte there is nothing.
+        let Some((state, path)) = entry.split_at_checked(3) else { continue };
+        if state.starts_with("??") {
+            untracked.push(path)
+        } else {
+            changed.push(path)
+        }
+        if state.starts_with(['R', 'C']) {
+            // A rename is followed by the old name, which is no entry of its own.
+            entries.next();
+        }
+    }
+    (changed, untracked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rename_is_one_change_and_its_old_name_may_be_short() {
+        let (changed, untracked) = paths("R  new\nname\0a\0 M b\0?? \"q\"\0");
+        assert_eq!((changed, untracked), (vec!["new\nname", "b"], vec!["\"q\""]));
+    }
+
+    #[test]
+    fn an_outer_operation_is_told_before_the_pick_that_it_is_at() {
+        let head = "a".repeat(40);
+        let said = format!("false\ntrue\nCHERRY_PICK_HEAD\nrebase-merge\nlocked -7\n{head}\n");
+        let expected = State {
+            bare: false,
+            shallow: true,
+            operation: Some("rebase"),
+            lock_age_s: Some(0),
+            only_here: vec![&head],
+        };
+        assert_eq!(State::parse(&said), expected);
+        assert_eq!(State::parse("false\nfalse\nrebase-apply/applying\nrebase-apply\n").operation, Some("am"));
+        assert_eq!(State::parse("true\nfalse\n"), State { bare: true, ..State::default() });
+    }
+}
