@@ -125,22 +125,22 @@ impl Link {
     pub(super) async fn permit(&self) -> Result<OwnedSemaphorePermit, String> {
         let permit = self.0.channels.clone().acquire_owned().await.map_err(|e| e.to_string())?;
         match self.gone() {
-            Some(why) => Err(self.is_gone(&why)),
+            Some(why) => Err(self.was_lost(&why)),
             None => Ok(permit),
         }
     }
 
-    fn is_gone(&self, why: &str) -> String {
-        format!("connection to {} is gone ({why})", self.name())
+    pub(super) fn was_lost(&self, why: &str) -> String {
+        format!("the connection to {} was lost: {why}", self.name())
     }
 
     /// Why a channel did not open, from the crate's word for it.
     pub(super) async fn why_no_channel(&self, error: &str) -> String {
         if let Some(why) = self.lost_within(Duration::from_millis(200)).await {
-            return self.is_gone(&why);
+            return self.was_lost(&why);
         }
         if std::os::unix::net::UnixStream::connect(&self.0.control).is_err() {
-            return self.is_gone("its control socket does not answer");
+            return self.was_lost("its control socket does not answer");
         }
         if error.contains("refused by peer") {
             return format!("{} refused another session: its sshd allows too few (MaxSessions)", self.name());
@@ -151,7 +151,9 @@ impl Link {
     /// The error for a caller that needs the link to be up.
     pub fn lost(&self) -> Option<Error> {
         let why = self.gone()?;
-        Some(Error::new(Kind::Unreachable, format!("the connection to {} is gone", self.name()), why).host(self.name()))
+        Some(
+            Error::new(Kind::Unreachable, format!("the connection to {} was lost", self.name()), why).host(self.name()),
+        )
     }
 }
 

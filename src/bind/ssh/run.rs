@@ -77,7 +77,7 @@ impl Reach {
         match self {
             Reach::Local => "the supervising shell was killed".into(),
             Reach::Ssh(link) => match link.lost_within(LOSS_KNOWN_WITHIN).await {
-                Some(why) => format!("the connection to {} was lost: {why}", link.name()),
+                Some(why) => link.was_lost(&why),
                 None => format!("the supervising shell on {} was killed", link.name()),
             },
         }

@@ -66,7 +66,7 @@ async fn breaks(lab: &Lab, alive_s: u32, fault: impl AsyncFnOnce(&Reach), repair
         "{waited:?}"
     );
     let later = reach.run(&pass(), &words(&["true"])).await.outcome;
-    assert!(matches!(&later, Outcome::NotStarted(why) if why.contains("is gone")), "{later:?}");
+    assert!(matches!(&later, Outcome::NotStarted(why) if why.contains("was lost")), "{later:?}");
     let later = reach.durable_result(&pass(), &id, 100).await.unwrap_err();
     assert_eq!(later.kind, crate::error::Kind::Unreachable, "{later}");
 

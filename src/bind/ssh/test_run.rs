@@ -253,7 +253,7 @@ fn a_lost_link_leaves_the_outcome_unknown_and_later_ones_not_started() {
         let outcome = outcome(&reach, "kill -9 $(ps -o ppid= -p $PPID); sleep 60").await;
         assert!(matches!(&outcome, Outcome::Unknown(why) if why.contains("connection to web was lost")), "{outcome:?}");
         let later = reach.run(&pass(), &words(&["true"])).await.outcome;
-        assert!(matches!(&later, Outcome::NotStarted(why) if why.contains("connection to web is gone")), "{later:?}");
+        assert!(matches!(&later, Outcome::NotStarted(why) if why.contains("connection to web was lost")), "{later:?}");
     });
 }
 
