@@ -438,7 +438,7 @@ fn fault_before(_: u32) -> Option<(u32, bool)> {
 #[cfg(debug_assertions)]
 fn fault(effect: &Effect, point: &str) {
     if effect.class != Class::Read {
-        fault::strike(point);
+        fault::strike(point, effect.verb.name);
     }
 }
 

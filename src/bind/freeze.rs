@@ -160,7 +160,7 @@ impl Place {
         let watch = host::words_of(self.words(scripts::WATCH, &[&token, &within])?);
         // It waits for the end of the freeze; who comes next must not wait for that.
         let alone = pass.without_lock();
-        reach.durable_begin(&alone, &format!("{token}-thaw"), &watch, &alone.about()).await?;
+        reach.durable_begin(&alone, &watch_of(&token), &watch, &alone.about()).await?;
         let ran = self.run(&reach, pass, scripts::FREEZE, &[]).await?;
         self.checked(ran, ON)?;
         let after = self.look(pass).await?;
@@ -182,6 +182,15 @@ impl Place {
         if self.look(pass).await?.read_only {
             return Err(self.failed(OFF, Kind::Failed, "its sessions still begin read-only"));
         }
+        if let Some(effect) = seen.note["effect"].as_str() {
+            // What would have ended it has nothing left to do, and would leave its folder for a week.
+            let (watch, later) = (watch_of(effect), pass.for_connection());
+            pass.afterwards(async move {
+                if reach.durable_signal(&later, &watch, "KILL").await.is_ok() {
+                    let _ = reach.durable_forget(&later, &watch).await;
+                }
+            });
+        }
         Ok(Did { changed: true, before: json!(seen.word()), after: json!(OFF), ..Did::default() })
     }
 
@@ -193,6 +202,11 @@ impl Place {
         let why = if said.is_empty() { format!("exit code {}, and it said nothing", ran.code) } else { said };
         Err(self.failed(what, Kind::Failed, why).exit(ran.code.into()))
     }
+}
+
+/// The id of the run that ends a freeze.
+fn watch_of(effect: &str) -> String {
+    format!("{effect}-thaw")
 }
 
 fn freeze(call: &Call<'_>) -> Result<Receipt> {

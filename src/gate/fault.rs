@@ -1,7 +1,8 @@
 //! Death at a chosen moment, and a clock that was set back, for the tests of the journal's promise. Not compiled into a release.
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
-//! before it is performed; `performed:3` after it was performed and before its `effect.end`; `OPSH_TEST_PANIC` is a bug there. In a replay
+//! before it is performed; `performed:3` after it was performed and before its `effect.end`; `performed:docker.stop` does so
+//! with the first change of that verb; `OPSH_TEST_PANIC` is a bug there. In a replay
 //! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has; `before:7` is for what comes after that run.
 //! `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
 
@@ -9,14 +10,15 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 #[expect(clippy::disallowed_methods, reason = "a test decides when this process dies")]
-pub fn strike(point: &str) {
+pub fn strike(point: &str, verb: &str) {
     static BEGUN: AtomicU32 = AtomicU32::new(0);
     static PERFORMED: AtomicU32 = AtomicU32::new(0);
     let count = if point == "begun" { &BEGUN } else { &PERFORMED }.fetch_add(1, Ordering::Relaxed) + 1;
-    if std::env::var("OPSH_TEST_PANIC").is_ok_and(|wanted| wanted == format!("{point}:{count}")) {
+    let here = |wanted: String| wanted == format!("{point}:{count}") || wanted == format!("{point}:{verb}");
+    if std::env::var("OPSH_TEST_PANIC").is_ok_and(here) {
         panic!("a bug that a test planted");
     }
-    if std::env::var("OPSH_TEST_KILL").is_ok_and(|wanted| wanted == format!("{point}:{count}")) {
+    if std::env::var("OPSH_TEST_KILL").is_ok_and(here) {
         // SAFETY: raising a signal on ourselves has no preconditions.
         unsafe { libc::raise(libc::SIGKILL) };
     }

@@ -1,8 +1,9 @@
 //! What opsh does to a real server: each test drives the built program against a lab of its own and then looks at the
 //! server from inside.
 //!
-//! The tests run one at a time, in any order, each from a state that it makes itself. Releases, migrations and columns
-//! of the lab have names drawn from a seed that is printed: `OPSH_LAB_SEED=… cargo test live::` draws the same again.
+//! There are two labs; a test has one of them to itself and makes the state that it begins with, so the tests run in any
+//! order. Releases, migrations and columns of a lab have names drawn from a seed that is printed:
+//! `OPSH_LAB_SEED=… cargo test live::` draws the same again (the second lab has the seed after it).
 
 mod accounts;
 mod argv;

@@ -7,6 +7,7 @@ use super::rollback::{AGREED, assert_serves};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const STRACE: [&str; 9] = ["strace", "-f", "-qq", "-e", "trace=execve,execveat", "-e", "signal=none", "-s", "65536"];
 
@@ -17,9 +18,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn server(file: PathBuf) -> Option<Watch> {
-        let init =
-            Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", &super::lab::name()]).output().unwrap();
+    fn server(lab: &Lab, file: PathBuf) -> Option<Watch> {
+        let init = Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", lab.name()]).output().unwrap();
         let init: u32 = String::from_utf8(init.stdout).unwrap().trim().parse().unwrap();
         let starters = ["sshd", "dockerd", "containerd", "containerd-shim", "runc", "start"];
         let pids = descendants(init).into_iter().filter(|pid| {
@@ -48,8 +48,14 @@ impl Watch {
     fn end(mut self) -> Vec<u8> {
         // SAFETY: a signal to our own child, which has not been waited for.
         unsafe { libc::kill(self.strace.id() as i32, libc::SIGINT) };
-        self.strace.wait().unwrap();
-        std::fs::read(&self.file).unwrap()
+        // It writes what it has and lets go of everything; now and then it then waits for ever for a child of theirs.
+        let end = Instant::now() + Duration::from_secs(5);
+        while self.strace.try_wait().unwrap().is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let file = self.file.clone();
+        drop(self);
+        std::fs::read(file).unwrap()
     }
 }
 
@@ -90,7 +96,7 @@ fn no_secret_stands_in_an_argv_here_or_on_the_server() {
     let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
     let before = lab.state();
     let traces = tempfile::tempdir().unwrap();
-    let Some(watch) = Watch::server(traces.path().join("there")) else {
+    let Some(watch) = Watch::server(&lab, traces.path().join("there")) else {
         return crate::skip::skip("strace may not attach to the server's processes");
     };
     let here = traces.path().join("here").display().to_string();
@@ -120,7 +126,7 @@ fn a_script_that_puts_a_secret_into_an_argv_is_caught_by_the_same_look() {
     let script = traces.path().join("leak.rhai");
     let text = format!("host(\"prod-1\").run([\"echo\", \"{}\"]);", lab.secret("password"));
     std::fs::write(&script, text).unwrap();
-    let Some(watch) = Watch::server(traces.path().join("there")) else {
+    let Some(watch) = Watch::server(&lab, traces.path().join("there")) else {
         return crate::skip::skip("strace may not attach to the server's processes");
     };
     let ran = opsh.run(&["--yes", script.to_str().unwrap()]).exits(0);

@@ -7,12 +7,16 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The lab's name. `LAB_NAME` gives another one, beside it.
-pub fn name() -> String {
-    std::env::var("LAB_NAME").unwrap_or("opsh-it".into())
+/// How many labs there are: a rollback mostly waits, and two of them do it at the same time.
+const LABS: usize = 2;
+
+/// The name of a lab. `LAB_NAME` gives others, beside these.
+fn name(number: usize) -> String {
+    let first = std::env::var("LAB_NAME").unwrap_or("opsh-it".into());
+    if number == 0 { first } else { format!("{first}-{}", number + 1) }
 }
 
 /// The repository.
@@ -28,13 +32,39 @@ pub struct Secret {
     pub value: String,
 }
 
-/// The lab, for one test at a time.
+/// A lab, for one test at a time.
 pub struct Lab {
+    name: String,
     settings: BTreeMap<String, String>,
     secrets: Vec<Secret>,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
     /// The tests of another process wait for it.
     _file: File,
+}
+
+/// A test's turn with the lab of this number.
+struct Turn(usize);
+
+impl Turn {
+    fn free() -> (MutexGuard<'static, Vec<usize>>, &'static Condvar) {
+        static FREE: LazyLock<Mutex<Vec<usize>>> = LazyLock::new(|| Mutex::new((0..LABS).rev().collect()));
+        static ENDED: Condvar = Condvar::new();
+        (FREE.lock().unwrap_or_else(PoisonError::into_inner), &ENDED)
+    }
+
+    fn wait() -> Turn {
+        let (free, ended) = Turn::free();
+        let mut free = ended.wait_while(free, |free| free.is_empty()).unwrap_or_else(PoisonError::into_inner);
+        Turn(free.pop().expect("waited for"))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (mut free, ended) = Turn::free();
+        free.push(self.0);
+        ended.notify_one();
+    }
 }
 
 /// What a release looks like from inside.
@@ -47,31 +77,35 @@ pub struct Release {
 }
 
 impl Lab {
-    /// The lab, up; `None`, and said so, when there is no Docker Engine to run it.
+    /// A lab, up; `None`, and said so, when there is no Docker Engine to run it.
     pub fn take() -> Option<Lab> {
-        static TURN: Mutex<()> = Mutex::new(());
-        static UP: OnceLock<Result<(), String>> = OnceLock::new();
+        static UP: [OnceLock<Result<(), String>>; LABS] = [const { OnceLock::new() }; LABS];
         if !answers("docker", &["version"]) {
             crate::skip::skip("no Docker Engine answers here, which the lab needs");
             return None;
         }
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::wait();
+        let name = name(turn.0);
         let base = Path::new(ROOT).join("target/lab");
         std::fs::create_dir_all(&base).unwrap();
-        let file = File::create(base.join(format!("{}.turn", name()))).unwrap();
+        let file = File::create(base.join(format!("{name}.turn"))).unwrap();
         file.lock().unwrap();
-        if let Err(why) = UP.get_or_init(|| bring_up(seed())) {
+        if let Err(why) = UP[turn.0].get_or_init(|| bring_up(&name, seed().wrapping_add(turn.0 as u64))) {
             panic!("the lab does not come up: {why}");
         }
-        let mut lab = Lab { settings: BTreeMap::new(), secrets: Vec::new(), _turn: turn, _file: file };
+        let mut lab = Lab { name, settings: BTreeMap::new(), secrets: Vec::new(), _turn: turn, _file: file };
         lab.settings = pairs(&std::fs::read_to_string(lab.file("lab.env")).unwrap());
         lab.secrets = lab.read_secrets();
         Some(lab)
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A file of the lab.
     pub fn file(&self, name: &str) -> PathBuf {
-        Path::new(ROOT).join("target/lab").join(self::name()).join(name)
+        Path::new(ROOT).join("target/lab").join(&self.name).join(name)
     }
 
     /// One of the lab's settings, without `LAB_`.
@@ -119,9 +153,18 @@ impl Lab {
     pub fn bring(&self, which: &str) -> Release {
         let release = self.release(which);
         self.run(&["release", &release.tag]);
+        if !self.has_first_rows() {
+            // A test that took them away, or one that was killed.
+            self.run(&["reset"]);
+            self.run(&["release", &release.tag]);
+        }
         self.sh("docker images -q --filter label=opsh.stack | sort -u | xargs -r docker rmi -f >/dev/null");
         self.first_rows(&release);
         release
+    }
+
+    fn has_first_rows(&self) -> bool {
+        self.sql("SELECT (SELECT count(*) FROM shifts WHERE id <= 3), (SELECT count(*) FROM members)").trim() == "3|2"
     }
 
     /// The rows that the lab begins with, no note, no history beside the stack, and no image that was kept.
@@ -139,7 +182,8 @@ impl Lab {
             && now["ledger"] == serde_json::json!(release.ledger)
             && now["api_status"] == release.api_status
             && now["dirty"] == false
-            && now["image_labels"] == serde_json::json!({});
+            && now["image_labels"] == serde_json::json!({})
+            && self.has_first_rows();
         if !is_it {
             return self.bring(which);
         }
@@ -164,7 +208,7 @@ impl Lab {
 
     /// True when a script on the server exits 0.
     pub fn is(&self, script: &str) -> bool {
-        command(&["exec", "sh", "-uc", script]).output().unwrap().status.success()
+        command(&self.name, &["exec", "sh", "-uc", script]).output().unwrap().status.success()
     }
 
     pub fn sql(&self, sql: &str) -> String {
@@ -172,7 +216,7 @@ impl Lab {
     }
 
     fn run(&self, words: &[&str]) -> String {
-        text(words, command(words).output().unwrap()).unwrap_or_else(|why| panic!("{why}"))
+        text(words, command(&self.name, words).output().unwrap()).unwrap_or_else(|why| panic!("{why}"))
     }
 
     /// Waits, for `seconds` at most, until a script on the server exits 0.
@@ -231,9 +275,9 @@ pub fn answers(program: &str, words: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn command(words: &[&str]) -> Command {
+fn command(name: &str, words: &[&str]) -> Command {
     let mut command = Command::new(Path::new(ROOT).join("tests/lab/lab"));
-    command.args(words).env("LAB_NAME", name()).env_remove("LAB_DIR").stdin(Stdio::null());
+    command.args(words).env("LAB_NAME", name).env_remove("LAB_DIR").stdin(Stdio::null());
     command
 }
 
@@ -259,11 +303,11 @@ fn seed() -> u64 {
     }
 }
 
-fn bring_up(seed: u64) -> Result<(), String> {
+fn bring_up(name: &str, seed: u64) -> Result<(), String> {
     let drawn = draw(seed);
     let shown: Vec<String> = drawn.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let _ = writeln!(std::io::stderr(), "live: OPSH_LAB_SEED={seed}  {}", shown.join(" "));
-    let output = command(&["up"]).envs(drawn).output().map_err(|error| error.to_string())?;
+    let _ = writeln!(std::io::stderr(), "live: {name}: OPSH_LAB_SEED={seed}  {}", shown.join(" "));
+    let output = command(name, &["up"]).envs(drawn).output().map_err(|error| error.to_string())?;
     text(&["up"], output).map(|_| ())
 }
 

@@ -30,7 +30,7 @@ fn an_unknown_tag_is_answered_with_the_nearest_one() {
 fn a_script_without_its_argument_says_its_usage() {
     let Some(lab) = Lab::take() else { return };
     let opsh = Opsh::new(&lab);
-    refused(&lab, &opsh, &[], 2, &["TAG is missing", "usage: opsh scripts/rollback.rhai TAG"]);
+    refused(&lab, &opsh, &[], 2, &["TAG is missing", "usage: opsh scripts/rollback.rhai [TAG]"]);
     refused(&lab, &opsh, &["--"], 2, &["TAG is missing"]);
     refused(&lab, &opsh, &["a", "b"], 2, &["one word too many"]);
     let ran = opsh.run(&[ROLLBACK, "a", "--stack", "prdo"]).exits(2);
