@@ -12,6 +12,7 @@ pub mod clock;
 pub mod compose;
 pub mod db;
 pub mod docker;
+pub mod facts;
 pub mod fleet;
 pub mod freeze;
 pub mod function;
@@ -115,6 +116,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         db::BINDINGS,
         docker::BINDINGS,
         docker::keep::BINDINGS,
+        facts::BINDINGS,
         freeze::BINDINGS,
         git::BINDINGS,
         host::BINDINGS,

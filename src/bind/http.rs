@@ -191,7 +191,8 @@ fn probe(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Result<Vec<Value>> {
+/// One row for each probe of the stack.
+pub async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Result<Vec<Value>> {
     let mut answers = Vec::new();
     for probe in &stack.probe {
         answers.push(ask(reach, pass, stack, probe).await?);

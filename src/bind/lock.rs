@@ -13,7 +13,7 @@ use super::ssh::{Durable, Reach};
 use super::stack::StackHandle;
 use super::values::cause;
 use super::way::Way;
-use super::{Binding, Call, Change, Look, Receipt, RhaiResult, World, beside, host, values};
+use super::{Binding, Call, Change, Look, Receipt, RhaiResult, World, beside, facts, host, values};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
@@ -44,8 +44,8 @@ const TAKE: Verb = Verb {
           its host: it is free again when `work` ends, however it ends, when opsh is killed and when the link is lost, \
           but what was left running there keeps it until that has ended. `why` tells colleagues what goes on. When \
           somebody has it, says who, since when, why, and what runs; after the wait offers to take it over, which is \
-          `lock.break`. Within `work` it is taken already; in a plan and in observe mode it is not taken. A host on \
-          which there can be no lock is said, and `work` called. Options: `wait_s` (0 to 3600, default 15) for a person, \
+          `lock.break`. Within `work` it is taken already; in a plan and in observe mode it is not taken. When something was changed, ends with what \
+          differs, as `stack.facts` saw it before and after. A host on which there can be no lock is said, and `work` called. Options: `wait_s` (0 to 3600, default 15) for a person, \
           `work_s` (0 to 86400, default 600) for what runs without one. Fails with `refused` when somebody still has \
           it, `unmet` when something still runs, else as `work` does; a change fails with `unmet` after somebody took the \
           lock over. No deadline: that is `work`'s own, beside the two waits.",
@@ -160,10 +160,14 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     }
     let held = take(call, &stack, &why, &options).map_err(fail)?;
     let scope = Scope::enter(call.world, held);
+    let before = facts::look(call, call.world, &stack);
     let result = work.call_raw(context, None, []);
-    let held = scope.leave();
     // After Ctrl-C nothing is waited for: dropping the holder frees the lock as well.
     let stopped = matches!(&result, Err(error) if cause(error).kind == Kind::Interrupted);
+    if !stopped && gate.has_changed() {
+        compare(call, &stack, before);
+    }
+    let held = scope.leave();
     if !stopped && !held.bare.load(Ordering::Relaxed) {
         let look = Look::at(call.world.stack_target(&held.stack), "release", json!({ "step": "release" }));
         let _ = call.read(look, held, |_, held| async move {
@@ -174,6 +178,18 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         });
     }
     result
+}
+
+/// Says what became of the stack. It is no part of the work: what cannot be looked at fails nothing.
+fn compare(call: &Call<'_>, stack: &Arc<Stack>, before: Result<Value>) {
+    let gate = &call.world.gate;
+    match before.and_then(|before| Ok((before, facts::look(call, call.world, stack)?))) {
+        Ok((before, after)) => {
+            gate.say(&format!("· {} before and after:", stack.name));
+            facts::delta(&before, &after).iter().for_each(|line| gate.say(&format!("    {line}")));
+        }
+        Err(error) => gate.warn(&format!("what became of {} was not looked at: {}", stack.name, error.why)),
+    }
 }
 
 /// The closure, free to use the variable that the verb was called on: `prod.locked("…", || prod.recreate("web"))`. Rhai

@@ -178,6 +178,28 @@ fn ledger(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
+/// What the ledger alone says, without the files of any image.
+pub struct Applied {
+    /// The newest applied version; `None` when none is.
+    pub newest: Option<i64>,
+    /// How many are applied; `None` for golang-migrate, whose ledger does not say it.
+    pub count: Option<usize>,
+    /// Something was begun and not ended.
+    pub dirty: bool,
+}
+
+/// Reads the ledger alone.
+pub async fn applied(engine: &Engine, stack: &Stack) -> Result<Applied> {
+    let read = ledger::read(engine, stack, &configured(stack)?.tool.ledger).await?;
+    let dirty = read.dirty().is_some();
+    Ok(match read {
+        ledger::Read::Rows(versions) => {
+            Applied { newest: versions.last().copied(), count: Some(versions.len()), dirty }
+        }
+        ledger::Read::Golang { version, .. } => Applied { newest: version, count: None, dirty },
+    })
+}
+
 /// What the running image, the database and, for versions that the image does not know, the repository say.
 struct Seen {
     facts: Facts,
