@@ -15,7 +15,7 @@ use super::docker::engine::Engine;
 use super::docker::{self, short_id};
 use super::undo::{Now, Past};
 use super::{Binding, Call, Change, Look, Receipt, db, git, stack, way};
-use crate::config::migrate::LedgerKind;
+use crate::config::migrate::{LedgerKind, Tool};
 use crate::config::{Migrate, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
@@ -102,7 +102,8 @@ const DOWN: Verb = Verb {
     doc: "Takes migrations back, and looks at the ledger. It is done with the image that runs now, the one that knows \
           them, as a container of its own on the service's network, so that it goes on when the link is lost. `plan` \
           is a map: `versions` to take back, newest first; `ledger`, the versions that were applied when the plan was \
-          made; `image_id`; `loses`, what `stack.down_losses` counted then; `within_s` (1 to 7200, default 600). Refused \
+          made; `image_id`; `loses`, what `stack.down_losses` counted then; `within_s` (1 to 7200, default 600); `partly` \
+          (default false), which takes back what an up that failed half way has applied of them. Refused \
           with `unmet` before anything happens when somebody migrates already or holds golang-migrate's lock, when the \
           ledger is another one now or dirty, when the versions are not the newest applied ones, when the image does not \
           know one that is applied or has no such tool, when a down is missing or empty, or when more would be lost than \
@@ -137,6 +138,18 @@ const VERSIONS_AT: Verb = Verb {
     example: r#"stack("prod").versions_at("0123456789012345678901234567890123456789")"#,
 };
 
+const FILES_AT: Verb = Verb {
+    name: "migrate.files_at",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.migrations_at(commit: string, versions: array) -> array",
+    doc: "What a commit's migrations would do. For each of `versions` that `commit` (40 hex) has, ascending, a map: \
+          `version`, `name`, `additive` (code of before can go on using the schema), `does`, `loses` (a list of texts), \
+          `back` (it has a down whose losses can be counted), `warns`. Fails with `failed` when two files share a version. \
+          Deadline 60 s.",
+    example: r#"stack("prod").migrations_at("0123456789012345678901234567890123456789", [48])"#,
+};
+
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&LEDGER, ledger),
@@ -145,6 +158,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&RUNNING, running),
     Binding::Read(&LOSSES, losses),
     Binding::Read(&VERSIONS_AT, versions_at),
+    Binding::Read(&FILES_AT, files_at),
     Binding::Undoable(&DOWN, down, taken_back_now),
     Binding::Undoable(&UP, up, applied_now),
 ];
@@ -310,9 +324,60 @@ pub async fn known_to(pass: &Pass, stack: &Stack, repository: &git::Repository, 
     let migrate = configured(stack)?;
     let names = repository.names_at(pass, commit, &migrate.files).await?;
     let found: Vec<_> = names.into_iter().map(|name| (name, Vec::new())).collect();
-    let known = files::parse(&migrate.tool, &found)
-        .map_err(|why| Error::new(Kind::Failed, format!("the migrations of {} cannot be told", &commit[..12]), why))?;
-    Ok(known.files.into_keys().collect())
+    Ok(ambiguous(&migrate.tool, &found, commit)?.files.into_keys().collect())
+}
+
+fn files_at(call: &Call<'_>) -> Result<Dynamic> {
+    let commit = git::check_commit(call, 0)?;
+    let versions = versions(call, call.json(1)?)?;
+    let (stack, _) = open(call)?;
+    let repository = git::Repository::of_stack(call.world, &stack)?;
+    let args = json!({ "commit": commit, "versions": versions });
+    let look = Look::at(call.world.stack_target(&stack), commit[..12].to_string(), args);
+    let context = (stack, repository, commit, versions);
+    let value = call.read(look, context, |pass, (stack, repository, commit, versions)| async move {
+        let known = texts_at(&pass, &stack, &repository, &commit, &versions).await?;
+        Ok(known.files.iter().filter(|(version, _)| versions.contains(version)).map(would_do).collect())
+    })?;
+    Ok(super::map(value))
+}
+
+/// Files of a commit, with the texts of these versions.
+async fn texts_at(
+    pass: &Pass,
+    stack: &Stack,
+    repository: &git::Repository,
+    commit: &str,
+    versions: &[i64],
+) -> Result<files::Known> {
+    let migrate = configured(stack)?;
+    let folder = migrate.files.trim_end_matches('/');
+    let is_asked = |name: &str| {
+        let version = migrate.tool.names.read(name).and_then(|named| named.version.parse().ok());
+        version.is_some_and(|version| versions.contains(&version))
+    };
+    let mut found = Vec::new();
+    for name in repository.names_at(pass, commit, folder).await? {
+        let text = match is_asked(&name) {
+            true => repository.text_at(pass, commit, &format!("{folder}/{name}")).await?,
+            false => String::new(),
+        };
+        found.push((name, text.into_bytes()));
+    }
+    ambiguous(&migrate.tool, &found, commit)
+}
+
+fn ambiguous(tool: &Tool, found: &[(String, Vec<u8>)], commit: &str) -> Result<files::Known> {
+    files::parse(tool, found)
+        .map_err(|why| Error::new(Kind::Failed, format!("the migrations of {} cannot be told", &commit[..12]), why))
+}
+
+fn would_do((version, file): (&i64, &files::File)) -> Value {
+    let up = sql::judge_up(file.up.as_deref().unwrap_or_default());
+    json!({
+        "version": version, "name": file.name, "additive": up.additive, "does": up.does, "loses": run::losses_of(*version, file),
+        "back": plan::goes_back(file), "warns": sql::warns(file.up.as_deref(), file.down.as_deref()),
+    })
 }
 
 /// Those of `versions` whose down, as the running image has it, would delete rows or values that are there now.
@@ -428,11 +493,15 @@ fn up(call: &Call<'_>) -> Result<Receipt> {
     })
 }
 
-/// Takes the same versions back, with the same image. It agrees to no loss: rows that came since refuse it.
+/// Takes the same versions back, with the same image, also when it failed half way. It agrees to no loss: rows that came
+/// since refuse it.
 fn inverse(stack: &Stack, plan: &Plan) -> String {
     let newest: Vec<i64> = plan.versions.iter().rev().copied().collect();
     let (name, ledger, image) = (json!(stack.name), json!(plan.wanted(Way::Up)), json!(plan.image_id));
-    format!("stack({name}).migrate_down(#{{ versions: {}, ledger: {ledger}, image_id: {image} }})", json!(newest))
+    format!(
+        "stack({name}).migrate_down(#{{ versions: {}, ledger: {ledger}, image_id: {image}, partly: true }})",
+        json!(newest)
+    )
 }
 
 fn taken_back_now(past: &Past<'_>) -> Result<Now> {
@@ -454,6 +523,7 @@ fn ledger_now(past: &Past<'_>, direction: Way) -> Result<Now> {
         image_id: past.text("image_id"),
         loses: Vec::new(),
         within_s: 60,
+        partly: false,
     };
     let of = format!("ledger of {}", stack.name);
     past.look(of, (stack, way, plan), move |pass, (stack, way, plan)| async move {

@@ -9,6 +9,7 @@ mod accounts;
 mod argv;
 mod attach;
 mod backup;
+mod deploy;
 mod environment;
 mod freeze;
 mod killed;

@@ -23,6 +23,9 @@ pub struct Plan {
     /// Seconds that it may take.
     #[serde(default = "within_s")]
     pub within_s: u64,
+    /// Takes back what an up that failed half way has applied: of `versions` some may be missing in the ledger.
+    #[serde(default)]
+    pub partly: bool,
 }
 
 fn within_s() -> u64 {
@@ -64,6 +67,16 @@ impl Plan {
     pub fn count(&self) -> Result<NonZeroUsize, String> {
         let none = "the plan names no version, and for many tools a count of 0 means all of them";
         NonZeroUsize::new(self.versions.len()).ok_or_else(|| none.into())
+    }
+
+    /// Without what is not applied, if that may be missing.
+    pub fn narrowed(mut self, applied: &[i64]) -> Plan {
+        if self.partly {
+            let missing = |version: &i64| self.versions.contains(version) && !applied.contains(version);
+            self.ledger.retain(|version| !missing(version));
+            self.versions.retain(|version| applied.contains(version));
+        }
+        self
     }
 
     /// The tool's words for this plan.
@@ -137,10 +150,15 @@ impl Plan {
 
     /// True when what is applied can be taken back, and all that this would lose can be counted.
     pub fn can_go_back(&self, files: &Files) -> bool {
-        let mut downs = self.versions.iter().map(|version| files.get(version).and_then(|file| file.down.as_deref()));
-        let counted = |text: &str| sql::losses(text).iter().all(|loss| loss.count_sql().is_some());
-        downs.all(|down| !sql::is_empty(down) && down.is_some_and(counted))
+        self.versions.iter().all(|version| files.get(version).is_some_and(goes_back))
     }
+}
+
+/// True when there is a down, and all that it would lose can be counted.
+pub fn goes_back(file: &File) -> bool {
+    let down = file.down.as_deref();
+    let counted = |text: &str| sql::losses(text).iter().all(|loss| loss.count_sql().is_some());
+    !sql::is_empty(down) && down.is_some_and(counted)
 }
 
 /// Versions with an up that are not applied, ascending.
@@ -171,7 +189,7 @@ mod tests {
 
     fn plan(versions: &[i64], ledger: &[i64]) -> Plan {
         let (versions, ledger) = (versions.to_vec(), ledger.to_vec());
-        Plan { versions, ledger, image_id: "sha256:0".into(), loses: Vec::new(), within_s: 600 }
+        Plan { versions, ledger, image_id: "sha256:0".into(), loses: Vec::new(), within_s: 600, partly: false }
     }
 
     #[test]
@@ -244,6 +262,19 @@ mod tests {
         };
         assert!(with(Some("DROP TABLE u")) && with(Some("ALTER TABLE t DROP COLUMN c")));
         assert!(!with(None) && !with(Some("-- later")) && !with(Some("DELETE FROM t")));
+    }
+
+    #[test]
+    fn what_an_up_that_failed_half_way_applied_is_what_is_taken_back() {
+        let all = Plan { partly: true, ..plan(&[48, 47], &[45, 46, 47, 48]) };
+        let some = all.clone().narrowed(&[45, 46, 47]);
+        assert_eq!((&some.versions[..], &some.ledger[..]), (&[47][..], &[45, 46, 47][..]));
+        let (tool, known) = (tool_of("vrcshift"), files(&[45, 46, 47, 48]));
+        assert_eq!(some.check(Way::Down, &tool, &[45, 46, 47], &known), Ok(()));
+        assert_eq!(all.clone().narrowed(&[45, 46, 47, 48]).versions, [48, 47]);
+        assert!(all.narrowed(&[45, 47]).check(Way::Down, &tool, &[45, 47], &known).is_err(), "46 was not part of it");
+        let whole = plan(&[48, 47], &[45, 46, 47, 48]).narrowed(&[45, 46, 47]);
+        assert!(whole.check(Way::Down, &tool, &[45, 46, 47], &known).is_err(), "no plan is narrowed unasked");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! and the ledger before and after, which alone says what happened.
 
 use super::drift;
-use super::files::{self, Known};
+use super::files::{self, File, Known};
 use super::ledger::{self, Read};
 use super::plan::{Lost, Plan, Way, list};
 use super::sql;
@@ -93,6 +93,7 @@ pub async fn perform(engine: &Engine, pass: &Pass, stack: &Stack, way: Way, plan
         return Err(unmet(held(other)).next(line));
     }
     let before = facts(engine, stack, &plan.image_id).await?;
+    let plan = &plan.clone().narrowed(&before.applied);
     refuse(engine, stack, way, plan, &before).await.map_err(|error| match error {
         Refusal::Because(why) => {
             unmet(why).next(format!("stack({}).migration_state()     what is there", json!(stack.name)))
@@ -250,12 +251,14 @@ async fn run(engine: &Engine, pass: &Pass, stack: &Stack, image_id: &str, words:
 
 /// What applying these loses, in words: with any of it, it is a destroy.
 pub fn up_losses(plan: &Plan, known: &Known) -> Vec<String> {
-    let up = |version: &i64| known.files.get(version).and_then(|file| file.up.as_deref());
-    let of = |version: &i64| {
-        let losses = up(version).map(sql::losses).unwrap_or_default();
-        losses.into_iter().map(|loss| format!("{version}: {}", loss.what())).collect::<Vec<_>>()
-    };
+    let of = |version: &i64| known.files.get(version).map(|file| losses_of(*version, file)).unwrap_or_default();
     plan.versions.iter().flat_map(of).collect()
+}
+
+/// What applying this one loses, in words.
+pub fn losses_of(version: i64, file: &File) -> Vec<String> {
+    let losses = file.up.as_deref().map(sql::losses).unwrap_or_default();
+    losses.into_iter().map(|loss| format!("{version}: {}", loss.what())).collect()
 }
 
 #[cfg(test)]
@@ -264,7 +267,7 @@ mod tests {
 
     fn plan(versions: &[i64], ledger: &[i64]) -> Plan {
         let (versions, ledger) = (versions.to_vec(), ledger.to_vec());
-        Plan { versions, ledger, image_id: "sha256:0".into(), loses: Vec::new(), within_s: 600 }
+        Plan { versions, ledger, image_id: "sha256:0".into(), loses: Vec::new(), within_s: 600, partly: false }
     }
 
     #[test]
