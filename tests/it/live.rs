@@ -21,6 +21,7 @@ mod refusals;
 mod releases;
 mod rollback;
 mod terminal;
+mod traps;
 mod trust;
 mod undo;
 mod verbs;

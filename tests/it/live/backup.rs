@@ -10,7 +10,7 @@ const MAKE: &str = "stack(\"prod\").backup()";
 const AGREED: [&str; 3] = ["--yes", "--allow", "backup.restore"];
 
 /// A server without backups, that has none afterwards.
-fn clean(lab: &Lab) -> Afterwards<'_> {
+pub fn clean(lab: &Lab) -> Afterwards<'_> {
     let script = format!(
         "rm -rf {DIR}; for db in $(docker exec vrc-shift-db psql -XAtq -U vrcshift -c \"SELECT datname FROM pg_database \
          WHERE datname ~ '_(before|after|opsh)_'\"); do docker exec vrc-shift-db psql -Xq -U vrcshift -c \"DROP DATABASE $db\"; done; \

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 
 const DEPLOY: &str = "scripts/deploy.rhai";
 
-fn deploy(opsh: &Opsh<'_>, flags: &[&str], tag: &str) -> Ran {
+pub fn deploy(opsh: &Opsh<'_>, flags: &[&str], tag: &str) -> Ran {
     opsh.run(&[flags, &[DEPLOY, tag]].concat())
 }
 
 /// A release that is `base` changed by a script in its tree: tagged at origin, and known on the server as after a fetch.
 /// It is gone when the result is dropped, with the tables that it may have made and its rows in the ledger.
-fn made<'a>(lab: &'a Lab, base: &Release, tag: &str, change: &str) -> Afterwards<'a> {
+pub fn made<'a>(lab: &'a Lab, base: &Release, tag: &str, change: &str) -> Afterwards<'a> {
     let newest = base.ledger.last().unwrap();
     let gone = lab.afterwards(&format!(
         "for r in /srv/git/vrcshift.git /opt/vrcshift; do git -C $r tag -d {tag}; done; rm -rf /tmp/made; \
@@ -32,7 +32,7 @@ fn made<'a>(lab: &'a Lab, base: &Release, tag: &str, change: &str) -> Afterwards
 }
 
 /// Lines of a script that adds a migration.
-fn migration(version: i64, up: &str, down: &str) -> String {
+pub fn migration(version: i64, up: &str, down: &str) -> String {
     let file = |side: &str, text: &str| format!("printf '%s\\n' '{text}' >backend/migrations/{version}_x.{side}.sql\n");
     [file("up", up), file("down", down)].concat()
 }
