@@ -54,7 +54,7 @@ const RESOLVE: Verb = Verb {
     doc: "The commit that a tag names, here and on origin. `commit` (40 hex) is the one here, `remote`: the commit it \
           names on origin, `()` when origin does not have it or cannot be asked (`remote_error` says why). `moved` is \
           true when the two differ. Fails with `usage` for a name that is no plain tag name, `not_found` when there \
-          is no such tag, naming the nearest. Deadline 60 s.",
+          is no such tag, naming the nearest, or the line that fetches it when origin has it. Deadline 60 s.",
     example: r#"stack("prod").repo.resolve("v1.8.0").commit"#,
 };
 
@@ -322,8 +322,15 @@ fn resolve(call: &Call<'_>) -> Result<Dynamic> {
     let look = look_at(call, &repo, &tag, json!({ "tag": tag }));
     let value = call.read(look, (tree, tag, list), |pass, (tree, tag, list)| async move {
         let git = tree.git(&pass).await?;
-        let commit = tags::here(&git, &pass, &tag, &list).await?;
-        let asked = tokio::time::timeout(ORIGIN_WITHIN, tags::on_origin(&git, &pass, &tag)).await;
+        let here = tags::here(&git, &pass, &tag, &list).await;
+        let asked = match &here {
+            Err(error) if error.kind != Kind::NotFound => return Err(error.clone()),
+            _ => tokio::time::timeout(ORIGIN_WITHIN, tags::on_origin(&git, &pass, &tag)).await,
+        };
+        let commit = here.map_err(|error| match &asked {
+            Ok(Ok(Some(commit))) => tags::not_fetched(&git, &tag, commit).next(&list),
+            _ => error,
+        })?;
         let why = || format!("no answer within {} s", ORIGIN_WITHIN.as_secs());
         let late = |_| Err(Error::new(Kind::Timeout, "git ls-remote", why()));
         Ok(tags::told(&tag, &commit, asked.unwrap_or_else(late)))

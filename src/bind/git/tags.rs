@@ -85,6 +85,15 @@ pub fn told(tag: &str, commit: &str, origin: Result<Option<String>>) -> Value {
     json!({ "tag": tag, "commit": commit, "remote": remote, "moved": moved, "remote_error": error })
 }
 
+/// The error of a tag that only origin has, with the line that brings it: a fetch is a change, and nobody's but a person's.
+pub fn not_fetched(git: &Git, tag: &str, commit: &str) -> Error {
+    let commit = commit.get(..12).unwrap_or(commit);
+    let why = format!("origin has it, as {commit}, and {} on {} has not fetched it", git.dir, git.host);
+    let words = json!(["git", "-C", git.dir, "fetch", "origin", "tag", tag]);
+    let line = format!("host({}).run({words})     fetches it, and nothing else", json!(git.host));
+    Error::new(Kind::NotFound, format!("no tag \"{tag}\" here"), why).next(line)
+}
+
 async fn no_such(git: &Git, pass: &Pass, tag: &str) -> Result<Error> {
     let names =
         git.out(pass, &["for-each-ref", "--sort=-v:refname", "--format=%(refname:lstrip=2)", "refs/tags"]).await?;

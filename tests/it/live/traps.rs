@@ -76,6 +76,20 @@ fn a_tarball_over_the_checkout_is_seen_and_commits_are_judged_by_the_repository(
 }
 
 #[test]
+fn a_release_that_only_origin_has_is_named_with_the_line_that_fetches_it() {
+    let Some(lab) = Lab::take() else { return };
+    let good = lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let _made = made(&lab, &good, "just-tagged", "");
+    lab.exec(&["git", "-C", "/opt/vrcshift", "tag", "-d", "just-tagged"]);
+    let line = "host(\"prod-1\").run([\"git\",\"-C\",\"/opt/vrcshift\",\"fetch\",\"origin\",\"tag\",\"just-tagged\"])";
+    deploy(&opsh, &["--yes"], "just-tagged").exits(1).explains(&["origin has it", line]);
+    opsh.run(&["--yes", "-e", line]).exits(0);
+    deploy(&opsh, &["--plan"], "just-tagged").exits(0).prints(&["Deploy just-tagged to prod"]);
+    assert_eq!(lab.state()["head"], good.commit.as_str());
+}
+
+#[test]
 fn what_empties_a_host_is_no_look() {
     let Some(lab) = Lab::take() else { return };
     let (opsh, volumes) = (Opsh::new(&lab), || lab.exec(&["docker", "volume", "ls", "-q"]));
