@@ -23,7 +23,8 @@ const BATCH: Verb = Verb {
     doc: "Performs reads of several systems at once. 16 go on at a time. Each is a list: the verb's name as `opsh help` shows it, \
           what stands before the dot (nothing for `http.get`), then the arguments. Returns their values in order. All \
           are performed; when some failed, the error's `results` is a list of `#{ read, ok, value }` and `#{ read, ok, \
-          error }`, which the option `partial: true` returns instead of failing. Fails with `usage` before anything is \
+          error }`, which the option `partial: true` returns instead of failing; an argument that a verb does not take is a \
+          row, too. Fails with `usage` before anything is \
           read for a verb that is not known or not of class read. No deadline: that \
           of each.",
     example: r#"batch([["docker.ps", stack("prod")], ["git.tags", stack("prod").repo, 5], ["clock.now"]])"#,
@@ -43,7 +44,8 @@ fn batch(call: &Call<'_>) -> Result<Dynamic> {
     let mut entries = entries(call)?;
     entries.iter_mut().for_each(|entry| entry.go_on(call));
     // A mistake in one call is found before anything is read.
-    if let Some(error) = entries.iter().find_map(|entry| entry.over.as_ref()?.as_ref().err()) {
+    let mistake = entries.iter().find_map(|entry| entry.over.as_ref()?.as_ref().err());
+    if let Some(error) = mistake.filter(|_| !partial) {
         return Err(error.clone());
     }
     while entries.iter().any(|entry| entry.asks.is_some()) {
