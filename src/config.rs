@@ -95,6 +95,11 @@ pub struct Stack {
     /// What must answer for the stack to be healthy.
     #[serde(default)]
     pub probe: Vec<Probe>,
+    /// Texts that must stand in a line of its host's cron tables.
+    #[serde(default)]
+    pub cron: Vec<String>,
+    /// Branches that should merge, as the clone on the host knows them.
+    pub branches: Option<Branches>,
     /// True for a stack that may be broken.
     #[serde(default)]
     pub sandbox: bool,
@@ -110,6 +115,16 @@ pub struct Compose {
     pub env_file: Option<String>,
     /// The compose project name.
     pub project: String,
+}
+
+/// Two branches, one of which gets the other's work.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Branches {
+    /// The one that gets it: `origin/main`.
+    pub target: String,
+    /// The one that has it: `origin/develop`.
+    pub source: String,
 }
 
 /// `services.NAME`.
@@ -144,11 +159,13 @@ pub struct Backup {
     pub dir: String,
     /// How many good ones are to stay, 1 to 1000.
     pub keep: usize,
+    /// Hours after which the newest one is too old, 1 to 8760.
+    pub fresh_h: u32,
 }
 
 impl Default for Backup {
     fn default() -> Backup {
-        Backup { dir: "/var/backups/opsh".into(), keep: 7 }
+        Backup { dir: "/var/backups/opsh".into(), keep: 7, fresh_h: 26 }
     }
 }
 
@@ -161,9 +178,12 @@ impl Backup {
         if let Some(place) = passing_place(dir) {
             return Err(format!("backup.dir = \"{dir}\" is in {place}, which is emptied when the host starts"));
         }
-        match self.keep {
-            1..=1000 => Ok(()),
-            keep => Err(format!("backup.keep must be 1 to 1000, not {keep}")),
+        if !(1..=1000).contains(&self.keep) {
+            return Err(format!("backup.keep must be 1 to 1000, not {}", self.keep));
+        }
+        match self.fresh_h {
+            1..=8760 => Ok(()),
+            hours => Err(format!("backup.fresh_h must be 1 to 8760 hours, not {hours}")),
         }
     }
 }
@@ -327,6 +347,9 @@ impl Config {
             return Err(format!("stack.{name}: compose.files is empty"));
         }
         stack.backup.check().map_err(|why| format!("stack.{name}: {why}"))?;
+        if stack.cron.iter().any(|text| text.trim().is_empty() || text.contains('\n')) {
+            return Err(format!("stack.{name}: each text of cron is part of one line, and not empty"));
+        }
         match stack.probe.iter().find(|probe| !probe.url.starts_with("http://") && !probe.url.starts_with("https://")) {
             Some(probe) => Err(format!("stack.{name}: probe url \"{}\" is neither http:// nor https://", probe.url)),
             None => Ok(()),
@@ -510,6 +533,8 @@ mod tests {
             ("probe = ", "backup = { dir = \"/var//./tmp\" }\nprobe = ", "is emptied when the host starts"),
             ("probe = ", "backup = { dir = \"/srv/../tmp\" }\nprobe = ", "absolute path without .."),
             ("probe = ", "backup = { keep = 0 }\nprobe = ", "keep must be 1 to 1000"),
+            ("probe = ", "backup = { fresh_h = 0 }\nprobe = ", "fresh_h must be 1 to 8760"),
+            ("probe = ", "cron = [\" \"]\nprobe = ", "each text of cron"),
             ("[host.prod-1]", "[host.local]", "that is this machine"),
             ("[stack.prod]", "alive_s = 1\n[stack.prod]", "alive_s must be 2 to 120"),
             ("identity = ", "tags = [\"a b\"]\nidentity = ", "the tag \"a b\" is not a word"),
