@@ -45,8 +45,8 @@ const CONNECT: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.docker() -> map",
-    doc: "Reaches the Docker Engine of the stack's host. It rides on the open login; returns its `engine` and `api` \
-          version. Fails with `denied` when the account may not use the socket, `unreachable` when no Engine runs. \
+    doc: "Reaches the Docker Engine of the stack's host. It rides on the open login; returns its `engine` version, \
+          and the newest and oldest `api` it speaks (`oldest_api`). Fails with `denied` when the account may not use the socket, `unreachable` when no Engine runs. \
           Deadline 30 s.",
     example: r#"stack("prod").docker().engine"#,
 };
@@ -242,7 +242,7 @@ fn connect(call: &Call<'_>) -> Result<Dynamic> {
     let (stack, way) = open(call)?;
     let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), way, |pass, way| async move {
         let version = way.engine(&pass).await?.version().await?;
-        Ok(json!({ "engine": version.engine, "api": version.api }))
+        Ok(json!({ "engine": version.engine, "api": version.api, "oldest_api": version.oldest_api }))
     })?;
     Ok(super::map(value))
 }

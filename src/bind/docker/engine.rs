@@ -18,6 +18,8 @@ pub struct Version {
     pub engine: String,
     /// Newest API version it speaks, e.g. `1.41`.
     pub api: String,
+    /// Oldest API version it speaks, e.g. `1.12`.
+    pub oldest_api: String,
 }
 
 /// A handle to one Docker Engine; clones share its connections.
@@ -59,7 +61,13 @@ impl Engine {
     pub async fn version(&self) -> Result<Version> {
         let said = self.get("cannot ask the Docker Engine for its version", "/version").await?;
         let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
-        Ok(Version { engine: text("Version"), api: text("ApiVersion") })
+        Ok(Version { engine: text("Version"), api: text("ApiVersion"), oldest_api: text("MinAPIVersion") })
+    }
+
+    /// The folder in which it keeps images, containers and volumes.
+    pub async fn root_dir(&self) -> Result<String> {
+        let said = self.get("cannot ask the Docker Engine about itself", "/info").await?;
+        Ok(said["DockerRootDir"].as_str().unwrap_or_default().to_owned())
     }
 
     /// The name used in errors.
