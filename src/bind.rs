@@ -22,6 +22,7 @@ pub mod http;
 pub mod lock;
 pub mod migrate;
 pub mod plan;
+pub mod preflight;
 pub mod releases;
 pub mod runs;
 pub mod secret;
@@ -57,7 +58,7 @@ pub enum Binding {
     Change(&'static Verb, fn(&Call<'_>) -> Result<Receipt>),
     /// Sets a state that can be looked at later, so that going back and going on know what is there now.
     Undoable(&'static Verb, fn(&Call<'_>) -> Result<Receipt>, Probe),
-    /// Calls a closure of the script.
+    /// Calls a closure of the script, or a module.
     Calls(&'static Verb, fn(&NativeCallContext<'_>, &Call<'_>) -> RhaiResult),
     /// Returns a value of each host before the dot.
     ReadEach(&'static Verb, fn(&Call<'_>) -> Result<Each<Value>>),
@@ -83,9 +84,7 @@ impl Binding {
     /// Performs the verb. One that calls a closure of the script needs more than this and fails.
     fn perform(&self, call: &Call<'_>) -> Result<Dynamic> {
         match self {
-            Binding::Calls(..) => {
-                Err(call.bad("it calls a closure of the script: it cannot be part of something else"))
-            }
+            Binding::Calls(..) => Err(call.bad("it calls a script: it cannot be part of something else")),
             Binding::Read(_, perform) => perform(call),
             Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
                 perform(call).map(|receipt| map(receipt.to_json()))
@@ -124,6 +123,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         lock::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,
+        preflight::BINDINGS,
         releases::BINDINGS,
         runs::BINDINGS,
         service::BINDINGS,

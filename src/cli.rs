@@ -24,6 +24,7 @@ use std::rc::Rc;
 #[command(override_usage = "opsh [OPTIONS]                    the shell
        opsh [OPTIONS] SCRIPT [ARGS…]     run a script (opsh SCRIPT --help shows its header)
        opsh [OPTIONS] -e CODE            evaluate one line
+       opsh doctor [STACK]               is it well, and what to type where it is not
        opsh help [VERB]                  every verb, or one of them
        opsh doc [VERB]                   the same as Markdown")]
 struct Cli {
@@ -72,6 +73,14 @@ enum Command {
     Doc {
         /// `docker.restart`, or a system such as `docker`
         name: Option<String>,
+    },
+    /// Is the stack well, and what to type where it is not: the first thing to type at 03:00
+    Doctor {
+        /// Its name in opsh.toml; the only one there, or prod, when not given
+        stack: Option<String>,
+        /// Is it ready for this release, too?
+        #[arg(long)]
+        tag: Option<String>,
     },
     /// What was done: list, show RUN, settle RUN SAW, verify, export RUN, prune
     #[command(subcommand)]
@@ -182,6 +191,9 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
+        (Some(Command::Doctor { stack, tag }), _) => {
+            session.doctor(stack, tag).map(|report| show_value(screen, &report))
+        }
         (Some(Command::Attach { run }), _) => session.attach(run.as_deref()),
         (Some(Command::Undo(undo)), _) => session.undo(found(story)?, undo.partly),
         (Some(Command::Resume(resume)), _) => {
@@ -229,7 +241,7 @@ fn show_value(screen: &Screen, value: &serde_json::Value) {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "doc", "journal", "runs", "undo", "resume", "attach", "host", "secret"];
+        let commands = ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

@@ -71,6 +71,9 @@ struct Script {
     args: Args,
 }
 
+/// `opsh doctor`: it is there wherever opsh is.
+const DOCTOR: &str = include_str!("../scripts/doctor.rhai");
+
 /// Exit codes 2 and 3 promise that nothing was done: an error after a change has neither.
 fn promised(error: Error, gate: &Gate) -> Error {
     let breaks = matches!(error.kind, Kind::Usage | Kind::Refused) && gate.has_changed();
@@ -231,6 +234,20 @@ impl Session {
         let args = header.check(&name, argv)?;
         let script = Script { file: file_of(path), name, text, args };
         self.run_compiled(script, &[])
+    }
+
+    /// Runs the built-in doctor: of this stack, else of the only one in opsh.toml, else of `prod`.
+    pub fn doctor(&mut self, stack: Option<String>, tag: Option<String>) -> Result<Value> {
+        let only = {
+            let mut names = self.world.config.stack_names();
+            names.next().filter(|_| names.next().is_none()).map(String::from)
+        };
+        let mut argv = vec![stack.or(only).unwrap_or_else(|| "prod".into())];
+        argv.extend(tag.map(|tag| format!("--tag={tag}")));
+        let name = "doctor";
+        self.world.sources.put(name, DOCTOR);
+        let args = Header::parse(DOCTOR).check(name, &argv)?;
+        self.run_compiled(Script { name: name.into(), file: PathBuf::from(name), text: DOCTOR.into(), args }, &[])
     }
 
     /// Runs a script; `chain` are the runs that it goes on with, newest first.

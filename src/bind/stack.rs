@@ -8,6 +8,8 @@ use crate::bind::values::thrown;
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -44,6 +46,13 @@ pub const FUNCTIONS: &[Function] = &[
         "Files that an image of a service must have. As opsh.toml lists them; empty when it lists none.",
         r#"stack("prod").expects("backend")"#,
     ),
+    Function::new(
+        "stack.wants -> map",
+        "What opsh.toml wants to be so. A map: `files` (compose files), `env_file`, `services` (those it names: in \
+         `services`, `migrate` and `db`), `backup` (`dir`, `fresh_h`; `()` without a database), `cron` (texts), \
+         `branches` (`target`, `source`; or `()`), `probes` (how many).",
+        r#"stack("prod").wants.files"#,
+    ),
 ];
 
 /// `stack("prod")`.
@@ -73,15 +82,28 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     engine.register_get("repo", |stack: &mut StackHandle| RepoHandle::of_stack(&stack.0));
     engine.register_get("db", |stack: &mut StackHandle| DbHandle(Arc::clone(&stack.0)));
     engine.register_get("migrate", |stack: &mut StackHandle| match &stack.0.migrate {
-        Some(migrate) => super::map(serde_json::json!({ "service": migrate.service, "files": migrate.files })),
+        Some(migrate) => super::map(json!({ "service": migrate.service, "files": migrate.files })),
         None => Dynamic::UNIT,
     });
     engine.register_get("compose_file", |stack: &mut StackHandle| stack.0.compose.files[0].clone());
     engine.register_fn("expects", |stack: &mut StackHandle, service: &str| -> Dynamic {
         stack.0.service(service).expects.into_iter().map(Dynamic::from).collect::<Vec<_>>().into()
     });
+    engine.register_get("wants", |stack: &mut StackHandle| super::map(wants(&stack.0)));
     engine.register_fn("to_string", |stack: &mut StackHandle| stack.name().to_string());
     engine.register_fn("to_debug", |stack: &mut StackHandle| format!("stack(\"{}\")", stack.name()));
+}
+
+fn wants(stack: &Stack) -> Value {
+    let mut services: BTreeSet<&str> = stack.services.keys().map(String::as_str).collect();
+    services.extend(stack.migrate.as_ref().map(|migrate| migrate.service.as_str()));
+    services.extend(stack.db.as_ref().map(|db| db.service.as_str()));
+    let backup = stack.db.as_ref().map(|_| json!({ "dir": stack.backup.dir, "fresh_h": stack.backup.fresh_h }));
+    let branches = stack.branches.as_ref().map(|two| json!({ "target": two.target, "source": two.source }));
+    json!({
+        "files": stack.compose.files, "env_file": stack.compose.env_file, "services": services, "backup": backup,
+        "cron": stack.cron, "branches": branches, "probes": stack.probe.len(),
+    })
 }
 
 impl Call<'_> {

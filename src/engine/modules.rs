@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 const EMBEDDED: &[(&str, &str)] = &[
     ("std/backup", include_str!("../../stdlib/backup.rhai")),
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
+    ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
 ];
 

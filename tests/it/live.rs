@@ -17,6 +17,7 @@ mod lab;
 mod lock;
 mod migrate;
 mod opsh;
+mod preflight;
 mod refusals;
 mod releases;
 mod rollback;

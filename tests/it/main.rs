@@ -17,6 +17,7 @@ mod lock;
 mod merge_check;
 mod network;
 mod output;
+mod preflight;
 mod processes;
 mod readme;
 mod reference;
