@@ -121,7 +121,7 @@ impl Journal {
 
     fn try_open(dir: &Path) -> Result<Journal, Fault> {
         let mut journal = Journal::connect(dir)?;
-        journal.catch_up(dir)?;
+        patiently(|| journal.catch_up(dir))?;
         Ok(journal)
     }
 
@@ -134,7 +134,7 @@ impl Journal {
         place::make_private(dir)?;
         place::make_file(&path)?;
         let mut connection = Connection::open(&path)?;
-        if let Some(why) = schema::prepare(&mut connection)? {
+        if let Some(why) = patiently(|| schema::prepare(&mut connection))? {
             return Err(Fault::Unavailable(why));
         }
         Ok(Journal::of(path, connection))
@@ -228,6 +228,21 @@ impl Journal {
             Ok((row.get(0)?, row.get(1)?, process))
         })?;
         rows.collect()
+    }
+}
+
+/// Opening waits for other programs as long as a record does. While one of them makes the file, or puts it in order
+/// after a crash, SQLite says that it is busy without having waited.
+#[expect(clippy::disallowed_methods, reason = "it stands for the waiting of SQLite, which knows no Ctrl-C either")]
+fn patiently<T>(mut open: impl FnMut() -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let began = std::time::Instant::now();
+    loop {
+        match open() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && began.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
     }
 }
 

@@ -109,7 +109,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("std::os::unix::net", &["bind/ssh"], "sockets"),
     ("std::process::Stdio", &["bind/secret", "bind/ssh"], "processes"),
     ("std::process::exit", &["gate/wait"], "the third Ctrl-C; every other end returns from main"),
-    ("std::thread", &["gate/wait", "main"], "the engine's thread, the I/O thread"),
+    (
+        "std::thread",
+        &["gate/journal", "gate/wait", "main"],
+        "the engine's thread, the I/O thread, a journal that is busy",
+    ),
     ("tokio::net", &["bind/docker/transport", "bind/http/client", "bind/ssh"], "connections"),
     ("tokio::process", &["bind/secret", "bind/ssh"], "processes; the command that prints a secret"),
     ("tokio::runtime::Builder", &["gate/wait"], "the one runtime"),
