@@ -63,6 +63,14 @@ fn looking_at_containers_images_and_logs() {
     let engine = opsh.eval("stack(\"prod\").docker()");
     assert_eq!(text(&engine["engine"]), lab.exec(&["docker", "version", "-f", "{{.Server.Version}}"]).trim());
 
+    let facts = opsh.eval("stack(\"prod\").facts()");
+    let backend = &facts["services"]["backend"];
+    assert_eq!((&backend["container"], &backend["state"]), (&state["containers"]["backend"], &json!("running")));
+    let newest = lab.release("BAD").ledger.last().copied();
+    assert_eq!(facts["ledger"], json!({ "newest": newest, "applied": 6, "dirty": false }));
+    assert_eq!((&facts["probes"][0]["status"], &facts["unknown"]), (&json!(500), &json!({})));
+    assert!(facts["connections"].as_i64() >= Some(1) && facts["disk_free"].as_i64() > Some(1 << 20), "{facts}");
+
     let config = opsh.eval("stack(\"prod\").config()");
     assert_eq!(config["services"]["backend"]["image"], "vrcshift_backend:latest");
     assert_eq!(config["services"]["backend"]["builds"], true);
