@@ -6,7 +6,7 @@ use super::ssh::Reach;
 use super::way::Way;
 use super::{Binding, Call, Change, Look, World, db, host, http};
 use crate::config::Stack;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Effect, Pass};
 use rhai::Dynamic;
@@ -80,7 +80,12 @@ async fn services(pass: &Pass, stack: &Stack, way: &Way) -> Result<Value> {
     let engine = way.engine(pass).await?;
     let mut services = Map::new();
     for container in engine.containers(&stack.compose.project).await? {
-        let detail = engine.inspect(&container.id).await?;
+        let detail = match engine.inspect(&container.id).await {
+            Ok(detail) => detail,
+            // It was replaced between the two questions.
+            Err(error) if error.kind == Kind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
         let row = json!({
             "container": detail.id, "image_id": detail.image_id, "state": detail.state,
             "health": detail.health.map(|health| health.status), "restarts": detail.restart_count,
@@ -118,7 +123,10 @@ async fn disk_free(reach: &Reach, pass: &Pass, stack: &Stack, way: &Way) -> Resu
 pub fn delta(before: &Value, after: &Value) -> Vec<String> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut same = Vec::new();
-    for (service, was, is) in pairs(&before["services"], &after["services"]) {
+    // What was not seen on one side did not change for that.
+    let is_unknown = |name: &str| before["unknown"][name].is_string() || after["unknown"][name].is_string();
+    let seen = |name: &str, map: &Value| if is_unknown(name) { Value::Null } else { map.clone() };
+    for (service, was, is) in pairs(&seen("services", &before["services"]), &seen("services", &after["services"])) {
         if was == is {
             same.push(service);
             continue;
@@ -135,7 +143,7 @@ pub fn delta(before: &Value, after: &Value) -> Vec<String> {
         row("restarts", |service| said(&service["restarts"]));
     }
     for (name, word) in [("ledger", applied as fn(&Value) -> String), ("connections", said), ("disk_free", gib)] {
-        if after["unknown"][name].is_string() {
+        if is_unknown(name) {
             continue;
         }
         let (was, is) = (word(&before[name]), word(&after[name]));
@@ -149,11 +157,12 @@ pub fn delta(before: &Value, after: &Value) -> Vec<String> {
         let rows = facts["probes"].as_array().cloned().unwrap_or_default();
         rows.into_iter().map(|probe| (said(&probe["url"]), probe)).collect::<Map<_, _>>().into()
     };
-    for (url, was, is) in pairs(&probes(before), &probes(after)) {
+    for (url, was, is) in pairs(&seen("probes", &probes(before)), &seen("probes", &probes(after))) {
         rows.push((url, changed(&answer(&was), &answer(&is))));
     }
-    for (name, why) in after["unknown"].as_object().into_iter().flatten() {
-        rows.push((name.replace('_', " "), format!("unknown: {}", said(why))));
+    for (name, was, is) in pairs(&before["unknown"], &after["unknown"]) {
+        let (when, why) = if is.is_null() { ("unknown before", was) } else { ("unknown", is) };
+        rows.push((name.replace('_', " "), format!("{when}: {}", said(&why))));
     }
     let width = rows.iter().map(|(what, _)| what.chars().count()).max().unwrap_or(0);
     let mut lines: Vec<String> = rows.iter().map(|(what, change)| format!("{what:width$}  {change}")).collect();

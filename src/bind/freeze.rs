@@ -38,7 +38,8 @@ const THAW: Verb = Verb {
     waits: false,
     sig: "stack.thaw() -> receipt",
     doc: "Ends a freeze of the database. Its sessions are ended once more, so that pools connect anew and write. A database \
-          that is not frozen is left alone; undoing it freezes for 600 s. Fails with `failed` when sessions still begin \
+          that is not frozen is left alone. Nothing freezes it again: a way back is not gone on a database that refuses \
+          what a program writes at its start. Fails with `failed` when sessions still begin \
           read-only. Deadline 60 s.",
     example: r#"stack("prod").thaw()"#,
 };
@@ -221,7 +222,7 @@ fn freeze(call: &Call<'_>) -> Result<Receipt> {
 fn thaw(call: &Call<'_>) -> Result<Receipt> {
     let place = Place::open(call)?;
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({}));
-    let change = Change::of(look).undone_by(format!("stack({}).freeze(600)", json!(place.stack.name)), ON);
+    let change = Change { before: json!(ON), ..Change::of(look) };
     call.change(change, place, |pass, place| async move { place.thaw(&pass).await })
 }
 

@@ -27,7 +27,6 @@ use rhai::Dynamic;
 pub use run::at_work;
 use run::{Facts, facts, known, once_name};
 use serde_json::{Value, json};
-use sql::Loss;
 use std::sync::Arc;
 
 const LEDGER: Verb = Verb {
@@ -50,7 +49,8 @@ const STATUS: Verb = Verb {
           (applied, and the running image does not know it), NO DOWN (applied, and its down is missing or empty), DRIFT \
           (the schema contradicts the ledger; `drift` says which objects are there already or are not there, else it is \
           `()`), DIRTY (see `stack.migration_state`). `additive` says whether code of before can go on using the schema; \
-          `does` is what its up does; `warns` lists what a person should know before it is taken back. Files are read \
+          `does` is what its up does; `warns` lists what a person should know before it is taken back; `digest` tells files \
+          of one version apart (`()` when the running image has none). Files are read \
           from the image that runs, for what it does not know from the repository's history, applied versions from the \
           database. Fails with `not_found` when the service has no container or its image no such files, `failed` when \
           two files share a version or a version cannot be ordered. Deadline 60 s.",
@@ -92,6 +92,18 @@ const LOSSES: Verb = Verb {
           `version`, `what` (`column shifts.note`), `rows` (rows of a table, or rows in which a column has a value; \
           `()` when it cannot be told). Empty when nothing is lost. Fails as `stack.migrations`. Deadline 60 s.",
     example: r#"stack("prod").down_losses([47])"#,
+};
+
+const STOPS: Verb = Verb {
+    name: "migrate.stops",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.down_stops(versions: array) -> array",
+    doc: "Rows on which taking migrations back may fail. Each constraint that the downs of `versions` bring back, asked of \
+          the rows that are there now: `version`, `what` (`ALTER TABLE shifts ALTER COLUMN note SET NOT NULL`), `rows` that do \
+          not fit (`()` when it cannot be told, as of what an earlier statement of the same down makes). Empty when \
+          nothing stands in the way. Fails as `stack.migrations`. Deadline 60 s.",
+    example: r#"stack("prod").down_stops([47])"#,
 };
 
 const DOWN: Verb = Verb {
@@ -145,7 +157,7 @@ const FILES_AT: Verb = Verb {
     sig: "stack.migrations_at(commit: string, versions: array) -> array",
     doc: "What a commit's migrations would do. For each of `versions` that `commit` (40 hex) has, ascending, a map: \
           `version`, `name`, `additive` (code of before can go on using the schema), `does`, `loses` (a list of texts), \
-          `back` (it has a down whose losses can be counted), `warns`. Fails with `failed` when two files share a version. \
+          `back` (it has a down whose losses can be counted), `warns`, `digest`. Fails with `failed` when two files share a version. \
           Deadline 60 s.",
     example: r#"stack("prod").migrations_at("0123456789012345678901234567890123456789", [48])"#,
 };
@@ -157,6 +169,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&STATE, state),
     Binding::Read(&RUNNING, running),
     Binding::Read(&LOSSES, losses),
+    Binding::Read(&STOPS, stops),
     Binding::Read(&VERSIONS_AT, versions_at),
     Binding::Read(&FILES_AT, files_at),
     Binding::Undoable(&DOWN, down, taken_back_now),
@@ -297,7 +310,7 @@ fn table(seen: &Seen) -> Value {
         json!({
             "version": version, "name": file.map(|file| &file.name), "state": state, "drift": drift,
             "additive": up.as_ref().is_some_and(|up| up.additive), "does": up.map(|up| up.does),
-            "warns": sql::warns(text, down),
+            "warns": sql::warns(text, down), "digest": files.get(version).map(files::File::digest),
         })
     };
     versions.iter().map(row).collect()
@@ -377,6 +390,7 @@ fn would_do((version, file): (&i64, &files::File)) -> Value {
     json!({
         "version": version, "name": file.name, "additive": up.additive, "does": up.does, "loses": run::losses_of(*version, file),
         "back": plan::goes_back(file), "warns": sql::warns(file.up.as_deref(), file.down.as_deref()),
+        "digest": file.digest(),
     })
 }
 
@@ -386,7 +400,7 @@ pub async fn losing(engine: &Engine, stack: &Stack, versions: &[i64]) -> Result<
         return Ok(Vec::new());
     }
     let image = docker::find(engine, stack, &configured(stack)?.service).await?.image_id;
-    let lost = counted(engine, stack, versions, &known(engine, stack, &image).await?.files).await?;
+    let lost = counted(engine, stack, versions, &known(engine, stack, &image).await?.files, lost).await?;
     Ok(lost.into_iter().map(|lost| lost.version).collect())
 }
 
@@ -400,42 +414,57 @@ fn running(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 fn losses(call: &Call<'_>) -> Result<Dynamic> {
+    counted_of(call, lost)
+}
+
+fn stops(call: &Call<'_>) -> Result<Dynamic> {
+    counted_of(call, |down| sql::stops(down).into_iter().map(|stop| (stop.what, stop.count_sql)).collect())
+}
+
+/// What is looked for in a down file: in words, with the query that counts it.
+type Counts = fn(&str) -> Vec<(String, Option<String>)>;
+
+fn lost(down: &str) -> Vec<(String, Option<String>)> {
+    sql::losses(down).iter().map(|loss| (loss.what(), loss.count_sql())).collect()
+}
+
+fn counted_of(call: &Call<'_>, of: Counts) -> Result<Dynamic> {
     let versions = versions(call, call.json(0)?)?;
     let (stack, way) = open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({ "versions": versions }));
-    let value = call.read(look, (stack, way, versions), |pass, (stack, way, versions)| async move {
+    let value = call.read(look, (stack, way, versions), move |pass, (stack, way, versions)| async move {
         let engine = way.engine(&pass).await?;
         let service = &configured(&stack)?.service;
         let image = docker::find(&engine, &stack, service).await?.image_id;
         let files = known(&engine, &stack, &image).await?.files;
-        Ok(json!(counted(&engine, &stack, &versions, &files).await?))
+        Ok(json!(counted(&engine, &stack, &versions, &files, of).await?))
     })?;
     Ok(super::map(value))
 }
 
-async fn counted(engine: &Engine, stack: &Stack, versions: &[i64], files: &Files) -> Result<Vec<Lost>> {
+async fn counted(engine: &Engine, stack: &Stack, versions: &[i64], files: &Files, of: Counts) -> Result<Vec<Lost>> {
     let mut all = Vec::new();
     for version in versions {
         let down = files.get(version).and_then(|file| file.down.as_deref()).unwrap_or("");
-        for loss in sql::losses(down) {
-            all.extend(count(engine, stack, *version, &loss).await?);
+        for (what, query) in of(down) {
+            let rows = match query {
+                Some(query) => count(engine, stack, &query).await?,
+                None => None,
+            };
+            // Nothing of it is there: nothing is lost, and nothing in the way.
+            all.extend((rows != Some(0)).then_some(Lost { version: *version, what, rows }));
         }
     }
     Ok(all)
 }
 
-/// The loss with its count; nothing when it is a column without a value, or an empty table.
-async fn count(engine: &Engine, stack: &Stack, version: i64, loss: &Loss) -> Result<Option<Lost>> {
-    let Some(query) = loss.count_sql() else {
-        return Ok(Some(Lost { version, what: loss.what(), rows: None }));
-    };
-    let rows = match db::rows(engine, stack, &query, &[]).await {
-        Ok(found) => found.first().and_then(|row| row["n"].as_i64()),
-        // The object may be gone already: then nothing of it can be lost, but that is not for us to say.
-        Err(error) if error.kind == Kind::Failed => None,
-        Err(error) => return Err(error),
-    };
-    Ok((rows != Some(0)).then(|| Lost { version, what: loss.what(), rows }))
+async fn count(engine: &Engine, stack: &Stack, query: &str) -> Result<Option<i64>> {
+    match db::rows(engine, stack, query, &[]).await {
+        Ok(found) => Ok(found.first().and_then(|row| row["n"].as_i64())),
+        // The object may be gone already, or not yet there: then nobody can say.
+        Err(error) if error.kind == Kind::Failed => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn versions(call: &Call<'_>, list: Value) -> Result<Vec<i64>> {

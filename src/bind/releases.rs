@@ -35,6 +35,17 @@ const LIST: Verb = Verb {
     example: r#"stack("prod").releases().filter(|r| r.verdict == "OK")"#,
 };
 
+const TOLD: Verb = Verb {
+    name: "release.told",
+    class: Class::Read,
+    waits: false,
+    sig: "stack.told_of(commit: string) -> map",
+    doc: "What the stack's history says of one commit. `at`, `by`, `ran_s` and `tag` of the last time that it was brought live, \
+          each `()` when it never was; `bad`, why it was marked, or `()`. Fails with `failed` when the history cannot be \
+          read. Deadline 60 s.",
+    example: r#"stack("prod").told_of("0123456789012345678901234567890123456789").bad"#,
+};
+
 const RECORD: Verb = Verb {
     name: "release.record",
     class: Class::Change,
@@ -80,6 +91,7 @@ const MARK_GOOD: Verb = Verb {
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&LIST, list),
+    Binding::Read(&TOLD, told_of),
     Binding::Undoable(&RECORD, record, newest_now),
     Binding::Undoable(&STRIKE, strike, newest_now),
     Binding::Undoable(&MARK_BAD, mark_bad, mark_now),
@@ -155,6 +167,33 @@ fn list(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({}));
     let value = call.read(look, place, |pass, place| async move { place.listed(&pass).await })?;
     Ok(super::map(value))
+}
+
+fn told_of(call: &Call<'_>) -> Result<Dynamic> {
+    let (place, commit) = (open(call)?, super::git::check_commit(call, 0)?);
+    let look = Look::at(call.world.stack_target(&place.stack), commit[..12].to_string(), json!({ "commit": commit }));
+    let value = call.read(look, (place, commit), |pass, (place, commit)| async move {
+        let history = place.history(&pass).await?;
+        let mut told = times_of(&history).remove(&commit).unwrap_or_else(never);
+        told["bad"] = json!(history.bad.get(&commit).map(|(_, why)| why));
+        Ok(told)
+    })?;
+    Ok(super::map(value))
+}
+
+/// When each deployed commit last was brought live, by whom, how long it ran.
+fn times_of(history: &History) -> BTreeMap<String, Value> {
+    let times = history.times(clock::wall_us()).into_iter();
+    times
+        .map(|(release, ran_s)| {
+            let at = clock::rfc3339(release.at_us);
+            (release.commit.clone(), json!({ "tag": release.tag, "at": at, "by": release.by, "ran_s": ran_s }))
+        })
+        .collect()
+}
+
+fn never() -> Value {
+    json!({ "tag": null, "at": null, "by": null, "ran_s": null })
 }
 
 /// A release before it is judged: of the history, or a tag that never was deployed.
@@ -256,19 +295,23 @@ struct Schema {
 }
 
 fn candidates(history: &History, tags: Vec<(String, String)>) -> Vec<Candidate> {
-    let deployed = history.times(clock::wall_us()).into_iter().map(|(release, ran_s)| Candidate {
-        tag: release.tag.clone(),
-        commit: release.commit.clone(),
-        told: json!({ "at": clock::rfc3339(release.at_us), "by": release.by, "ran_s": ran_s }),
-    });
-    let mut all: Vec<Candidate> = deployed.collect();
-    for (tag, commit) in tags {
-        if !all.iter().any(|one| one.commit == commit) {
-            all.push(Candidate { tag, commit, told: json!({ "at": null, "by": null, "ran_s": null }) });
+    let told = times_of(history);
+    let times = history.times(clock::wall_us());
+    let deployed = times.iter().map(|(release, _)| (release.tag.clone(), release.commit.clone()));
+    // However much was deployed, the newest tags have their place.
+    let mut all: Vec<(String, String)> = deployed.take(LISTED - LISTED / 4).collect();
+    for one in tags {
+        if !all.iter().any(|(_, commit)| *commit == one.1) {
+            all.push(one);
         }
     }
     all.truncate(LISTED);
-    all
+    let candidate = |(tag, commit): (String, String)| {
+        let mut told = told.get(&commit).cloned().unwrap_or_else(never);
+        told.as_object_mut().into_iter().for_each(|told| drop(told.remove("tag")));
+        Candidate { told, tag, commit }
+    };
+    all.into_iter().map(candidate).collect()
 }
 
 // ── adding to it ──

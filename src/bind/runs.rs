@@ -160,6 +160,7 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
         return not(format!("{} may have happened", open.words()));
     }
     let mut way = WayBack::of(changes);
+    way.look_at_failed(world).map_err(|found| stuck(error, &way, 0, &found))?;
     if let Some(lost) = way.destroyed.first() {
         return not(format!("{} cannot come back", lost.words()));
     }

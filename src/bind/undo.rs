@@ -254,6 +254,8 @@ pub struct WayBack {
     pub undone: Vec<Told>,
     /// What destroyed something and cannot be taken back.
     pub destroyed: Vec<Told>,
+    /// What failed and may have destroyed something until then.
+    perhaps: Vec<Told>,
 }
 
 impl WayBack {
@@ -281,6 +283,9 @@ impl WayBack {
             Fate::DidNot(why) => format!("did not happen: {why}"),
             // Of a state that can be looked at, a look will tell what is left.
             Fate::Failed(why) if change.before.is_null() || change.inverse.is_none() => {
+                if change.destroys {
+                    self.perhaps.push(change.clone());
+                }
                 format!("failed, and what it left is not known: {why}")
             }
             Fate::Said(saw) => format!("not undone: a person saw \"{saw}\""),
@@ -288,6 +293,16 @@ impl WayBack {
             Fate::Happened { .. } | Fate::Failed(_) => return self.back.push(change),
         };
         self.stays.push((change, stays));
+    }
+
+    /// Looks what became of the changes that failed on their way to destroy something: half of it may be done.
+    pub fn look_at_failed(&mut self, world: &World) -> Result<()> {
+        for change in std::mem::take(&mut self.perhaps) {
+            if now(world, &change)?.is_some_and(|seen| seen.now != change.before) {
+                self.destroyed.push(change);
+            }
+        }
+        Ok(())
     }
 
     /// Compares what is there now with what the changes left, and compiles their inverses. What is as it was before stays.

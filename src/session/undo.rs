@@ -72,6 +72,7 @@ impl Session {
         let mut changes = self.after_attempts(&story)?;
         undo::settle(&self.world, &mut changes)?;
         let mut way = WayBack::of(changes);
+        way.look_at_failed(&self.world)?;
         if let (Some(lost), false) = (way.destroyed.first(), partly) {
             let why = format!(
                 "{} cannot come back: the rest, put back as it was, may not work without it (a program over a schema that \

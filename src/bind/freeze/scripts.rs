@@ -76,6 +76,6 @@ holds() { grep -Fq "\"effect\":\"$effect\"" "$note" 2>/dev/null; }
 effect=$1; up; end=$((up + $2))
 while holds && up && [ $up -lt $end ]; do sleep 1; done
 holds || exit 0
-tries=0
-until writable && anew; do tries=$((tries + 1)); [ $tries -lt 3600 ] || exit 1; sleep 1; done
+# A database that is down comes back as it was left: it is waited for however long that takes.
+until writable && anew; do holds || exit 0; sleep 1; done
 ! holds || rm -f "$note""#;

@@ -1,6 +1,7 @@
 //! Migration files: names by the tool's grammar, up and down from two files or from the sections of one. Pure.
 
 use crate::config::migrate::{Named, Order, Tool};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// One migration as an image has it.
@@ -12,6 +13,19 @@ pub struct File {
     pub up: Option<String>,
     /// Text of its down, if there is one.
     pub down: Option<String>,
+}
+
+impl File {
+    /// Tells files apart that have the same version: 16 hex digits of what both texts hash to.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        for text in [&self.up, &self.down] {
+            // The length keeps the end of one text from being taken for the beginning of the other.
+            hash.update(text.as_ref().map_or(0, |text| text.len() + 1).to_le_bytes());
+            hash.update(text.as_deref().unwrap_or_default());
+        }
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// Migrations by version.

@@ -6,7 +6,7 @@ use super::files::{self, File, Known};
 use super::ledger::{self, Read};
 use super::plan::{Lost, Plan, Way, list};
 use super::sql;
-use super::{configured, counted};
+use super::{configured, counted, lost};
 use crate::bind::docker::engine::Engine;
 use crate::bind::docker::image::Limits;
 use crate::bind::docker::model::Ran;
@@ -187,7 +187,9 @@ async fn refuse(engine: &Engine, stack: &Stack, way: Way, plan: &Plan, facts: &F
         }
     }
     match way {
-        Way::Down => more_lost(&counted(engine, stack, &plan.versions, known).await?, plan).map_err(Refusal::from),
+        Way::Down => {
+            more_lost(&counted(engine, stack, &plan.versions, known, lost).await?, plan).map_err(Refusal::from)
+        }
         Way::Up => {
             let drift = drift::look(engine, stack, &facts.applied, known, &files::Files::new()).await?;
             let meant = plan.versions.iter().filter_map(|version| Some((version, drift.get(version)?)));
@@ -216,7 +218,8 @@ fn locked(other: &Value) -> String {
 fn more_lost(now: &[Lost], plan: &Plan) -> Result<(), String> {
     for lost in now {
         let agreed = plan.loses.iter().find(|one| one.version == lost.version && one.what == lost.what);
-        if agreed.is_none_or(|agreed| agreed.rows < lost.rows) {
+        // A loss that was counted and now cannot be is more than was agreed to.
+        if agreed.is_none_or(|agreed| agreed.rows < lost.rows || lost.rows.is_none() && agreed.rows.is_some()) {
             let rows = lost.rows.map_or("an unknown number of".to_string(), |rows| rows.to_string());
             return Err(format!("{} would lose {rows} row(s), more than the plan says", lost.what));
         }

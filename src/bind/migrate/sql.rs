@@ -2,8 +2,8 @@
 //! Home of `sqlparser`. Pure: text in, judgement out; what cannot be parsed is judged for the worse.
 
 use sqlparser::ast::{
-    AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ObjectName, ObjectType, Statement,
-    TableConstraint,
+    AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ColumnOptionDef, Ident, IndexColumn,
+    NullsDistinctOption, ObjectName, ObjectType, Statement, TableConstraint,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -60,27 +60,98 @@ pub fn is_empty(text: Option<&str>) -> bool {
     text.is_none_or(|text| matches!(parse(text), Ok(statements) if statements.iter().all(nothing)))
 }
 
-/// What a person should know before the migration is taken back: a down that present rows may stop, a comment that says
-/// it cannot be undone. `up` and `down` are the texts of the migration.
+/// What a person should know before the migration is taken back: comments that say it cannot be undone. `up` and `down`
+/// are the texts of the migration.
 pub fn warns(up: Option<&str>, down: Option<&str>) -> Vec<String> {
-    let statements = down.map(parse).and_then(Result::ok).unwrap_or_default();
-    let stopped = |one: &String| format!("its down may fail on the rows that are there: {one}");
-    let mut warns: Vec<String> = statements.iter().flat_map(needs_of_rows).map(|one| stopped(&one)).collect();
     let comments = [up, down].into_iter().flatten().flat_map(comments);
-    warns.extend(comments.filter(|comment| is_warning(comment)).map(|comment| format!("its comment says: {comment}")));
-    warns
+    comments.filter(|comment| is_warning(comment)).map(|comment| format!("its comment says: {comment}")).collect()
 }
 
-/// What a statement demands of the rows that are there.
-fn needs_of_rows(statement: &Statement) -> Vec<String> {
+/// A demand that a file makes of the rows that are there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The statement, in words.
+    pub what: String,
+    /// A query whose `n` counts the rows that do not fit; `None` when that cannot be asked.
+    pub count_sql: Option<String>,
+}
+
+/// Every demand of a down file, in order.
+pub fn stops(text: &str) -> Vec<Stop> {
+    parse(text).unwrap_or_default().iter().flat_map(stops_of).collect()
+}
+
+fn stops_of(statement: &Statement) -> Vec<Stop> {
     match statement {
-        Statement::CreateIndex(index) if index.unique => vec![first_words(&statement.to_string())],
+        Statement::CreateIndex(index) if index.unique => {
+            let rest = index.predicate.as_ref().map_or("TRUE".into(), |predicate| format!("({predicate})"));
+            let columns: Vec<String> = index.columns.iter().map(|one| one.column.expr.to_string()).collect();
+            let count_sql = (index.nulls_distinct != Some(false)).then(|| repeated(&index.table_name, &columns, &rest));
+            vec![Stop { what: first_words(&statement.to_string()), count_sql }]
+        }
         Statement::AlterTable(alter) => {
             let demanding = alter.operations.iter().filter(|operation| is_demanding(operation));
-            demanding.map(|operation| first_words(&format!("ALTER TABLE {} {operation}", alter.name))).collect()
+            let stop = |operation: &AlterTableOperation| Stop {
+                what: first_words(&format!("ALTER TABLE {} {operation}", alter.name)),
+                count_sql: misfits(&alter.name, operation),
+            };
+            demanding.map(stop).collect()
         }
         _ => Vec::new(),
     }
+}
+
+/// Counts the rows of a table that an operation would trip over.
+fn misfits(table: &ObjectName, operation: &AlterTableOperation) -> Option<String> {
+    let count = |rest: String| Some(format!("SELECT count(*) AS n FROM {table} WHERE {rest}"));
+    let each = |columns: &[Ident], what: &str| {
+        columns.iter().map(|column| format!("{column} {what}")).collect::<Vec<_>>().join(" AND ")
+    };
+    let names =
+        |columns: &[IndexColumn]| columns.iter().map(|one| one.column.expr.to_string()).collect::<Vec<String>>();
+    match operation {
+        AlterTableOperation::AddConstraint { constraint: TableConstraint::Check(check), .. } => {
+            // A check that gives null lets the row pass, and so does this.
+            count(format!("NOT ({})", check.expr))
+        }
+        AlterTableOperation::AddConstraint { constraint: TableConstraint::Unique(unique), .. }
+            if unique.nulls_distinct != NullsDistinctOption::NotDistinct =>
+        {
+            Some(repeated(table, &names(&unique.columns), "TRUE"))
+        }
+        AlterTableOperation::AddConstraint { constraint: TableConstraint::ForeignKey(key), .. }
+            if key.columns.len() == key.referred_columns.len() =>
+        {
+            let pairs = key.columns.iter().zip(&key.referred_columns);
+            let same: Vec<String> =
+                pairs.map(|(here, there)| format!("opsh_there.{there} = opsh_here.{here}")).collect();
+            let (there, known) = (&key.foreign_table, each(&key.columns, "IS NOT NULL"));
+            let found = format!("SELECT FROM {there} AS opsh_there WHERE {}", same.join(" AND "));
+            Some(format!("SELECT count(*) AS n FROM {table} AS opsh_here WHERE {known} AND NOT EXISTS ({found})"))
+        }
+        AlterTableOperation::AlterColumn { column_name, op: AlterColumnOperation::SetNotNull } => {
+            count(format!("{column_name} IS NULL"))
+        }
+        // Each row would have a null there.
+        AlterTableOperation::AddColumn { column_def, .. } if !column_def.options.iter().any(is_unique) => {
+            count("TRUE".into())
+        }
+        _ => None,
+    }
+}
+
+fn is_unique(option: &ColumnOptionDef) -> bool {
+    matches!(option.option, ColumnOption::Unique(_))
+}
+
+/// Counts the rows that repeat the values of others; nulls differ from each other.
+fn repeated(table: &ObjectName, columns: &[String], rest: &str) -> String {
+    let known = columns.iter().map(|column| format!(" AND ({column}) IS NOT NULL")).collect::<String>();
+    let by = columns.join(", ");
+    format!(
+        "SELECT coalesce(sum(opsh_rows - 1), 0)::bigint AS n FROM (SELECT count(*) AS opsh_rows FROM {table} \
+         WHERE {rest}{known} GROUP BY {by} HAVING count(*) > 1) AS opsh_repeated"
+    )
 }
 
 fn is_demanding(operation: &AlterTableOperation) -> bool {
@@ -296,12 +367,27 @@ mod tests {
         let down = "ALTER TABLE t ADD CONSTRAINT c CHECK (s IN ('a')); ALTER TABLE t ALTER COLUMN a SET NOT NULL; \
                     ALTER TABLE t ADD COLUMN b int NOT NULL; ALTER TABLE t ADD COLUMN d int; CREATE UNIQUE INDEX i ON t (a); \
                     ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES u (a) NOT VALID";
-        let found = warns(None, Some(down));
+        let found = stops(down);
         assert_eq!(found.len(), 4, "{found:?}");
-        for (warning, words) in found.iter().zip(["c CHECK", "a SET NOT NULL", "b INT NOT NULL", "UNIQUE INDEX i"]) {
-            assert!(warning.contains("may fail on the rows that are there") && warning.contains(words), "{warning}");
+        for (stop, (words, counts)) in found.iter().zip([
+            ("c CHECK", "FROM t WHERE NOT (s IN ('a'))"),
+            ("a SET NOT NULL", "FROM t WHERE a IS NULL"),
+            ("b INT NOT NULL", "FROM t WHERE TRUE"),
+            ("UNIQUE INDEX i", "FROM t WHERE TRUE AND (a) IS NOT NULL GROUP BY a HAVING count(*) > 1"),
+        ]) {
+            let sql = stop.count_sql.as_deref().unwrap_or_default();
+            assert!(stop.what.contains(words) && sql.contains(counts), "{stop:?}");
         }
-        assert!(warns(Some("ALTER TABLE t ALTER COLUMN a SET NOT NULL"), Some("DROP TABLE t")).is_empty());
+        let key = stops("ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (a) REFERENCES u (b)");
+        assert_eq!(
+            key[0].count_sql.as_deref(),
+            Some(
+                "SELECT count(*) AS n FROM t AS opsh_here WHERE a IS NOT NULL AND NOT EXISTS \
+                 (SELECT FROM u AS opsh_there WHERE opsh_there.b = opsh_here.a)"
+            )
+        );
+        assert_eq!(stops("ALTER TABLE t ALTER COLUMN a TYPE int USING a::int")[0].count_sql, None);
+        assert!(stops("DROP TABLE t").is_empty() && stops("no sql").is_empty());
     }
 
     #[test]

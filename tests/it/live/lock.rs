@@ -33,8 +33,7 @@ fn a_container_that_a_killed_opsh_left_at_work_is_waited_for_before_the_lock_is_
     assert!(after.err.contains("locked by what alice@") && after.err.contains("migrate.down"), "{}", after.err);
     let ledger: Vec<i64> = bad.ledger[..bad.ledger.len() - 1].to_vec();
     assert_eq!(lab.state()["ledger"], serde_json::json!(ledger));
-    let printed: Vec<i64> = after.out.lines().map(|line| line.parse().unwrap()).collect();
-    assert_eq!(printed, ledger, "it was waited for to its end");
+    assert!(after.out.contains(&format!("{ledger:?}")), "it was waited for to its end: {}", after.out);
     let changes = by("print(stack(\"prod\").changes(1))").exits(0);
     assert!(changes.out.contains("migrate.down") && changes.out.contains("alice@"), "{}", changes.out);
 }

@@ -65,6 +65,7 @@ fn a_healthy_server_is_said_to_be_one_and_a_stack_that_is_down_is_still_looked_a
 fn every_trap_is_a_row_that_names_the_fact_and_what_to_type() {
     let Some(lab) = Lab::take() else { return };
     lab.bring("ADDITIVE");
+    let _backups = super::backup::clean(&lab);
     let (good, additive, old) = (lab.release("GOOD"), lab.release("ADDITIVE"), lab.release("OLD"));
     // An image that says its commit.
     roll_back(&Opsh::new(&lab), &["--yes"], &good.tag).exits(0);

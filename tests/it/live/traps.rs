@@ -2,7 +2,7 @@
 
 use super::backup;
 use super::deploy::{deploy, made, migration};
-use super::lab::Lab;
+use super::lab::{COMPOSE, Lab};
 use super::opsh::Opsh;
 use super::rollback::{AGREED, roll_back};
 use serde_json::{Value, json};
@@ -184,7 +184,10 @@ fn a_down_that_the_rows_may_stop_is_said_and_when_it_fails_the_release_serves_ag
     lab.sql(&format!("INSERT INTO shifts ({}, created_at) VALUES ('without a time', NULL)", lab.setting("COLUMN")));
     let before = lab.state();
 
-    let said = ["its down may fail on the rows that are there", "its comment says: irreversible once used"];
+    let said = [
+        "its down may fail on the rows that are there, and 1 row(s) do not fit",
+        "its comment says: irreversible once used",
+    ];
     roll_back(&opsh, &["--plan"], &good.tag).exits(0).prints(&said);
     assert_eq!(lab.state(), before);
 
@@ -196,4 +199,31 @@ fn a_down_that_the_rows_may_stop_is_said_and_when_it_fails_the_release_serves_ag
         assert_eq!(now[fact], before[fact], "{fact}");
     }
     assert_eq!(opsh.eval("stack(\"prod\").frozen()"), Value::Null);
+
+    // One that fails its probes serves some all the same: it is not left stopped either.
+    let unwell = Opsh::configured(&lab, |config| config.replace("expect = 200", "expect = 204"));
+    let failed = roll_back(&unwell, &AGREED, &good.tag).exits(1);
+    failed.prints(&["FAILING"]).explains(&["migrations were not taken back on prod", "contains null values"]);
+    lab.until("the API serves again", 30, "curl -sf -o /dev/null http://127.0.0.1:8080/api/v1/shifts");
+    assert_eq!(lab.state()["images"], before["images"]);
+    assert_eq!(opsh.eval("stack(\"prod\").frozen()"), Value::Null);
+}
+
+#[test]
+fn a_migration_that_is_another_one_in_the_image_than_in_its_commit_is_said() {
+    let Some(lab) = Lab::take() else { return };
+    let bad = lab.bring("BAD");
+    let (good, opsh, newest) = (lab.release("GOOD"), Opsh::new(&lab), bad.ledger.last().unwrap());
+    lab.sh(&format!(
+        "cd $(mktemp -d); exec 2>&1; git() {{ /usr/bin/git -C /opt/vrcshift \"$@\"; }}; \
+         file=$(git ls-tree --name-only {0} backend/migrations/ | grep '/0*{newest}_.*down'); \
+         {{ git show {0}:$file; echo '-- mended by hand'; }} >${{file##*/}}; \
+         printf 'FROM vrcshift_backend:latest\\nLABEL org.opencontainers.image.revision={0}\\nCOPY *.sql /app/migrations/\\n' >Dockerfile; \
+         DOCKER_BUILDKIT=0 docker build -q -t vrcshift_backend:latest .; cd /opt/vrcshift; {COMPOSE} up -d --no-build",
+        bad.commit
+    ));
+    lab.until("the API answers", 30, "curl -s -o /dev/null http://127.0.0.1:8080/health");
+    let said = format!("{newest} in the running image is not what commit {} has", &bad.commit[..12]);
+    let plan = roll_back(&opsh, &["--plan"], &good.tag).exits(0).prints(&[&said]);
+    assert_eq!(plan.out.matches("in the running image is not").count(), 1, "the other one is as it was:\n{}", plan.out);
 }
