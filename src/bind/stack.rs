@@ -6,6 +6,7 @@ use super::git::RepoHandle;
 use super::{Call, World};
 use crate::bind::values::thrown;
 use crate::config::Stack;
+use crate::config::migrate::LedgerKind;
 use crate::error::{Error, Kind, Result};
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext};
 use serde_json::{Value, json};
@@ -32,8 +33,8 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("stack.db -> db", "The stack's database.", r#"stack("prod").db"#),
     Function::new(
         "stack.migrate -> map",
-        "Where the stack's migrations are. A map: `service`, whose image holds the tool, and `files`, their folder in \
-         the repository; `()` when the stack has none.",
+        "Where the stack's migrations are. A map: `service`, whose image holds the tool, `files`, their folder in \
+         the repository, and `ledger`: `rows`, one for each, or `version`, the newest alone; `()` when the stack has none.",
         r#"stack("prod").migrate"#,
     ),
     Function::new(
@@ -82,7 +83,10 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     engine.register_get("repo", |stack: &mut StackHandle| RepoHandle::of_stack(&stack.0));
     engine.register_get("db", |stack: &mut StackHandle| DbHandle(Arc::clone(&stack.0)));
     engine.register_get("migrate", |stack: &mut StackHandle| match &stack.0.migrate {
-        Some(migrate) => super::map(json!({ "service": migrate.service, "files": migrate.files })),
+        Some(migrate) => super::map(json!({
+            "service": migrate.service, "files": migrate.files,
+            "ledger": if migrate.tool.ledger.kind == LedgerKind::Rows { "rows" } else { "version" },
+        })),
         None => Dynamic::UNIT,
     });
     engine.register_get("compose_file", |stack: &mut StackHandle| stack.0.compose.files[0].clone());
