@@ -172,7 +172,7 @@ fn whatever_is_wrong_is_said_when_all_of_it_is_wrong_at_once() {
             ("ledger", Ok(json!([1, 3, 9]))),
             ("migrating", Ok(json!([{ "id": "one-off", "by": "bob", "at": "06:00", "run": "r" }]))),
             ("lock", Ok(lock)),
-            ("frozen", Ok(json!({ "read_only": true, "by": null }))),
+            ("frozen", Ok(json!({ "read_only": true, "by": null, "left_s": 0 }))),
             ("branches", Ok(branches)),
             ("cron", Ok(json!({ "entries": [{ "entry": "x", "found": null }], "unread": [] }))),
         ],
@@ -181,7 +181,7 @@ fn whatever_is_wrong_is_said_when_all_of_it_is_wrong_at_once() {
     let expected = "services BAD, services WARN, probes BAD, probes BAD, tag BAD, tree BAD, commits BAD, git BAD, git BAD, \
                     git WARN, image BAD, release BAD, release OK, files WARN, env BAD, env WARN, environment WARN, \
                     programs BAD, programs BAD, schema BAD, schema BAD, schema WARN, schema BAD, schema WARN, schema WARN, \
-                    migrations WARN, migrations WARN, work BAD, work WARN, work WARN, branches WARN, cron BAD";
+                    migrations WARN, migrations WARN, work BAD, work WARN, work BAD, branches WARN, cron BAD";
     assert_eq!((verdict.as_str(), found.join(", ")), ("BAD", expected.to_string()), "{rows:#?}");
 
     let gone = [("files now", Ok(listing("1", "compose.yml"))), ("files then", Ok(listing("2", "other.yml")))];
