@@ -4,7 +4,7 @@ use super::docker::short_id;
 use super::migrate::{self, Applied};
 use super::ssh::Reach;
 use super::way::Way;
-use super::{Binding, Call, Change, Look, World, db, host, http};
+use super::{Binding, Call, Change, Look, db, host, http};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
@@ -40,8 +40,8 @@ fn facts(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 /// The same look as a part of another verb.
-pub fn look(call: &Call<'_>, world: &World, stack: &Arc<Stack>) -> Result<Value> {
-    let way = world.way(&stack.host)?;
+pub fn look(call: &Call<'_>, stack: &Arc<Stack>) -> Result<Value> {
+    let (world, way) = (call.world, call.world.way(&stack.host)?);
     let effect = Change::of(Look::at(world.stack_target(stack), "", json!({}))).effect(&FACTS);
     let effect = Effect { place: call.place.clone(), ..effect };
     let done = world.gate.perform(&effect, |pass| {

@@ -160,7 +160,7 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     }
     let held = take(call, &stack, &why, &options).map_err(fail)?;
     let scope = Scope::enter(call.world, held);
-    let before = facts::look(call, call.world, &stack);
+    let before = facts::look(call, &stack);
     let result = work.call_raw(context, None, []);
     // After Ctrl-C nothing is waited for: dropping the holder frees the lock as well.
     let stopped = matches!(&result, Err(error) if cause(error).kind == Kind::Interrupted);
@@ -183,7 +183,7 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
 /// Says what became of the stack. It is no part of the work: what cannot be looked at fails nothing.
 fn compare(call: &Call<'_>, stack: &Arc<Stack>, before: Result<Value>) {
     let gate = &call.world.gate;
-    match before.and_then(|before| Ok((before, facts::look(call, call.world, stack)?))) {
+    match before.and_then(|before| Ok((before, facts::look(call, stack)?))) {
         Ok((before, after)) => {
             gate.say(&format!("· {} before and after:", stack.name));
             facts::delta(&before, &after).iter().for_each(|line| gate.say(&format!("    {line}")));

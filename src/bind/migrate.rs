@@ -337,7 +337,7 @@ pub async fn known_to(pass: &Pass, stack: &Stack, repository: &git::Repository, 
     let migrate = configured(stack)?;
     let names = repository.names_at(pass, commit, &migrate.files).await?;
     let found: Vec<_> = names.into_iter().map(|name| (name, Vec::new())).collect();
-    Ok(ambiguous(&migrate.tool, &found, commit)?.files.into_keys().collect())
+    Ok(told_apart(&migrate.tool, &found, commit)?.files.into_keys().collect())
 }
 
 fn files_at(call: &Call<'_>) -> Result<Dynamic> {
@@ -377,10 +377,10 @@ async fn texts_at(
         };
         found.push((name, text.into_bytes()));
     }
-    ambiguous(&migrate.tool, &found, commit)
+    told_apart(&migrate.tool, &found, commit)
 }
 
-fn ambiguous(tool: &Tool, found: &[(String, Vec<u8>)], commit: &str) -> Result<files::Known> {
+fn told_apart(tool: &Tool, found: &[(String, Vec<u8>)], commit: &str) -> Result<files::Known> {
     files::parse(tool, found)
         .map_err(|why| Error::new(Kind::Failed, format!("the migrations of {} cannot be told", &commit[..12]), why))
 }

@@ -174,15 +174,16 @@ fn told_of(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&place.stack), commit[..12].to_string(), json!({ "commit": commit }));
     let value = call.read(look, (place, commit), |pass, (place, commit)| async move {
         let history = place.history(&pass).await?;
-        let mut told = times_of(&history).remove(&commit).unwrap_or_else(never);
+        let mut told =
+            times_of(&history).into_iter().find(|(of, _)| *of == commit).map_or_else(never, |(_, told)| told);
         told["bad"] = json!(history.bad.get(&commit).map(|(_, why)| why));
         Ok(told)
     })?;
     Ok(super::map(value))
 }
 
-/// When each deployed commit last was brought live, by whom, how long it ran.
-fn times_of(history: &History) -> BTreeMap<String, Value> {
+/// When each deployed commit last was brought live, by whom, how long it ran; the newest first.
+fn times_of(history: &History) -> Vec<(String, Value)> {
     let times = history.times(clock::wall_us()).into_iter();
     times
         .map(|(release, ran_s)| {
@@ -224,12 +225,11 @@ impl Place {
             } else {
                 facts.irreversible = self.stack.migrate.is_some();
             }
-            let mut row = json!({ "tag": one.tag, "commit": one.commit });
-            for part in [&one.told, &facts.row()] {
-                row.as_object_mut()
-                    .into_iter()
-                    .for_each(|row| row.extend(part.as_object().cloned().unwrap_or_default()));
-            }
+            let mut row = one.told.clone();
+            (row["tag"], row["commit"]) = (json!(one.tag), json!(one.commit));
+            row.as_object_mut()
+                .into_iter()
+                .for_each(|row| row.extend(facts.row().as_object().cloned().unwrap_or_default()));
             row
         });
         Ok(rows.collect())
@@ -295,23 +295,24 @@ struct Schema {
 }
 
 fn candidates(history: &History, tags: Vec<(String, String)>) -> Vec<Candidate> {
-    let told = times_of(history);
-    let times = history.times(clock::wall_us());
-    let deployed = times.iter().map(|(release, _)| (release.tag.clone(), release.commit.clone()));
+    let times = times_of(history);
     // However much was deployed, the newest tags have their place.
-    let mut all: Vec<(String, String)> = deployed.take(LISTED - LISTED / 4).collect();
-    for one in tags {
-        if !all.iter().any(|(_, commit)| *commit == one.1) {
-            all.push(one);
+    let deployed = times.iter().take(LISTED - LISTED / 4);
+    let mut all: Vec<Candidate> = deployed
+        .map(|(commit, told)| Candidate {
+            tag: told["tag"].as_str().unwrap_or_default().into(),
+            commit: commit.clone(),
+            told: told.clone(),
+        })
+        .collect();
+    for (tag, commit) in tags {
+        if !all.iter().any(|one| one.commit == commit) {
+            let told = times.iter().find(|(of, _)| *of == commit).map_or_else(never, |(_, told)| told.clone());
+            all.push(Candidate { tag, commit, told });
         }
     }
     all.truncate(LISTED);
-    let candidate = |(tag, commit): (String, String)| {
-        let mut told = told.get(&commit).cloned().unwrap_or_else(never);
-        told.as_object_mut().into_iter().for_each(|told| drop(told.remove("tag")));
-        Candidate { told, tag, commit }
-    };
-    all.into_iter().map(candidate).collect()
+    all
 }
 
 // ── adding to it ──

@@ -2,7 +2,7 @@
 //! Home of `sqlparser`. Pure: text in, judgement out; what cannot be parsed is judged for the worse.
 
 use sqlparser::ast::{
-    AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ColumnOptionDef, Ident, IndexColumn,
+    AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ColumnOptionDef, IndexColumn,
     NullsDistinctOption, ObjectName, ObjectType, Statement, TableConstraint,
 };
 use sqlparser::dialect::PostgreSqlDialect;
@@ -85,8 +85,8 @@ fn stops_of(statement: &Statement) -> Vec<Stop> {
     match statement {
         Statement::CreateIndex(index) if index.unique => {
             let rest = index.predicate.as_ref().map_or("TRUE".into(), |predicate| format!("({predicate})"));
-            let columns: Vec<String> = index.columns.iter().map(|one| one.column.expr.to_string()).collect();
-            let count_sql = (index.nulls_distinct != Some(false)).then(|| repeated(&index.table_name, &columns, &rest));
+            let count_sql =
+                (index.nulls_distinct != Some(false)).then(|| repeated(&index.table_name, &index.columns, &rest));
             vec![Stop { what: first_words(&statement.to_string()), count_sql }]
         }
         Statement::AlterTable(alter) => {
@@ -104,11 +104,6 @@ fn stops_of(statement: &Statement) -> Vec<Stop> {
 /// Counts the rows of a table that an operation would trip over.
 fn misfits(table: &ObjectName, operation: &AlterTableOperation) -> Option<String> {
     let count = |rest: String| Some(format!("SELECT count(*) AS n FROM {table} WHERE {rest}"));
-    let each = |columns: &[Ident], what: &str| {
-        columns.iter().map(|column| format!("{column} {what}")).collect::<Vec<_>>().join(" AND ")
-    };
-    let names =
-        |columns: &[IndexColumn]| columns.iter().map(|one| one.column.expr.to_string()).collect::<Vec<String>>();
     match operation {
         AlterTableOperation::AddConstraint { constraint: TableConstraint::Check(check), .. } => {
             // A check that gives null lets the row pass, and so does this.
@@ -117,7 +112,7 @@ fn misfits(table: &ObjectName, operation: &AlterTableOperation) -> Option<String
         AlterTableOperation::AddConstraint { constraint: TableConstraint::Unique(unique), .. }
             if unique.nulls_distinct != NullsDistinctOption::NotDistinct =>
         {
-            Some(repeated(table, &names(&unique.columns), "TRUE"))
+            Some(repeated(table, &unique.columns, "TRUE"))
         }
         AlterTableOperation::AddConstraint { constraint: TableConstraint::ForeignKey(key), .. }
             if key.columns.len() == key.referred_columns.len() =>
@@ -125,7 +120,8 @@ fn misfits(table: &ObjectName, operation: &AlterTableOperation) -> Option<String
             let pairs = key.columns.iter().zip(&key.referred_columns);
             let same: Vec<String> =
                 pairs.map(|(here, there)| format!("opsh_there.{there} = opsh_here.{here}")).collect();
-            let (there, known) = (&key.foreign_table, each(&key.columns, "IS NOT NULL"));
+            let known: Vec<String> = key.columns.iter().map(|column| format!("{column} IS NOT NULL")).collect();
+            let (there, known) = (&key.foreign_table, known.join(" AND "));
             let found = format!("SELECT FROM {there} AS opsh_there WHERE {}", same.join(" AND "));
             Some(format!("SELECT count(*) AS n FROM {table} AS opsh_here WHERE {known} AND NOT EXISTS ({found})"))
         }
@@ -145,7 +141,8 @@ fn is_unique(option: &ColumnOptionDef) -> bool {
 }
 
 /// Counts the rows that repeat the values of others; nulls differ from each other.
-fn repeated(table: &ObjectName, columns: &[String], rest: &str) -> String {
+fn repeated(table: &ObjectName, columns: &[IndexColumn], rest: &str) -> String {
+    let columns: Vec<String> = columns.iter().map(|one| one.column.expr.to_string()).collect();
     let known = columns.iter().map(|column| format!(" AND ({column}) IS NOT NULL")).collect::<String>();
     let by = columns.join(", ");
     format!(
