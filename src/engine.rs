@@ -44,6 +44,12 @@ const FUNCTIONS: &[Function] = &[
         r#"args::option("stack", "prod")"#,
     ),
     Function::new(
+        "args::number(name: string, default: int, least: int, most: int) -> int",
+        "The value of an option that is a whole number. That is `--name N`, from `least` to `most`; `default` when it \
+         was not given. Fails with `usage` for anything else.",
+        r#"args::number("healthy-within", 60, 1, 3600)"#,
+    ),
+    Function::new(
         "args::flag(name: string) -> bool",
         "Whether a flag of the script was given: `--name`.",
         r#"args::flag("data-loss-ok")"#,
@@ -106,7 +112,7 @@ fn register_text(engine: &mut Engine, world: &Rc<World>) {
     engine.register_fn("table", show);
 }
 
-/// `args::need(0, "TAG")`, `args::option("stack", "prod")`, `args::flag("data-loss-ok")`, `args::words()`.
+/// The functions that are named `args::…` in [`FUNCTIONS`].
 fn args(world: &Rc<World>) -> Module {
     let mut module = Module::new();
     let from = Rc::clone(world);
@@ -121,6 +127,18 @@ fn args(world: &Rc<World>) -> Module {
     rhai::FuncRegistration::new("option").set_into_module(&mut module, move |name: &str, default: &str| -> String {
         from.args.borrow().options.get(name).cloned().unwrap_or_else(|| default.into())
     });
+    let from = Rc::clone(world);
+    rhai::FuncRegistration::new("number").set_into_module(
+        &mut module,
+        move |context: NativeCallContext<'_>,
+              name: &str,
+              default: i64,
+              least: i64,
+              most: i64|
+              -> Result<i64, Box<EvalAltResult>> {
+            from.number(name, default, least..=most).map_err(|error| values::thrown(error, context.call_position()))
+        },
+    );
     let from = Rc::clone(world);
     rhai::FuncRegistration::new("flag")
         .set_into_module(&mut module, move |name: &str| -> bool { from.args.borrow().flags.contains(name) });

@@ -111,4 +111,15 @@ impl World {
             .cloned()
             .ok_or_else(|| Error::new(Kind::Usage, format!("{} is missing", name), format!("usage: {}", args.usage)))
     }
+
+    /// Option `name` of the script's arguments as a number in `range`, or a usage error that names both.
+    pub fn number(&self, name: &str, default: i64, range: std::ops::RangeInclusive<i64>) -> Result<i64> {
+        let args = self.args.borrow();
+        let Some(text) = args.options.get(name) else { return Ok(default) };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let why = format!("it must be a whole number from {} to {}, not {text}", range.start(), range.end());
+            Error::new(Kind::Usage, format!("--{name} is not valid"), why).next(format!("usage: {}", args.usage))
+        })
+    }
 }

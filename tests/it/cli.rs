@@ -150,6 +150,20 @@ fn a_script_shows_its_header_and_refuses_arguments_that_it_does_not_know() {
         "NAME is missing",
         "usage: opsh greet.rhai NAME",
     ]);
+    let patient = home.put(
+        "patient.rhai",
+        "//! Waits.\n//!\n//! usage: opsh patient.rhai [--within 60]\nargs::number(\"within\", 60, 1, 3600)\n",
+    );
+    home.run(&["--json", &patient, "--within", "3600"]).exits(0).prints("3600\n");
+    home.run(&["--json", &patient]).exits(0).prints("60\n");
+    for wrong in ["0", "3601", "1.5", "soon"] {
+        let says = format!("it must be a whole number from 1 to 3600, not {wrong}");
+        home.run(&[&patient, "--within", wrong]).exits(2).says(&[
+            "--within is not valid",
+            &says,
+            "usage: opsh patient",
+        ]);
+    }
     home.run(&[&script, "Ann", "--luod"]).exits(2).says(&["did you mean \"loud\"?"]);
     home.run(&[&script, "Ann", "--yes"]).exits(2).says(&["an option of opsh, not of the script"]);
     assert_eq!(home.run(&["journal", "list", "--json"]).code, Some(2), "--json goes before the command");

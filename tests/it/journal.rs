@@ -657,14 +657,19 @@ fn killed_at_any_moment_no_change_lacks_its_beginning_none_has_two_ends_and_resu
     let per_effect = started.elapsed() / EFFECTS as u32;
     check(&home, "not killed");
 
-    // A journal that has seen deaths before is the harder case; some of them at once keep it fast.
+    // A journal that has seen deaths before is the harder case; a new one now and then, since a longer one takes longer
+    // to verify, and some of them at once keep it fast.
     let next = std::sync::atomic::AtomicU64::new(0);
     let worker = || {
-        let (home, mut killed) = (Home::new(), 0);
+        let (mut home, mut seen, mut killed) = (Home::new(), 0, 0);
         loop {
             let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if n >= kills {
                 return killed;
+            }
+            seen += 1;
+            if seen % 10 == 0 {
+                home = Home::new();
             }
             let mut random = Random(seed.wrapping_mul(n * 2 + 1) | 1);
             random.below(1);

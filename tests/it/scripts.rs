@@ -55,7 +55,7 @@ fn every_script_says_what_it_does_and_how_it_is_called() {
 
 #[test]
 fn a_script_reads_the_arguments_that_its_usage_names_and_no_others() {
-    let given = regex::Regex::new(r#"args::(?:option|flag)\("([^"]+)"|args::need\(\d+, "([^"]+)""#).unwrap();
+    let given = regex::Regex::new(r#"args::(?:option|flag|number)\("([^"]+)"|args::need\(\d+, "([^"]+)""#).unwrap();
     for (name, text) in sources("scripts") {
         let usage = Header::parse(&text).usage;
         let read: BTreeSet<String> = given

@@ -196,7 +196,7 @@ fn a_release_whose_api_fails_behind_a_green_health_goes_back_by_itself_with_its_
     deploy(&opsh, &["--yes"], &bad.tag).exits(3).explains(&["--allow migrate.down", "nothing changed"]);
     assert_eq!(lab.state(), before);
 
-    let ran = deploy(&opsh, &AGREED, &bad.tag).exits(1);
+    let ran = opsh.run(&[&AGREED[..], &[DEPLOY, &bad.tag, "--healthy-within=10"]].concat()).exits(1);
     let says =
         ["answers 500 instead of 200", "taken back: 4 of 4 effects", "undone: compose.recreate", "undone: migrate.up"];
     ran.explains(&says);

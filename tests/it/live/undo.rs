@@ -82,7 +82,7 @@ fn a_rollback_that_is_not_healthy_goes_back_to_what_was() {
     let (good, before) = (lab.release("GOOD"), lab.state());
     let probe = format!("probe = [{{ url = \"http://127.0.0.1:{}/\", from = \"here\" }},", turns_bad());
     let opsh = Opsh::configured(&lab, |config| config.replacen("probe = [", &probe, 1));
-    let ran = roll_back(&opsh, &["--yes"], &good.tag).exits(1);
+    let ran = opsh.run(&["--yes", ROLLBACK, &good.tag, "--healthy-within", "10"]).exits(1);
     ran.explains(&["answers 500 instead of 200", "taken back: 3 of 3 effects"]);
     lab.until("the API answers", 60, "curl -sf http://127.0.0.1:8080/api/v1/shifts");
     assert_eq!(served(&lab.state()), served(&before));
