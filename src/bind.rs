@@ -307,6 +307,11 @@ impl Call<'_> {
         self.in_range(self.param(at).name, number, range)
     }
 
+    /// Argument `at` as a whole number within `range`, or `default` when it was left out.
+    pub fn int_or(&self, at: usize, default: i64, range: RangeInclusive<i64>) -> Result<i64> {
+        if self.given(at).is_none() { Ok(default) } else { self.int(at, range) }
+    }
+
     /// A number that must lie within `range`; `name` says which it is.
     pub fn in_range<N: PartialOrd + Display>(&self, name: &str, number: N, range: RangeInclusive<N>) -> Result<N> {
         if range.contains(&number) {

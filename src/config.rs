@@ -452,6 +452,16 @@ impl Stack {
         self.services.get(name).cloned().unwrap_or_default()
     }
 
+    /// Names of the services that opsh.toml says something of.
+    pub fn service_names(&self) -> Vec<String> {
+        let named = self.migrate.as_ref().map(|migrate| migrate.service.clone());
+        let mut names: Vec<String> = self.services.keys().cloned().chain(named).collect();
+        names.extend(self.db.as_ref().map(|db| db.service.clone()));
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// True when the service holds data: said so, or the database's own service.
     pub fn is_stateful(&self, service: &str) -> bool {
         self.service(service).stateful || self.db.as_ref().is_some_and(|db| db.service == service)

@@ -79,8 +79,8 @@ pub fn build(world: &Rc<World>) -> Engine {
         Err("there is no timestamp(): now() is the time, and each receipt has its took_ms".into())
     });
     register_text(&mut engine, world);
-    let mode = world.gate.mode().word();
-    engine.register_fn("mode", move || mode);
+    let from = Rc::clone(world);
+    engine.register_fn("mode", move || from.gate.mode().word());
     engine.register_static_module("args", args(world).into());
     bind::register(&mut engine, world);
     engine

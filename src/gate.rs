@@ -32,7 +32,7 @@ use policy::Mode;
 use replay::Recording;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::rc::Rc;
@@ -145,7 +145,7 @@ impl Target {
 
 /// The door.
 pub struct Gate {
-    mode: Mode,
+    mode: Cell<Mode>,
     grants: Grants,
     ledger: Ledger,
     /// Answers in place of the world.
@@ -206,7 +206,7 @@ impl Gate {
     pub fn new(mode: Mode, grants: Grants, ledger: Ledger, screen: Rc<Screen>) -> Result<Gate> {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
-        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run: RefCell::default() })
+        Ok(Gate { mode: Cell::new(mode), grants, ledger, recording: None, screen, io, run: RefCell::default() })
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
@@ -219,7 +219,14 @@ impl Gate {
 
     /// Mode of the run.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.mode.get()
+    }
+
+    /// Changes the mode of a sitting, and records that. A person does that: no verb can.
+    pub fn set_mode(&self, mode: Mode, why: &str) {
+        if self.mode.replace(mode) != mode {
+            self.note("mode", json!({ "mode": mode.word(), "why": why }));
+        }
     }
 
     /// The journal, or why there is none.
@@ -258,7 +265,7 @@ impl Gate {
         }
         *self.run.borrow_mut() = Run { id, ..Run::default() };
         let mut body = json!({
-            "what": what, "mode": self.mode.word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
+            "what": what, "mode": self.mode().word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
             "yes": self.grants.yes, "allow": self.grants.allow,
         });
         if self.recording.is_some() {
@@ -269,6 +276,21 @@ impl Gate {
             self.screen.warn(&format!("replay of {}: nothing is reached or changed", recording.run));
         }
         Ok(())
+    }
+
+    /// Does `work`, which begins and ends a run of its own, and goes on with the run that it was begun from. Whether it was
+    /// a rehearsal is known there.
+    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
+        let outer = self.run.take();
+        let result = work();
+        let inner = self.run.replace(outer);
+        self.run.borrow_mut().skipped = inner.skipped;
+        result
+    }
+
+    /// True when a change was skipped since consent was last forgotten: this was a rehearsal.
+    pub fn has_skipped(&self) -> bool {
+        !self.run.borrow().skipped.is_empty()
     }
 
     /// True when a recording answers: nothing that is done now happens.

@@ -122,6 +122,11 @@ impl Screen {
         self.to_stderr(&fit(text));
     }
 
+    /// The Rhai that words became.
+    pub fn echo(&self, code: &str) {
+        self.to_stderr(&self.paint(Tone::Dim, &format!("⟶ {}", fit(code))));
+    }
+
     /// A line that must not be overlooked.
     pub fn warn(&self, text: &str) {
         self.to_stderr(&self.paint(Tone::Yellow, &fit(text)));
@@ -365,6 +370,7 @@ fn show(value: &Value, width: u16) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
+        Value::Array(items) if !items.is_empty() && items.iter().all(is_log_line) => log(items),
         Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
         Value::Object(map) => {
@@ -378,6 +384,19 @@ fn show(value: &Value, width: u16) -> String {
         }
         other => other.to_string(),
     }
+}
+
+/// `#{ at, stream, text }`: lines are read as lines, and a column would fold them.
+fn is_log_line(item: &Value) -> bool {
+    item.as_object()
+        .is_some_and(|map| map.len() == 3 && ["at", "stream", "text"].iter().all(|key| map.contains_key(*key)))
+}
+
+fn log(items: &[Value]) -> String {
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_string();
+    // To the second: what else the time is known to helps nobody who reads.
+    let at = |item: &Value| text(item, "at").chars().take(19).collect::<String>();
+    items.iter().map(|item| format!("{}Z  {}", at(item), text(item, "text"))).collect::<Vec<_>>().join("\n")
 }
 
 fn order(mut keys: Vec<&str>) -> Vec<&str> {
@@ -481,6 +500,14 @@ mod tests {
     fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
         assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
         assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
+    }
+
+    #[test]
+    fn lines_of_a_log_stay_lines() {
+        let line = |text: &str| json!({"at": "2026-01-02T03:04:05.678901Z", "stream": "stdout", "text": text});
+        let long = "x".repeat(100);
+        let shown = show(&json!([line(&long), line("b")]), 40);
+        assert_eq!(shown, format!("2026-01-02T03:04:05Z  {long}\n2026-01-02T03:04:05Z  b"));
     }
 
     #[test]

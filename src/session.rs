@@ -1,12 +1,18 @@
 //! The one API of prompt, scripts and tests: [`Session::eval`] a line, [`Session::run_script`] a file.
 
 mod attach;
+pub mod built_in;
 pub mod doc;
 pub mod header;
 pub mod help;
+mod keep;
 pub mod resume;
 pub mod reveal;
+pub mod runbook;
+pub mod runs;
+mod sitting;
 pub mod undo;
+pub mod words;
 
 use crate::bind::world::{Args, World};
 use crate::bind::{secret, values};
@@ -24,6 +30,7 @@ use header::Header;
 use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use sitting::Sitting;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -71,13 +78,18 @@ struct Script {
     args: Args,
 }
 
-/// `opsh doctor`: it is there wherever opsh is.
-const DOCTOR: &str = include_str!("../scripts/doctor.rhai");
-
 /// Exit codes 2 and 3 promise that nothing was done: an error after a change has neither.
 fn promised(error: Error, gate: &Gate) -> Error {
     let breaks = matches!(error.kind, Kind::Usage | Kind::Refused) && gate.has_changed();
     Error { kind: if breaks { Kind::Failed } else { error.kind }, ..error }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
+fn text_of(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
+            .next("opsh help     commands and verbs")
+    })
 }
 
 /// Where the script is, for a run that goes on with it from another folder.
@@ -96,6 +108,7 @@ pub struct Session {
     scope: Scope<'static>,
     functions: AST,
     lines: usize,
+    sitting: Sitting,
 }
 
 impl Session {
@@ -136,7 +149,14 @@ impl Session {
         });
         let mut engine = engine::build(&world);
         help::register(&mut engine, &world);
-        Ok(Session { engine, world, scope: Scope::new(), functions: AST::empty(), lines: 0 })
+        Ok(Session {
+            engine,
+            world,
+            scope: Scope::new(),
+            functions: AST::empty(),
+            lines: 0,
+            sitting: Sitting::default(),
+        })
     }
 
     /// Texts of scripts and lines, for showing errors.
@@ -218,13 +238,18 @@ impl Session {
     }
 
     /// Runs a script file with its arguments.
-    #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
     pub fn run_script(&mut self, path: &Path, argv: &[String]) -> Result<Value> {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(Kind::Usage, format!("script {name} cannot be read"), error.to_string())
-                .next("opsh help     commands and verbs")
-        })?;
+        self.run_text(path.display().to_string(), file_of(path), text_of(path)?, argv)
+    }
+
+    /// Runs a script that is built in. Fails with `not_found` for another name.
+    pub fn run_built_in(&mut self, name: &str, argv: &[String]) -> Result<Value> {
+        let unknown = || Error::new(Kind::NotFound, format!("no script \"{name}\" is built in"), "opsh has others");
+        let (name, text) = built_in::find(name).ok_or_else(unknown)?;
+        self.run_text(name.into(), PathBuf::from(name), text.into(), argv)
+    }
+
+    fn run_text(&mut self, name: String, file: PathBuf, text: String, argv: &[String]) -> Result<Value> {
         self.world.sources.put(&name, &text);
         let header = Header::parse(&text);
         if argv.iter().any(|word| word == "--help" || word == "-h") {
@@ -232,22 +257,20 @@ impl Session {
             return Ok(Value::Null);
         }
         let args = header.check(&name, argv)?;
-        let script = Script { file: file_of(path), name, text, args };
-        self.run_compiled(script, &[])
+        self.run_compiled(Script { file, name, text, args }, &[])
     }
 
     /// Runs the built-in doctor: of this stack, else of the only one in opsh.toml, else of `prod`.
     pub fn doctor(&mut self, stack: Option<String>, tag: Option<String>) -> Result<Value> {
-        let only = {
-            let mut names = self.world.config.stack_names();
-            names.next().filter(|_| names.next().is_none()).map(String::from)
-        };
-        let mut argv = vec![stack.or(only).unwrap_or_else(|| "prod".into())];
+        let mut argv = vec![stack.or_else(|| self.only_stack()).unwrap_or_else(|| "prod".into())];
         argv.extend(tag.map(|tag| format!("--tag={tag}")));
-        let name = "doctor";
-        self.world.sources.put(name, DOCTOR);
-        let args = Header::parse(DOCTOR).check(name, &argv)?;
-        self.run_compiled(Script { name: name.into(), file: PathBuf::from(name), text: DOCTOR.into(), args }, &[])
+        self.run_built_in("doctor", &argv)
+    }
+
+    /// The stack of an opsh.toml that has one.
+    fn only_stack(&self) -> Option<String> {
+        let mut names = self.world.config.stack_names();
+        names.next().filter(|_| names.next().is_none()).map(String::from)
     }
 
     /// Runs a script; `chain` are the runs that it goes on with, newest first.
@@ -270,24 +293,6 @@ impl Session {
         });
         self.world.finished.borrow_mut().clear();
         self.ended(result)
-    }
-
-    /// Begins the run that a sitting at the prompt is.
-    pub fn begin_sitting(&self) -> Result<()> {
-        self.world.gate.begin_run("prompt", self.facts())
-    }
-
-    /// Ends it; `error` is what ended it, if anything did.
-    pub fn end_sitting(&self, error: Option<&Error>) {
-        self.world.gate.end_run(error);
-    }
-
-    /// One line of a sitting: consent covers this line only.
-    pub fn eval_typed(&mut self, code: &str) -> Result<Value> {
-        crate::interrupt::clear();
-        self.world.gate.forget_consent();
-        self.world.gate.note("line", json!({ "text": code }));
-        self.eval(code)
     }
 
     /// True when more typing can cure the parse error of `code`.

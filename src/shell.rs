@@ -1,8 +1,11 @@
 //! The prompt. Home of `rustyline`.
 
+pub mod commands;
+
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::session::{self, Session};
+use commands::Done;
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 use std::io::IsTerminal;
@@ -22,7 +25,7 @@ fn read_all(session: &mut Session) -> Result<()> {
     if let Some(tag) = session::reveal::tag_of(&code) {
         return session::reveal::show(session, tag);
     }
-    let value = session.eval_typed(&code)?;
+    let value = session.eval_typed(&code, &code)?;
     session.gate().screen().value(&value);
     Ok(())
 }
@@ -33,21 +36,18 @@ fn sit(session: &mut Session) -> Result<()> {
     let history = session.world().state_dir.join("history");
     // A missing history is an empty one.
     let _ = editor.load_history(&history);
-    session.gate().screen().say("opsh: Rhai with verbs. help lists them, help VERB explains one, Ctrl-D leaves.");
+    greet(session);
     let mut pending = String::new();
     loop {
         let prompt = prompt(session, pending.is_empty());
         match editor.readline(&prompt) {
             Ok(line) => {
                 pending.push_str(&line);
-                if session::reveal::tag_of(&pending).is_none() && session.is_incomplete(&pending) {
+                if is_rhai(&pending) && session.is_incomplete(&pending) {
                     pending.push('\n');
                     continue;
                 }
                 let code = std::mem::take(&mut pending);
-                if ["exit", "quit"].contains(&code.trim().trim_end_matches("()")) {
-                    return Ok(());
-                }
                 if code.trim().is_empty() {
                     continue;
                 }
@@ -57,7 +57,9 @@ fn sit(session: &mut Session) -> Result<()> {
                     let _ = editor.add_history_entry(crate::redact::clean(&code));
                     let _ = editor.append_history(&history);
                 }
-                evaluate(session, &code);
+                if evaluate(session, &code) {
+                    return Ok(());
+                }
             }
             Err(ReadlineError::Interrupted) => pending.clear(),
             Err(ReadlineError::Eof) => return Ok(()),
@@ -66,51 +68,70 @@ fn sit(session: &mut Session) -> Result<()> {
     }
 }
 
+/// What a person should know who has just sat down.
+fn greet(session: &mut Session) {
+    let screen = session.gate().screen().clone();
+    screen.say("opsh: words such as ps and logs, and Rhai. :help says more, Ctrl-D leaves.");
+    if let Err(error) = session.use_only_stack() {
+        screen.error(&error, session.sources());
+    }
+}
+
+/// Commands, words on a host and words of this machine have no end but that of their line.
+fn is_rhai(line: &str) -> bool {
+    !line.trim_start().starts_with([':', '@', '!'])
+}
+
 /// Where a tag belongs somebody may have typed the value.
 fn may_be_kept(code: &str) -> bool {
     session::reveal::tag_of(code).is_none_or(session::reveal::is_tag)
 }
 
+/// What can go wrong with the next line: on which stack, whether changes are made, how many may have happened.
 fn prompt(session: &Session, fresh: bool) -> String {
     if !fresh {
         return "   … ".into();
     }
-    match session.gate().mode() {
-        Mode::Apply => "opsh › ".into(),
-        mode => format!("opsh ({}) › ", mode.word()),
+    let mut state = Vec::new();
+    if session.gate().mode() != Mode::Apply {
+        state.push(session.gate().mode().word().to_string());
     }
+    match session.unsettled() {
+        0 => {}
+        count => state.push(format!("{count} may have happened")),
+    }
+    let stack = session.stack_in_use().map_or(String::new(), |name| format!(" {name}"));
+    let state = if state.is_empty() { String::new() } else { format!(" ({})", state.join(", ")) };
+    format!("opsh{stack}{state} › ")
 }
 
-/// Words that people type before they know better; true when the line was one of them.
-fn is_word(session: &Session, line: &str) -> bool {
-    let line = line.trim().trim_start_matches("opsh ").trim_end_matches(';');
-    let mut words = line.split_whitespace();
-    match (words.next(), words.next(), words.next()) {
-        (Some("help" | "?"), name, None) => {
-            let screen = session.gate().screen();
-            if let Err(error) = session::help::show(screen, name) {
-                screen.error(&error, session.sources());
-            }
-            true
-        }
-        _ => false,
-    }
-}
-
-fn evaluate(session: &mut Session, code: &str) {
-    if is_word(session, code) {
-        return;
-    }
-    if let Some(tag) = session::reveal::tag_of(code) {
-        if let Err(error) = session::reveal::show(session, tag) {
-            session.gate().screen().error(&error, session.sources());
-        }
-        return;
-    }
-    let result = session.eval_typed(code);
+/// Does a line and shows what came of it; true when it was the last one.
+fn evaluate(session: &mut Session, line: &str) -> bool {
+    let result = meant(session, line);
     let screen = session.gate().screen().clone();
     match result {
-        Ok(value) => screen.value(&value),
+        Ok(Done::Value(value)) => screen.value(&value),
+        Ok(Done::Json(value)) => screen.raw(&crate::redact::clean(&value.to_string())),
+        Ok(Done::Quit) => return true,
+        // Who pressed Ctrl-C knows why; what goes on without its opsh is another matter.
+        Err(error) if error.kind == Kind::Interrupted && error.next.is_empty() => {
+            screen.say(&format!("· {}", error.what))
+        }
         Err(error) => screen.error(&error, session.sources()),
+    }
+    false
+}
+
+fn meant(session: &mut Session, line: &str) -> Result<Done> {
+    let line = line.trim();
+    let mut words = line.trim_start_matches("opsh ").trim_end_matches(';').split_whitespace();
+    match (words.next(), words.next(), words.next()) {
+        (Some("help" | "?"), name, None) => {
+            session::help::show(session.gate().screen(), name)?;
+            Ok(Done::Value(serde_json::Value::Null))
+        }
+        (Some("exit" | "quit" | "exit()" | "quit()"), None, None) => Ok(Done::Quit),
+        _ if line.starts_with(':') => commands::run(session, line),
+        _ => session.typed(line).map(Done::Value),
     }
 }

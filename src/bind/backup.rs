@@ -43,7 +43,7 @@ const MAKE: Verb = Verb {
     name: "backup.make",
     class: Class::Change,
     waits: false,
-    sig: "stack.backup(options?: map) -> receipt",
+    sig: "stack.backup(options?: #{ touches: array, within_s: int }) -> receipt",
     doc: "Dumps the database to a file on its host. `pg_dump -Fc` in the database's container, while the stack serves; the \
           file, 0600, gets its name (UTC time, running commit) after it was read to its end and lists every table. `after` \
           is as in `stack.backups`, with `tables` (how many), `rows` (of each) and `took_s`. Older ones stay. Runs detached \

@@ -19,7 +19,7 @@ const BATCH: Verb = Verb {
     name: "plan.batch",
     class: Class::Read,
     waits: false,
-    sig: "batch(reads: array, options?: map) -> array",
+    sig: "batch(reads: array, options?: #{ partial: bool }) -> array",
     doc: "Performs reads of several systems at once. 16 go on at a time. Each is a list: the verb's name as `opsh help` shows it, \
           what stands before the dot (nothing for `http.get`), then the arguments. Returns their values in order. All \
           are performed; when some failed, the error's `results` is a list of `#{ read, ok, value }` and `#{ read, ok, \

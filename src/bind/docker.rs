@@ -78,10 +78,12 @@ const LOGS: Verb = Verb {
     name: "docker.logs",
     class: Class::Read,
     waits: false,
-    sig: "stack.logs(service: string, options?: map) -> array",
+    sig: "stack.logs(service: string, options?: #{ tail: int, since_s: int, grep: string, follow: bool }) -> array",
     doc: "The service's newest log lines, oldest first. Each is `#{ at, stream, text }`. Options: `tail` (1 to 100000 \
-          lines, default 100), `since_s` (0 to 4294967295: only the last so many seconds). Fails with `not_found` \
-          when the service has no container. Deadline 60 s.",
+          lines, default 100), `since_s` (0 to 4294967295: only the last so many seconds), `grep` (only \
+          lines that hold this text), `follow` (shows them as they are written until Ctrl-C or the container's end, \
+          and returns none). Fails with `not_found` when the service has no container. Deadline 60 s, or a day when \
+          it is followed.",
     example: r#"stack("prod").logs("backend", #{ tail: 50 })"#,
 };
 
@@ -130,9 +132,9 @@ const RESTART: Verb = Verb {
     name: "docker.restart",
     class: Class::Change,
     waits: false,
-    sig: "stack.restart(service: string, grace_s: int) -> receipt",
-    doc: "Stops a service's container and starts it again. It has `grace_s` seconds (0 to 600) to stop before it is \
-          killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does), \
+    sig: "stack.restart(service: string, grace_s?: int) -> receipt",
+    doc: "Stops a service's container and starts it again. It has `grace_s` seconds (0 to 600, default 10) to stop \
+          before it is killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does), \
           which is said when there is one. \
           For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout`. Deadline \
           `grace_s` + 60 s.",
@@ -290,40 +292,59 @@ fn container(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
+/// Lines of a log that are asked for at once.
+const MOST_LINES: u32 = 100_000;
+
+/// A log is followed for a day at most.
+const FOLLOWED_S: u64 = 86_400;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LogOptions {
     tail: u32,
     since_s: Option<u32>,
+    grep: Option<String>,
+    follow: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { tail: 100, since_s: None }
+        LogOptions { tail: 100, since_s: None, grep: None, follow: false }
     }
 }
 
 fn logs(call: &Call<'_>) -> Result<Dynamic> {
     let service = call.text(0)?;
     let options: LogOptions = call.options(1)?;
-    call.in_range("tail", options.tail, 1..=100_000)?;
+    call.in_range("tail", options.tail, 1..=MOST_LINES)?;
     let (stack, way) = open(call)?;
-    let args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
-    let value = call.read(
-        Look::at(call.world.stack_target(&stack), service.clone(), args),
-        (stack, way, service),
-        move |pass, (stack, way, service)| async move {
+    let mut args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
+    if let Some(text) = &options.grep {
+        args["grep"] = json!(text);
+    }
+    if options.follow {
+        args["follow"] = json!(true);
+    }
+    let look = Look::at(call.world.stack_target(&stack), service.clone(), args);
+    let look = if options.follow { look.within(FOLLOWED_S) } else { look };
+    let value =
+        call.read(look, (stack, way, service, Arc::new(options)), |pass, (stack, way, service, options)| async move {
             let engine = way.engine(&pass).await?;
             let id = detail(&engine, &stack, &service).await?.id;
             let since_s = options.since_s.map(|ago| clock::wall_us() / 1_000_000 - i64::from(ago));
-            let found = engine
-                .logs(&id, &LogQuery { tail: Some(options.tail), since_s, until_s: None, keep: host::KEEP })
-                .await?;
+            // Lines are chosen here: the newest that hold a text may stand far from the end.
+            let tail = if options.grep.is_some() && !options.follow { MOST_LINES } else { options.tail };
+            let query = LogQuery { since_s, grep: options.grep.clone(), ..LogQuery::newest(tail, host::KEEP) };
+            if options.follow {
+                engine.follow(&id, &query, &pass).await?;
+                return Ok(json!([]));
+            }
+            let lines = engine.logs(&id, &query).await?.lines;
+            let older = lines.len().saturating_sub(options.tail as usize);
             let line =
                 |line: logs::LogLine| json!({ "at": line.at.to_string(), "stream": line.stream, "text": line.text });
-            Ok(found.lines.into_iter().map(line).collect())
-        },
-    )?;
+            Ok(lines.into_iter().skip(older).map(line).collect())
+        })?;
     Ok(super::map(value))
 }
 
@@ -436,7 +457,7 @@ pub fn short_id(id: &str) -> &str {
 }
 
 fn restart(call: &Call<'_>) -> Result<Receipt> {
-    let (service, grace) = (call.text(0)?, call.int(1, 0..=600)?);
+    let (service, grace) = (call.text(0)?, call.int_or(1, 10, 0..=600)?);
     let (stack, way) = open(call)?;
     let target = call.world.stack_target(&stack);
     // A name that is not there is no question to ask a person.

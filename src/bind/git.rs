@@ -38,8 +38,8 @@ const TAGS: Verb = Verb {
     name: "git.tags",
     class: Class::Read,
     waits: false,
-    sig: "repo.tags(count: int) -> array",
-    doc: "The newest tags by version. `count` of them (1 to 1000), `v1.10.0` before `v1.9.0`, and that before \
+    sig: "repo.tags(count?: int) -> array",
+    doc: "The newest tags by version. `count` of them (1 to 1000, default 10), `v1.10.0` before `v1.9.0`, and that before \
           `v1.9.0-rc.1`: `tag`, `commit` (`()` when it is one of something else), `date` and `kind` (`lightweight`, \
           `annotated`, or `signed`: it has a signature, which is not verified here). Names that cannot be deployed are \
           listed with `deployable` false. Fails as `repo.head`. Deadline 60 s.",
@@ -293,7 +293,7 @@ async fn branch_of(git: &Git, pass: &Pass) -> Result<Option<String>> {
 }
 
 fn tags(call: &Call<'_>) -> Result<Dynamic> {
-    let count = call.int(0, 1..=1000)?;
+    let count = call.int_or(0, 10, 1..=1000)?;
     let (tree, repo) = open(call)?;
     let value = call.read(look_at(call, &repo, "", json!({ "count": count })), tree, move |pass, tree| async move {
         let git = tree.git(&pass).await?;

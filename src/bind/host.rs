@@ -23,7 +23,7 @@ const CONNECT: Verb = Verb {
     name: "host.connect",
     class: Class::Read,
     waits: false,
-    sig: "host.connect(options?: map) -> map",
+    sig: "host.connect(options?: #{ partial: bool }) -> map",
     doc: "Logs in, if that was not done yet. One login per host serves everything else. Returns the host's name. \
           Fails with `unreachable`, or `denied` when the key, the password or the host key is not accepted; a wrong \
           password is tried once. Deadline 60 s. On `hosts(…)` as `host.read`.",
@@ -34,7 +34,7 @@ const READ: Verb = Verb {
     name: "host.read",
     class: Class::Read,
     waits: false,
-    sig: "host.read(words: array, options?: map) -> map",
+    sig: "host.read(words: array, options?: #{ within_s: int, check: bool, dir: string, partial: bool }) -> map",
     doc: "Runs a program that only looks. `words` have one of a fixed list of shapes (`df`, `cat`, `git status`, …); \
           others are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` \
           (default true: an exit code other than 0 fails with `failed`), `dir`, `partial`. Returns `code`, `out`, \
@@ -48,7 +48,7 @@ const RUN: Verb = Verb {
     name: "host.run",
     class: Class::Change,
     waits: false,
-    sig: "host.run(words: array, options?: map) -> receipt",
+    sig: "host.run(words: array, options?: #{ within_s: int, dir: string, undo: string, batch: int }) -> receipt",
     doc: "Runs a program and waits for its end. It runs detached on the host, so that it goes on when the link is \
           lost. Options: `within_s` (1 to 86400, default 600), `dir`, `undo` (the line of Rhai that takes it back; it \
           stands alone: no variables or functions of the script; `{host}` in it becomes the host's name), `batch`. \
@@ -63,7 +63,7 @@ const SH: Verb = Verb {
     name: "host.sh",
     class: Class::Change,
     waits: false,
-    sig: "host.sh(script: string, words: array, options?: map) -> receipt",
+    sig: "host.sh(script: string, words: array, options?: #{ within_s: int, dir: string, undo: string, batch: int }) -> receipt",
     doc: "Runs a POSIX sh script. `words` are its `$1`, `$2`, … and are never parsed by the shell. Options, result \
           and failures as `host.run`. Deadline 600 s, or `within_s`.",
     example: r#"host("prod-1").sh("cd \"$1\" && tar xf \"$2\"", ["/srv", "site.tar"])"#,
@@ -273,6 +273,11 @@ impl Ran {
 }
 
 /// A command as an error names it: its first words, on one line.
+/// True for words that `host.read` performs.
+pub fn only_looks(words: &[String]) -> bool {
+    reads::check(words).is_ok()
+}
+
 fn shown(words: &[String]) -> String {
     let first: Vec<&str> = words.iter().take(6).map(|word| word.lines().next().unwrap_or("")).collect();
     let text = first.join(" ");

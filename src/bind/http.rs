@@ -20,7 +20,7 @@ const GET: Verb = Verb {
     name: "http.get",
     class: Class::Read,
     waits: false,
-    sig: "http::get(url: string, options?: map) -> map",
+    sig: "http::get(url: string, options?: #{ timeout_ms: int }) -> map",
     doc: "GETs a URL from this machine. Returns `status`, `body` (64 KiB at most), and milliseconds per phase: \
           `dns_ms`, `connect_ms`, `tls_ms`, `first_byte_ms`, `total_ms`. Option: `timeout_ms` (100 to 60000, default \
           10000). Redirects are not followed. Fails with `unreachable` naming the phase, or `timeout`; a status such \
@@ -32,7 +32,7 @@ const HOST_GET: Verb = Verb {
     name: "http.host_get",
     class: Class::Read,
     waits: false,
-    sig: "host.http(url: string, options?: map) -> map",
+    sig: "host.http(url: string, options?: #{ timeout_ms: int, partial: bool }) -> map",
     doc: "GETs a URL on the host, with its curl. So it reaches what listens only there. Options, result and failures \
           as `http::get`; `not_found` when the host has no curl. Deadline 15 s, or `timeout_ms` + 5 s. On `hosts(…)` as \
           `host.read`, with its option `partial`.",
@@ -54,7 +54,7 @@ const WAIT: Verb = Verb {
     name: "http.wait_healthy",
     class: Class::Read,
     waits: true,
-    sig: "stack.wait_healthy(options?: map) -> array",
+    sig: "stack.wait_healthy(options?: #{ within_s: int, times: int }) -> array",
     doc: "Asks the stack's probes until all are well. Every one must answer as expected `times` times in a row (1 to \
           100, default 3), half a second apart, within `within_s` (1 to 3600, default 60). Returns the last answers \
           as `stack.probe`. Fails with `unmet` and the last answers. Deadline 90 s, or `within_s` + 30 s.",

@@ -39,7 +39,7 @@ const TAKE: Verb = Verb {
     name: "lock.take",
     class: Class::Read,
     waits: false,
-    sig: "stack.locked(why: string, work: closure, options?: map) -> any",
+    sig: "stack.locked(why: string, work: closure, options?: #{ wait_s: int }) -> any",
     doc: "Calls `work` as the stack's one operator. Returns its value. The lock is a file beside the stack on \
           its host: it is free again when `work` ends, however it ends, when opsh is killed and when the link is lost, \
           but what was left running there keeps it until that has ended. `why` tells colleagues what goes on. When \
@@ -68,8 +68,8 @@ const CHANGES: Verb = Verb {
     name: "lock.changes",
     class: Class::Read,
     waits: false,
-    sig: "stack.changes(count: int) -> array",
-    doc: "Changes under the lock, by anyone. The newest `count` changes (1 to 1000 of them), newest first: \
+    sig: "stack.changes(count?: int) -> array",
+    doc: "Changes under the lock, by anyone. The newest `count` changes (1 to 1000, default 20), newest first: \
           `verb`, `target`, `says`, `by`, `run`, `effect`, `at` (by the host's clock, when it began). What was done \
           without the lock is not in it. Fails with `unreachable`, or `failed` when the list cannot be read. Deadline 60 s.",
     example: r#"stack("prod").changes(20)"#,
@@ -593,7 +593,7 @@ fn looked(call: &Call<'_>) -> Result<Value> {
 }
 
 fn changes(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, count) = (call.stack()?, call.int(0, 1..=1000)?);
+    let (stack, count) = (call.stack()?, call.int_or(0, 20, 1..=1000)?);
     let way = call.world.way(&stack.host)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({ "count": count }));
     let value = call.read(look, (stack, way), move |pass, (stack, way)| async move {

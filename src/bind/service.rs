@@ -18,7 +18,7 @@ const STOP: Verb = Verb {
     name: "docker.stop",
     class: Class::Change,
     waits: false,
-    sig: "stack.stop(service: string, options?: map) -> receipt",
+    sig: "stack.stop(service: string, options?: #{ grace_s: int }) -> receipt",
     doc: "Stops a service's container; it stays stopped. The Engine does not start it again by itself. Options: `grace_s` (0 \
           to 600, default 10: then it is killed). One that does not run is left alone. For a service that holds data it \
           is of class destroy. `before` and `after` are `running` or `stopped`. Fails with `not_found` when there is no \

@@ -26,7 +26,7 @@ const LIST: Verb = Verb {
     name: "work.list",
     class: Class::Read,
     waits: false,
-    sig: "host.works(options?: map) -> map",
+    sig: "host.works(options?: #{ partial: bool }) -> map",
     doc: "Lists the work that opsh began on the host. `works` has the durable runs of this account and the one-off \
           containers of everybody: `id`, `state` (`running`, `done`, `died`), `exit` (`()` while it runs), `by`, `verb`, \
           `target`, `says`, `at` (when it began), `effect`, `run`, `container` (bool). Without a Docker Engine only runs are \
@@ -39,7 +39,7 @@ const WAIT: Verb = Verb {
     name: "work.wait",
     class: Class::Read,
     waits: false,
-    sig: "host.wait_for(id: string, options?: map) -> map",
+    sig: "host.wait_for(id: string, options?: #{ within_s: int }) -> map",
     doc: "Waits for the end of what `host.works` lists. Shows its output as it comes, the last 64 KiB of what was before; \
           returns `code`, `out`, `err`, of which 1 MiB each is kept. Nothing is ended or removed. Option: `within_s` (1 \
           to 86400, default 3600). Fails with `not_found` for an id that is not there, `failed` when it was cut short and \

@@ -100,7 +100,7 @@ impl Gate {
 
     pub(super) fn decide(&self, one: &Intended) -> Decision {
         policy::decide(Facts {
-            mode: self.mode,
+            mode: self.mode(),
             class: one.class,
             protected: one.target.protected,
             // What was done then was agreed to then, and what was not comes as a refusal of the recording.
@@ -132,7 +132,7 @@ impl Gate {
         if decided.iter().any(|decision| decision.asks()) {
             return self.ask(plan);
         }
-        if self.mode == Mode::Apply {
+        if self.mode() == Mode::Apply {
             self.consent(plan, "command line or sandbox");
         }
         Ok(())
@@ -218,7 +218,7 @@ impl Gate {
         let names: Vec<String> =
             refused.iter().map(|(one, _)| format!("{} on {}", one.verb.name, one.target.name)).collect();
         let what = format!("refused: {}", names.join(", "));
-        if self.mode == Mode::Observe {
+        if self.mode() == Mode::Observe {
             let error = self.not_done(Kind::Refused, &what, "this run only observes".into());
             return error.next("the same line without --observe");
         }

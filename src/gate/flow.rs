@@ -51,7 +51,7 @@ impl Gate {
         let Undoing { effect, target, .. } = undoing.clone();
         let run = self.run_id();
         // Without these records nobody would know that the effect was taken back; a plan takes nothing back.
-        let note = |kind| match self.mode {
+        let note = |kind| match self.mode() {
             Mode::Apply => self.keep(kind, &run, &effect, &target, json!({})),
             _ => Ok(()),
         };

@@ -35,7 +35,8 @@ pub struct Verb {
     /// True for a read that waits for, or judges, the result of earlier changes: after a skipped change it has
     /// nothing to look at, so plan mode says "would wait" instead of performing it.
     pub waits: bool,
-    /// `receiver.name(param: type, option?: type) -> result`, as help shows it and as it is registered.
+    /// `receiver.name(param: type, option?: type) -> result`, as help shows it and as it is registered. The type of a map
+    /// of options names them: `options?: #{ tail: int }`.
     pub sig: &'static str,
     /// What it does, units and ranges, what it returns, how it fails.
     pub doc: &'static str,
@@ -67,6 +68,8 @@ pub struct Param {
     pub kind: &'static str,
     /// True when it may be left out.
     pub optional: bool,
+    /// Of a map of options: their names and types.
+    pub options: Vec<(&'static str, &'static str)>,
 }
 
 impl Signature {
@@ -90,14 +93,38 @@ impl Signature {
         let (head, params) = call.split_once('(').unwrap_or((call, ""));
         let (module, head) = head.split_once("::").map_or((None, head), |(module, name)| (Some(module), name));
         let (receiver, name) = head.split_once('.').map_or((None, head), |(receiver, name)| (Some(receiver), name));
-        let params = params.trim_end_matches(')').split(", ").filter(|text| !text.is_empty()).map(param).collect();
+        let params = params_of(params.strip_suffix(')').unwrap_or(params)).into_iter().map(param).collect();
         Signature { receiver, module, name, params, result }
     }
 }
 
+/// What stands between commas, of which those within `#{ … }` are not meant.
+fn params_of(text: &'static str) -> Vec<&'static str> {
+    let (mut params, mut from, mut depth) = (Vec::new(), 0, 0);
+    for (at, c) in text.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                params.push(&text[from..at]);
+                from = at + 2;
+            }
+            _ => {}
+        }
+    }
+    params.extend(text.get(from..).filter(|rest| !rest.is_empty()));
+    params
+}
+
 fn param(text: &'static str) -> Param {
     let (name, kind) = text.split_once(": ").unwrap_or((text, "any"));
-    Param { name: name.trim_end_matches('?'), kind, optional: name.ends_with('?') }
+    let options = kind.strip_prefix("#{ ").and_then(|inside| inside.strip_suffix(" }"));
+    Param {
+        name: name.trim_end_matches('?'),
+        kind: if options.is_some() { "map" } else { kind },
+        optional: name.ends_with('?'),
+        options: options.map_or_else(Vec::new, |all| all.split(", ").filter_map(|one| one.split_once(": ")).collect()),
+    }
 }
 
 #[cfg(test)]
@@ -110,14 +137,17 @@ mod tests {
             name: "docker.logs",
             class: Class::Read,
             waits: false,
-            sig: "stack.logs(service: string, options?: map) -> array",
+            sig: "stack.logs(service: string, options?: #{ tail: int, since_s: int }) -> array",
             doc: "",
             example: "",
         };
         let signature = VERB.signature();
         assert_eq!((signature.receiver, signature.name), (Some("stack"), "logs"));
-        assert_eq!(signature.params[0], Param { name: "service", kind: "string", optional: false });
-        assert!(signature.params[1].optional);
+        let service = Param { name: "service", kind: "string", optional: false, options: Vec::new() };
+        assert_eq!(signature.params[0], service);
+        let options = &signature.params[1];
+        assert!(options.optional && signature.params.len() == 2);
+        assert_eq!((options.kind, &options.options[..]), ("map", &[("tail", "int"), ("since_s", "int")][..]));
         assert_eq!(signature.result, "array");
         let property = Signature::parse("stack.repo -> repo");
         assert_eq!((property.receiver, property.name, property.result), (Some("stack"), "repo", "repo"));

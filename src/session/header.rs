@@ -46,6 +46,16 @@ impl Header {
         }
     }
 
+    /// True when it takes `--name VALUE`.
+    pub fn has_option(&self, name: &str) -> bool {
+        self.options.iter().any(|known| known == name)
+    }
+
+    /// Name of the first word that is no option.
+    pub fn first_word(&self) -> Option<&str> {
+        self.required.first().or(self.optional.first()).map(String::as_str)
+    }
+
     /// The help text.
     pub fn help(&self, script: &str) -> String {
         if self.text.is_empty() { format!("{script} has no header (//! lines at its top)") } else { self.text.clone() }

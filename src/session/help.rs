@@ -24,7 +24,8 @@ pub struct Entry {
     pub doc: &'static str,
     /// A line that calls it.
     pub example: &'static str,
-    signature: Signature,
+    /// It taken apart.
+    pub signature: Signature,
 }
 
 impl Entry {

@@ -1,7 +1,7 @@
 //! `opsh resume RUN`: the same script with the same arguments, without the steps that were finished.
 
 use super::header::Header;
-use super::{Script, Session, digest, file_of};
+use super::{Script, Session, built_in, digest, file_of};
 use crate::bind::undo;
 use crate::bind::world::{Args, Finished};
 use crate::error::{Error, Kind, Result};
@@ -40,8 +40,11 @@ impl Session {
         let (name, file) = (fact("script"), PathBuf::from(fact("file")));
         let name = if file_of(Path::new(&name)) == file { name } else { file.display().to_string() };
         let refuse = |why: String| Error::new(Kind::Usage, format!("run {} was not resumed", story.run), why);
-        let text = std::fs::read_to_string(&file)
-            .map_err(|error| refuse(format!("script {} cannot be read: {error}", file.display())))?;
+        let text = match built_in::find(&fact("file")) {
+            Some((_, text)) => text.to_string(),
+            None => std::fs::read_to_string(&file)
+                .map_err(|error| refuse(format!("script {} cannot be read: {error}", file.display())))?,
+        };
         let (then, now) = (fact("sha256"), digest(&text));
         if then != now && !changed_script {
             let why = format!("{name} is not what it was: its SHA-256 was {then:.12}, and is {now:.12}");

@@ -12,9 +12,9 @@ use serde_json::json;
 use undo::WayBack;
 
 /// The run to take back: `last` is the newest one that changed something and is not an undo. `in_replay`: a recording
-/// answers, so that nothing real is taken back. Fails with `not_found`, with
+/// answers, so that nothing real is taken back. `sitting` is the run that asks for it, which may be the one. Fails with `not_found`, with
 /// `usage` for a replay, and with `unmet` when it still runs.
-pub fn find(journal: &Journal, id: &str, in_replay: bool) -> Result<Story> {
+pub fn find(journal: &Journal, id: &str, in_replay: bool, sitting: Option<&str>) -> Result<Story> {
     let nothing = || Error::new(Kind::NotFound, "nothing to undo", "no run in the journal changed anything");
     let story = match id {
         "last" => journal.story(&journal.last_change()?.ok_or_else(nothing)?)?,
@@ -26,6 +26,7 @@ pub fn find(journal: &Journal, id: &str, in_replay: bool) -> Result<Story> {
     }
     match story.outcome {
         Some(_) => Ok(story),
+        None if sitting == Some(&story.run) => Ok(story),
         None => Err(not(Kind::Unmet, "it still runs").next("opsh runs     what runs")),
     }
 }

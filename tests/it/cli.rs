@@ -185,7 +185,7 @@ fn help_lists_every_verb_and_explains_one() {
         assert!(all.out.lines().any(|line| line.starts_with(&format!("{} ", verb.name))), "{}\n{}", verb.name, all.out);
     }
     let one = home.run(&["help", "docker.restart"]).exits(0);
-    for word in ["stack.restart(service: string, grace_s: int) -> receipt", "`grace_s`", "0 to 600", "example: "] {
+    for word in ["stack.restart(service: string, grace_s?: int) -> receipt", "`grace_s`", "0 to 600", "example: "] {
         assert!(one.out.contains(word), "{word}\n{}", one.out);
     }
     let system = home.run(&["help", "git"]).exits(0);

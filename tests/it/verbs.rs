@@ -74,6 +74,17 @@ fn calls_are_unique_too() {
 }
 
 #[test]
+fn options_are_named_with_their_types_and_explained() {
+    each(|one| {
+        let verb = one.verb();
+        let options = verb.signature().params.into_iter().flat_map(|param| param.options);
+        let wrong = |(name, kind): &(&str, &str)| !KINDS.contains(kind) || !verb.doc.contains(&format!("`{name}"));
+        let refers = ["Options, result", "as `host.", "its option `"].iter().any(|words| verb.doc.contains(words));
+        options.into_iter().find(wrong).filter(|_| !refers).map(|option| format!("{option:?} is not explained"))
+    });
+}
+
+#[test]
 fn a_verb_that_changes_returns_a_receipt_and_one_that_looks_does_not() {
     each(|one| {
         let (verb, changes) = (one.verb(), one.changes());

@@ -37,7 +37,7 @@ const RESTORE: Verb = Verb {
     name: "backup.restore",
     class: Class::Destroy,
     waits: false,
-    sig: "stack.restore(file: string, options?: map) -> receipt",
+    sig: "stack.restore(file: string, options?: #{ within_s: int }) -> receipt",
     doc: "Puts a backup in the place of the database. `file` is proved once more, restored into a new database, and that \
           one's rows are counted; then both change their names in one transaction, which ends their sessions. The old one \
           is kept as `NAME_before_TIME`; what is written meanwhile stays there: freeze first. Runs detached on the host. \

@@ -4,6 +4,7 @@ use super::engine::Engine;
 use super::model::Ran;
 use super::transport::next_chunk;
 use crate::error::Result;
+use crate::gate::Pass;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::VecDeque;
@@ -18,8 +19,29 @@ pub struct LogQuery {
     pub since_s: Option<i64>,
     /// Not newer than this, in unix seconds by the Engine's clock.
     pub until_s: Option<i64>,
+    /// Only lines that hold this text.
+    pub grep: Option<String>,
     /// At most so many bytes of text are kept: the newest ones.
     pub keep: usize,
+}
+
+impl LogQuery {
+    /// The newest `tail` lines.
+    pub fn newest(tail: u32, keep: usize) -> LogQuery {
+        LogQuery { tail: Some(tail), since_s: None, until_s: None, grep: None, keep }
+    }
+
+    fn path(&self, id: &str) -> String {
+        let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1");
+        path.push_str(&self.tail.map(|n| format!("&tail={n}")).unwrap_or_default());
+        path.push_str(&self.since_s.map(|s| format!("&since={s}")).unwrap_or_default());
+        path.push_str(&self.until_s.map(|s| format!("&until={s}")).unwrap_or_default());
+        path
+    }
+
+    fn wants(&self, line: &str) -> bool {
+        self.grep.as_ref().is_none_or(|text| line.contains(text))
+    }
 }
 
 /// One stream of a container.
@@ -62,17 +84,31 @@ impl Engine {
     pub async fn logs(&self, id: &str, query: &LogQuery) -> Result<Logs> {
         let what = format!("cannot read the log of container {id}");
         let tty = self.inspect(id).await?.tty;
-        let mut path = format!("/containers/{id}/logs?stdout=1&stderr=1&timestamps=1");
-        path.push_str(&query.tail.map(|n| format!("&tail={n}")).unwrap_or_default());
-        path.push_str(&query.since_s.map(|s| format!("&since={s}")).unwrap_or_default());
-        path.push_str(&query.until_s.map(|s| format!("&until={s}")).unwrap_or_default());
+        let path = format!("{}&timestamps=1", query.path(id));
         let mut body = self.read(&what, self.http().get(&path)).await?.into_body();
-        let mut joiner = Joiner::new(query.keep, tty);
+        let mut joiner = Joiner::new(query.clone(), tty);
         let mut frames = Frames::new(tty);
         while let Some(chunk) = self.read(&what, next_chunk(&mut body)).await? {
             frames.feed(&chunk, |frame| joiner.feed(frame));
         }
         Ok(joiner.finish())
+    }
+
+    /// Shows a container's log as it is written, until the container ends.
+    pub async fn follow(&self, id: &str, query: &LogQuery, pass: &Pass) -> Result<()> {
+        let what = format!("cannot follow the log of container {id}");
+        let mut frames = Frames::new(self.inspect(id).await?.tty);
+        let path = format!("{}&follow=1", query.path(id));
+        let mut body = self.read(&what, self.http().get(&path)).await?.into_body();
+        let mut sieve = Sieve::default();
+        while let Some(chunk) = self.read(&what, next_chunk(&mut body)).await? {
+            let mut out = Vec::new();
+            frames.feed(&chunk, |frame| sieve.feed(&frame, query, &mut out));
+            if !out.is_empty() {
+                pass.output(&out).await;
+            }
+        }
+        Ok(())
     }
 
     /// stdout and stderr of a container that has ended, as they were written.
@@ -92,7 +128,7 @@ impl Engine {
 
     /// The last few lines on one line, for an error's "why"; empty when there are none or they do not come soon.
     pub(super) async fn last_words(&self, id: &str) -> String {
-        let query = LogQuery { tail: Some(20), since_s: None, until_s: None, keep: 2000 };
+        let query = LogQuery::newest(20, 2000);
         let Ok(Ok(logs)) = tokio::time::timeout(Duration::from_secs(2), self.logs(id, &query)).await else {
             return String::new();
         };
@@ -147,6 +183,28 @@ impl Frames {
     }
 }
 
+/// Lines that are wanted, of what is shown as it comes. Without a text to look for everything is, at once.
+#[derive(Default)]
+struct Sieve([Vec<u8>; 2]);
+
+impl Sieve {
+    fn feed(&mut self, frame: &Frame<'_>, query: &LogQuery, out: &mut Vec<u8>) {
+        if query.grep.is_none() {
+            return out.extend_from_slice(frame.bytes);
+        }
+        let open = &mut self.0[frame.stream as usize];
+        for piece in frame.bytes.split_inclusive(|byte| *byte == b'\n') {
+            open.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || open.len() > query.keep {
+                let line = std::mem::take(open);
+                if query.wants(&String::from_utf8_lossy(&line)) {
+                    out.extend_from_slice(&line);
+                }
+            }
+        }
+    }
+}
+
 /// The Engine cuts long lines into messages of this size and puts a time before each.
 const PIECE: usize = 16 * 1024;
 
@@ -164,7 +222,7 @@ struct Open {
 
 /// Joins frames into lines.
 struct Joiner {
-    keep: usize,
+    query: LogQuery,
     tty: bool,
     open: [Open; 2],
     lines: VecDeque<LogLine>,
@@ -173,8 +231,8 @@ struct Joiner {
 }
 
 impl Joiner {
-    fn new(keep: usize, tty: bool) -> Joiner {
-        Joiner { keep, tty, open: Default::default(), lines: VecDeque::new(), bytes: 0, dropped: 0 }
+    fn new(query: LogQuery, tty: bool) -> Joiner {
+        Joiner { query, tty, open: Default::default(), lines: VecDeque::new(), bytes: 0, dropped: 0 }
     }
 
     fn feed(&mut self, frame: Frame<'_>) {
@@ -207,7 +265,7 @@ impl Joiner {
         let part = &bytes[..bytes.len().min(room)];
         let end = part.iter().position(|byte| *byte == b'\n');
         let text = &part[..end.unwrap_or(part.len())];
-        let fits = text.len().min(self.keep.saturating_sub(open.bytes.len()));
+        let fits = text.len().min(self.query.keep.saturating_sub(open.bytes.len()));
         open.bytes.extend_from_slice(&text[..fits]);
         open.cut |= fits < text.len();
         open.since_stamp += text.len();
@@ -223,11 +281,14 @@ impl Joiner {
     fn close(&mut self, stream: Stream) {
         let open = std::mem::take(&mut self.open[stream as usize]);
         let text = String::from_utf8_lossy(open.bytes.strip_suffix(b"\r").unwrap_or(&open.bytes)).into_owned();
+        if !self.query.wants(&text) {
+            return;
+        }
         self.bytes += text.len() + size_of::<LogLine>();
         self.dropped += u64::from(open.cut);
         self.lines.push_back(LogLine { at: open.at.unwrap_or_default(), stream, text });
         // An empty line costs memory too, so the struct counts; the newest line always stays.
-        while self.bytes > self.keep && self.lines.len() > 1 {
+        while self.bytes > self.query.keep && self.lines.len() > 1 {
             let oldest = self.lines.pop_front();
             self.bytes -= oldest.map(|line| line.text.len() + size_of::<LogLine>()).unwrap_or_default();
             self.dropped += 1;
@@ -295,7 +356,7 @@ mod tests {
     use super::super::testing::Lab;
     use super::*;
 
-    const ALL: LogQuery = LogQuery { tail: None, since_s: None, until_s: None, keep: 1 << 20 };
+    const ALL: LogQuery = LogQuery { tail: None, since_s: None, until_s: None, grep: None, keep: 1 << 20 };
 
     fn frame(stream: u8, text: &str) -> Vec<u8> {
         let mut out = vec![stream, 0, 0, 0];
@@ -305,7 +366,7 @@ mod tests {
     }
 
     fn join(tty: bool, wire: &[u8], chunk: usize, keep: usize) -> Logs {
-        let (mut joiner, mut frames) = (Joiner::new(keep, tty), Frames::new(tty));
+        let (mut joiner, mut frames) = (Joiner::new(LogQuery { keep, ..ALL }, tty), Frames::new(tty));
         wire.chunks(chunk).for_each(|chunk| frames.feed(chunk, |frame| joiner.feed(frame)));
         joiner.finish()
     }
@@ -332,6 +393,18 @@ mod tests {
             ];
             assert_eq!(texts, want, "chunks of {chunk}");
         }
+    }
+
+    #[test]
+    fn a_line_is_looked_at_as_a_whole_however_it_comes() {
+        let query = LogQuery { grep: Some("status=5".into()), ..ALL };
+        let (mut sieve, mut out) = (Sieve::default(), Vec::new());
+        for (stream, text) in
+            [(Stream::Stdout, "a sta"), (Stream::Stderr, "x\n"), (Stream::Stdout, "tus=500\nstatus=200\nsta")]
+        {
+            sieve.feed(&Frame { stream, bytes: text.as_bytes(), first: false }, &query, &mut out);
+        }
+        assert_eq!(out, b"a status=500\n");
     }
 
     #[test]
@@ -375,6 +448,9 @@ mod tests {
         assert_eq!(two.lines.iter().map(|l| l.text.as_str()).collect::<Vec<_>>(), ["99", "100"]);
         let later = two.lines[1].at.as_second() + 1;
         assert!(lab.engine.logs(&id, &LogQuery { since_s: Some(later), ..ALL }).await.unwrap().lines.is_empty());
+        let some = LogQuery { grep: Some("7".into()), ..ALL };
+        let seven = lab.engine.logs(&id, &some).await.unwrap().lines;
+        assert_eq!((seven.len(), seven[0].text.as_str(), seven[18].text.as_str()), (19, "7", "97"));
         let far = LogQuery { since_s: Some(5_000_000_000), ..ALL };
         assert!(lab.engine.logs(&id, &far).await.unwrap().lines.is_empty());
     }

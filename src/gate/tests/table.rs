@@ -57,7 +57,8 @@ impl Case {
         let screen = Options { json: false, color: false, terminal: self.terminal, width: 80 };
         let it = self.it.then(|| verb.name.to_string());
         let allow = it.into_iter().chain(self.other.then(|| "other.verb".to_string())).collect();
-        (gate.mode, gate.grants) = (self.mode, Grants { yes: self.yes, allow });
+        gate.mode.set(self.mode);
+        gate.grants = Grants { yes: self.yes, allow };
         gate.screen = Rc::new(Screen::new(screen));
         gate.forget_consent();
         if self.consent {

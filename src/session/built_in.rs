@@ -1,0 +1,26 @@
+//! Scripts that are there wherever opsh is: `opsh doctor`, and words at the prompt.
+
+/// Their names.
+pub const NAMES: &[&str] = &["backup", "deploy", "doctor", "merge-check", "restore", "rollback"];
+
+/// The script of that name, with its text.
+pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
+    let text = match name {
+        "backup" => include_str!("../../scripts/backup.rhai"),
+        "deploy" => include_str!("../../scripts/deploy.rhai"),
+        "doctor" => include_str!("../../scripts/doctor.rhai"),
+        "merge-check" => include_str!("../../scripts/merge-check.rhai"),
+        "restore" => include_str!("../../scripts/restore.rhai"),
+        "rollback" => include_str!("../../scripts/rollback.rhai"),
+        _ => return None,
+    };
+    NAMES.iter().find(|known| **known == name).map(|name| (*name, text))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_name_has_its_script() {
+        assert!(super::NAMES.iter().all(|name| super::find(name).is_some()));
+    }
+}

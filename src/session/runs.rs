@@ -1,0 +1,120 @@
+//! The newest runs as a list: how each ended, and what to type about it.
+
+use crate::error::Result;
+use crate::gate::clock;
+use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
+use crate::screen::Screen;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A run, and what to type about it.
+struct Row {
+    line: RunLine,
+    short: String,
+    outcome: String,
+    next: Vec<String>,
+}
+
+/// What is known of all runs, read once.
+struct Known {
+    /// The newest run that went on with each.
+    resumptions: BTreeMap<String, String>,
+    short: BTreeMap<String, String>,
+}
+
+impl Known {
+    fn short(&self, run: &str) -> String {
+        self.short.get(run).cloned().unwrap_or_else(|| run.into())
+    }
+}
+
+/// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line.
+pub fn list(journal: &Journal, count: usize, json: bool, screen: &Screen) -> Result<()> {
+    let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
+    let rows = journal.runs(count)?.into_iter().map(|line| row(journal, line, &known));
+    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    if json {
+        rows.iter().for_each(|row| screen.raw(&to_json(row).to_string()));
+        return Ok(());
+    }
+    if rows.is_empty() {
+        screen.print("no runs yet");
+        return Ok(());
+    }
+    let cells = |row: &Row| {
+        let line = &row.line;
+        let changes = if line.changes == 0 { String::new() } else { line.changes.to_string() };
+        let unknown = if line.unknown == 0 { String::new() } else { line.unknown.to_string() };
+        let at = clock::local(line.at_us);
+        vec![row.short.clone(), at, line.actor.clone(), row.outcome.clone(), changes, unknown, line.what.clone()]
+    };
+    let columns = ["run", "when", "who", "outcome", "changes", "unknown", "what"];
+    screen.table(&columns, rows.iter().map(cells).collect());
+    for next in rows.iter().flat_map(|row| &row.next) {
+        screen.print(&format!(" next: {next}"));
+    }
+    Ok(())
+}
+
+fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
+    let story = journal.story(&line.run)?;
+    let short = known.short(&line.run);
+    let resumed_by = known.resumptions.get(&line.run).map(|run| known.short(run));
+    let undone = undone(known, &story);
+    let mut outcome = line.outcome.clone();
+    if line.mode != "apply" {
+        outcome += &format!(" ({})", line.mode);
+    }
+    for more in [undone.clone(), resumed_by.as_ref().map(|run| format!("resumed by {run}"))].into_iter().flatten() {
+        outcome += &format!(", {more}");
+    }
+    // A resume that did nothing, or did not end well, leaves this run as it was.
+    let went_on = |run: &String| journal.story(run).is_ok_and(|story| story.outcome.as_deref() == Some("ok"));
+    let settled = undone.is_some() || known.resumptions.get(&line.run).is_some_and(went_on);
+    let next = if settled && line.unknown == 0 { Vec::new() } else { next(&story, &line, &short, settled) };
+    Ok(Row { line, short, outcome, next })
+}
+
+/// `undone by k3f9`, or how much of it was.
+fn undone(known: &Known, story: &Story) -> Option<String> {
+    let changed = |change: &&Told| !change.unwound && matches!(change.fate, Fate::Happened { changed: true, .. });
+    let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
+    let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
+    let newest = by.last()?;
+    let by_whom = if **newest == story.run { "by itself".into() } else { format!("by {}", known.short(newest)) };
+    let part = if by.len() == changes.len() { "" } else { "partly " };
+    Some(format!("{part}undone {by_whom}"))
+}
+
+fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String> {
+    let mut next = Vec::new();
+    if line.unknown > 0 {
+        let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
+        if story.changes.iter().any(lives) {
+            next.push(format!("opsh attach {short}     wait for what may still run"));
+        }
+        next.push(format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host"));
+    }
+    if settled || ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" {
+        return next;
+    }
+    if !story.facts["script"].is_null() && line.changes > 0 {
+        next.push(format!("opsh resume {short}     go on with {}", line.what));
+    }
+    let of_undo = story.facts["undoes"].as_str();
+    if let Some(undone) = of_undo {
+        // What it did not take back is still to be taken back; taking back what it did is never what is wanted next.
+        next.push(format!("opsh undo {undone}     go on with the rest, if there is any"));
+    } else if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none())
+        && line.unknown == 0
+    {
+        next.push(format!("opsh undo {short}     take back what it did"));
+    }
+    next
+}
+
+fn to_json(row: &Row) -> Value {
+    let line = &row.line;
+    json!({ "run": line.run, "at": clock::rfc3339(line.at_us), "actor": line.actor, "what": line.what, "mode": line.mode,
+            "outcome": row.outcome, "changes": line.changes, "unknown": line.unknown, "next": row.next })
+}

@@ -1,0 +1,437 @@
+//! A sitting at the prompt: the stack in use, the mode, what a typed line means, and what was rehearsed and waits for `go`.
+
+use super::header::Header;
+use super::{Session, built_in, runbook, undo, words};
+use crate::bind::host;
+use crate::config::LOCAL;
+use crate::error::{Error, Kind, Result, suggestion};
+use crate::gate::journal::Story;
+use crate::gate::policy::Mode;
+use crate::gate::verb::Class;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// What lasts from line to line, besides variables.
+#[derive(Default)]
+pub struct Sitting {
+    /// Name of the stack in use.
+    stack: Option<String>,
+    /// A person said why changes are made: the mode stays what it is when another stack is used.
+    applies: bool,
+    /// What `go` does.
+    pending: Option<Pending>,
+    /// Lines that went well, as Rhai.
+    lines: Vec<String>,
+}
+
+/// What was rehearsed.
+#[derive(Clone)]
+enum Pending {
+    /// A line.
+    Rhai(String),
+    /// A script with its arguments.
+    Script(Script, Vec<String>),
+    /// Taking a run back.
+    Undo(String),
+}
+
+impl Pending {
+    fn words(&self) -> String {
+        match self {
+            Pending::Rhai(code) => code.clone(),
+            Pending::Script(script, argv) => format!("{} {}", script.name(), argv.join(" ")),
+            Pending::Undo(run) => format!(":undo {run}"),
+        }
+    }
+}
+
+/// A script that can be typed as a word.
+#[derive(Clone)]
+enum Script {
+    /// In the folder `scripts` beside opsh.toml, or below where opsh was started.
+    File(PathBuf),
+    /// One that is built in.
+    BuiltIn(&'static str, &'static str),
+}
+
+impl Script {
+    fn name(&self) -> String {
+        match self {
+            Script::File(path) => path.display().to_string(),
+            Script::BuiltIn(name, _) => (*name).into(),
+        }
+    }
+}
+
+/// What a typed line means.
+enum Meaning {
+    /// Rhai as it was typed.
+    Rhai,
+    /// Words: the Rhai that they are, and whether it may change something.
+    Words(String, bool),
+    /// A script and its arguments.
+    Script(Script, Vec<String>),
+    /// What was rehearsed is done.
+    Go,
+}
+
+impl Session {
+    /// Begins the run that a sitting at the prompt is.
+    pub fn begin_sitting(&mut self) -> Result<()> {
+        self.gate().begin_run("prompt", self.facts())
+    }
+
+    /// Ends it; `error` is what ended it, if anything did.
+    pub fn end_sitting(&self, error: Option<&Error>) {
+        self.gate().end_run(error);
+    }
+
+    /// Lines that went well, as Rhai, oldest first.
+    pub fn lines(&self) -> &[String] {
+        &self.sitting.lines
+    }
+
+    /// The stack that words are about.
+    pub fn stack_in_use(&self) -> Option<&str> {
+        self.sitting.stack.as_deref()
+    }
+
+    /// How many changes may have happened, of all runs.
+    pub fn unsettled(&self) -> usize {
+        self.gate().journal().and_then(|journal| journal.unsettled()).map_or(0, |open| open.len())
+    }
+
+    /// Uses the only stack there is, if there is only one.
+    pub fn use_only_stack(&mut self) -> Result<()> {
+        match self.only_stack() {
+            Some(name) => self.use_stack(&name),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a stack the one that words are about, as the variable `p`. One that is protected is only observed until a
+    /// person says why it is to be changed.
+    pub fn use_stack(&mut self, name: &str) -> Result<()> {
+        let stack = self.world.config.stack(name)?;
+        let protected = self.world.stack_target(&stack).protected;
+        self.eval(&format!("let p = stack({}); ()", words::literal(name)))?;
+        self.sitting.stack = Some(name.into());
+        if protected && !self.sitting.applies && self.gate().mode() == Mode::Apply {
+            self.gate().set_mode(Mode::Observe, &format!("{name} is protected"));
+        } else if !protected && !self.sitting.applies && self.gate().mode() == Mode::Observe {
+            self.gate().set_mode(Mode::Apply, &format!("{name} is a sandbox"));
+        }
+        Ok(())
+    }
+
+    /// Changes are refused from now on.
+    pub fn observe(&mut self) {
+        self.sitting.applies = false;
+        self.gate().set_mode(Mode::Observe, "a person said so");
+    }
+
+    /// Changes are asked for from now on, and why is recorded.
+    pub fn apply(&mut self, why: &str) -> Result<()> {
+        let why = why.trim().trim_matches('"');
+        if why.is_empty() {
+            return Err(Error::new(Kind::Usage, "the mode is what it was", "why is missing: it is recorded")
+                .next(":apply \"502 since 02:50\"     for example"));
+        }
+        self.gate().note_before("apply", json!({ "why": why }))?;
+        self.sitting.applies = true;
+        self.gate().set_mode(Mode::Apply, why);
+        Ok(())
+    }
+
+    /// One line as it was typed: words, a script's name, or Rhai. Consent covers this line only.
+    pub fn typed(&mut self, line: &str) -> Result<Value> {
+        match self.meaning(line)? {
+            Meaning::Rhai => self.eval_typed(line, line),
+            Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
+            Meaning::Go => self.go(),
+            Meaning::Words(code, changes) => {
+                self.gate().screen().echo(&code);
+                let value = match changes && self.gate().mode() == Mode::Observe {
+                    true => self.rehearse(Pending::Rhai(code))?,
+                    false => self.eval_typed(&code, line)?,
+                };
+                Ok(self.in_short(value))
+            }
+        }
+    }
+
+    /// What words show of their value, which is `it` in full: of a program what it printed, of a receipt whether there was
+    /// something to do; what was done is on the screen already.
+    fn in_short(&self, value: Value) -> Value {
+        let Value::Object(map) = &value else { return value };
+        let has = |keys: &[&str]| keys.iter().all(|key| map.contains_key(*key));
+        if has(&["changed", "skipped", "took_ms"]) {
+            if map["changed"] == json!(false) && map["skipped"] == json!(false) {
+                self.gate().screen().say("· it was so already: nothing changed");
+            }
+            return Value::Null;
+        }
+        if !has(&["code", "out", "err"]) {
+            return value;
+        }
+        if let Some(err) = map["err"].as_str().map(str::trim_end).filter(|err| !err.is_empty()) {
+            self.gate().screen().say(err);
+        }
+        match map["out"].as_str().map(str::trim_end) {
+            Some("") | None => Value::Null,
+            Some(out) => json!(out),
+        }
+    }
+
+    /// As [`Session::typed`], and how long it took.
+    pub fn timed(&mut self, line: &str) -> (Result<Value>, Duration) {
+        let began = Instant::now();
+        (self.typed(line), began.elapsed())
+    }
+
+    /// One line of Rhai; `line` is what was typed for it.
+    pub fn eval_typed(&mut self, code: &str, line: &str) -> Result<Value> {
+        crate::interrupt::clear();
+        self.gate().forget_consent();
+        let mut note = json!({ "text": code });
+        if line != code {
+            note["typed"] = json!(line);
+        }
+        self.gate().note("line", note);
+        let result = self.eval(code);
+        if result.is_ok() {
+            self.sitting.lines.push(code.to_string());
+        }
+        result.map_err(|error| self.refused_here(error))
+    }
+
+    /// What to type at a prompt about a change that was refused there.
+    fn refused_here(&self, error: Error) -> Error {
+        if error.kind != Kind::Refused || self.gate().mode() != Mode::Observe {
+            return error;
+        }
+        let next = vec![
+            ":plan LINE     what it would do; then go does it".into(),
+            ":apply \"WHY\"     changes are asked for from then on".into(),
+        ];
+        Error { next, ..error }
+    }
+
+    /// A line of Rhai, or of words, without its changes; `go` does them.
+    pub fn plan(&mut self, line: &str) -> Result<Value> {
+        match self.meaning(line)? {
+            Meaning::Rhai => self.rehearse(Pending::Rhai(line.into())),
+            Meaning::Words(code, _) => self.rehearse(Pending::Rhai(code)),
+            Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
+            Meaning::Go => Err(nothing_to_go_on_with()),
+        }
+    }
+
+    /// Takes a run back: shown first, done by `go` when only observing.
+    pub fn undo_typed(&mut self, run: &str) -> Result<Value> {
+        let what = Pending::Undo(self.to_undo(run)?.run);
+        match self.gate().mode() {
+            Mode::Apply => self.perform(what),
+            _ => self.rehearse(what),
+        }
+    }
+
+    /// The sitting itself may be taken back, too.
+    fn to_undo(&self, run: &str) -> Result<Story> {
+        undo::find(self.gate().journal()?, run, self.gate().is_replay(), Some(&self.gate().run_id()))
+    }
+
+    fn rehearse(&mut self, what: Pending) -> Result<Value> {
+        self.sitting.pending = None;
+        self.gate().forget_consent();
+        let result = self.in_mode(Mode::Plan, "a rehearsal", |session| {
+            let result = session.perform(what.clone());
+            result.map(|value| (value, session.gate().has_skipped()))
+        });
+        let (value, skipped) = result?;
+        if skipped {
+            self.gate().screen().say(&format!("go     does it: {}", what.words()));
+            self.sitting.pending = Some(what);
+            // What would have been returned is the receipt of nothing.
+            return Ok(Value::Null);
+        }
+        Ok(value)
+    }
+
+    fn go(&mut self) -> Result<Value> {
+        let what = self.sitting.pending.take().ok_or_else(nothing_to_go_on_with)?;
+        self.gate().note_before("go", json!({ "what": what.words() }))?;
+        let value = self.in_mode(Mode::Apply, "go", |session| session.perform(what))?;
+        Ok(self.in_short(value))
+    }
+
+    fn in_mode<T>(&mut self, mode: Mode, why: &str, work: impl FnOnce(&mut Session) -> T) -> T {
+        let before = self.gate().mode();
+        self.gate().set_mode(mode, why);
+        let result = work(self);
+        self.gate().set_mode(before, "as before");
+        result
+    }
+
+    fn perform(&mut self, what: Pending) -> Result<Value> {
+        match what {
+            Pending::Rhai(code) => self.eval_typed(&code, &code),
+            Pending::Script(script, argv) => self.as_run_of_its_own(|session| match &script {
+                Script::File(path) => session.run_script(path, &argv),
+                Script::BuiltIn(name, _) => session.run_built_in(name, &argv),
+            }),
+            Pending::Undo(run) => {
+                let story = self.to_undo(&run)?;
+                self.as_run_of_its_own(|session| session.undo(story, false).map(|()| Value::Null))
+            }
+        }
+    }
+
+    /// A script, an undo or an attach has a run of its own, with which it can be taken back or gone on with.
+    pub fn as_run_of_its_own<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> T {
+        let world = Rc::clone(&self.world);
+        let result = world.gate.aside(|| work(self));
+        *world.args.borrow_mut() = Default::default();
+        result
+    }
+
+    fn meaning(&self, line: &str) -> Result<Meaning> {
+        let line = line.trim();
+        if let Some(rest) = line.strip_prefix('!').filter(|rest| !rest.starts_with('=')) {
+            return words_on(LOCAL, rest);
+        }
+        if let Some(rest) = line.strip_prefix('@') {
+            let (place, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            return words_on(&self.host_of(place)?, rest);
+        }
+        let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
+        if self.scope.contains(name) {
+            return Ok(Meaning::Rhai);
+        }
+        if name == "go" && rest.is_empty() {
+            return Ok(Meaning::Go);
+        }
+        // A name with a dash has no place in Rhai.
+        let dashed = line.split_whitespace().next().unwrap_or(name);
+        if let Some(script) = self.script(dashed) {
+            return Ok(Meaning::Script(script.clone(), self.script_words(&script, &line[dashed.len()..])?));
+        }
+        let all = words::all();
+        let Some(word) = all.iter().find(|word| word.name == name) else {
+            return self.not_a_word(line, name, rest, &all);
+        };
+        if self.sitting.stack.is_none() {
+            let known: Vec<&str> = self.world.config.stack_names().collect();
+            let error = Error::new(Kind::Usage, format!("{name} was not done"), "no stack is in use");
+            let line = if known.is_empty() { "stack" } else { known[0] };
+            return Err(error.next(format!(":use {line}     of {}", known.join(", "))));
+        }
+        Ok(Meaning::Words(word.rhai(rest)?, word.class != Class::Read))
+    }
+
+    /// A line that begins as none of words does: Rhai, or a line of a runbook with what is set before it.
+    fn no_words(&self, line: &str) -> Result<Meaning> {
+        match self.is_rhai(line) {
+            true => Ok(Meaning::Rhai),
+            false => self.of_a_runbook(line).map_or(Ok(Meaning::Rhai), Err),
+        }
+    }
+
+    fn is_rhai(&self, line: &str) -> bool {
+        self.engine.compile_with_scope(&self.scope, line).is_ok()
+    }
+
+    fn of_a_runbook(&self, line: &str) -> Option<Error> {
+        let stack = self.sitting.stack.as_ref().and_then(|name| self.world.config.stack(name).ok());
+        runbook::answer(line, stack.as_deref())
+    }
+
+    /// Two words that cannot be Rhai were meant as something else; one may be.
+    fn not_a_word(&self, line: &str, name: &str, rest: &str, all: &[words::Word]) -> Result<Meaning> {
+        if rest.is_empty() || KEYWORDS.contains(&name) || self.is_rhai(line) {
+            return Ok(Meaning::Rhai);
+        }
+        if let Some(answer) = self.of_a_runbook(line) {
+            return Err(answer);
+        }
+        if line.contains(['{', '(', ';', '\n']) {
+            return Ok(Meaning::Rhai);
+        }
+        let typed: Vec<String> = line.split_whitespace().map(String::from).collect();
+        if host::only_looks(&typed) {
+            let error = Error::new(Kind::Usage, format!("no word \"{name}\""), "it is a program");
+            return Err(error
+                .next(format!("@ {line}     runs it on the stack's host"))
+                .next(format!("!{line}     here")));
+        }
+        let scripts = built_in::NAMES.iter().copied();
+        let why = suggestion(name, all.iter().map(|word| word.name).chain(scripts));
+        Err(Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb"))
+    }
+
+    /// The host of `@HOST`; of `@` alone, that of the stack in use.
+    fn host_of(&self, place: &str) -> Result<String> {
+        let name = match (place, &self.sitting.stack) {
+            ("", Some(stack)) => self.world.config.stack(stack)?.host.clone(),
+            ("", None) => {
+                return Err(Error::new(Kind::Usage, "nothing was run", "no stack is in use, and no host was named")
+                    .next("@HOST df -h /     names one"));
+            }
+            // A stack stands for the host that it is on.
+            (name, _) => self.world.config.stack(name).map_or_else(|_| name.to_string(), |stack| stack.host.clone()),
+        };
+        if name != LOCAL {
+            self.world.config.host(&name)?;
+        }
+        Ok(name)
+    }
+
+    fn script(&self, name: &str) -> Option<Script> {
+        if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
+            return None;
+        }
+        let beside = self.world.config.path.as_deref().and_then(|path| path.parent().map(PathBuf::from));
+        let file = beside.unwrap_or_default().join("scripts").join(format!("{name}.rhai"));
+        if file.is_file() {
+            return Some(Script::File(file));
+        }
+        built_in::find(name).map(|(name, text)| Script::BuiltIn(name, text))
+    }
+
+    /// The script's arguments, with the stack in use where it takes one and none was named.
+    fn script_words(&self, script: &Script, rest: &str) -> Result<Vec<String>> {
+        let bad = |why: &str| Error::new(Kind::Usage, format!("{} was not started", script.name()), why);
+        let mut argv = shlex::split(rest).ok_or_else(|| bad("a quote is open at its end"))?;
+        let header = match script {
+            Script::File(path) => Header::parse(&super::text_of(path)?),
+            Script::BuiltIn(_, text) => Header::parse(text),
+        };
+        if let (Some(stack), true) = (&self.sitting.stack, argv.is_empty() && header.first_word() == Some("STACK")) {
+            argv.push(stack.clone());
+        }
+        let named = argv.iter().any(|word| word == "--stack" || word.starts_with("--stack="));
+        if let (Some(stack), true, false) = (&self.sitting.stack, header.has_option("stack"), named) {
+            argv.push(format!("--stack={stack}"));
+        }
+        Ok(argv)
+    }
+}
+
+/// Words that begin a line of Rhai.
+const KEYWORDS: &[&str] = &[
+    "let", "const", "if", "for", "while", "loop", "do", "fn", "private", "import", "export", "return", "throw", "try",
+    "switch", "break", "continue", "global", "this",
+];
+
+fn words_on(host: &str, text: &str) -> Result<Meaning> {
+    let code = words::on_host(host, text)?;
+    let changes = !code.contains(").read([");
+    Ok(Meaning::Words(code, changes))
+}
+
+fn nothing_to_go_on_with() -> Error {
+    Error::new(Kind::Usage, "nothing was done", "nothing was planned that go could do")
+        .next(":plan LINE     what it would do; then go does it")
+}
