@@ -11,10 +11,12 @@ use crate::gate::Grants;
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::screen::{Options as ScreenOptions, Screen};
+use crate::session::discover::Place;
 use crate::session::{Options, Replay, Session, doc, help};
 use crate::shell;
 use crate::sources::Sources;
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -22,6 +24,7 @@ use std::rc::Rc;
 #[derive(Parser, Debug)]
 #[command(name = "opsh", version, disable_help_subcommand = true, subcommand_negates_reqs = true)]
 #[command(override_usage = "opsh [OPTIONS]                    the shell
+       opsh [OPTIONS] USER@HOST[:PORT]   the shell on a host that no opsh.toml names
        opsh [OPTIONS] SCRIPT [ARGS…]     run a script (opsh SCRIPT --help shows its header)
        opsh [OPTIONS] -e CODE            evaluate one line
        opsh doctor [STACK]               is it well, and what to type where it is not
@@ -173,12 +176,17 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(Command::Undo(undo)) => Some(runs::to_undo(&undo.run, &state_dir, cli.replay.is_some())?),
         _ => None,
     };
-    let config = match &story {
-        Some(story) if cli.config.is_none() => runs::config_of(story, &working_dir())?,
+    let place = match &cli.command {
+        Some(Command::Script(words)) if words.len() == 1 && cli.config.is_none() => Place::parse(&words[0]),
+        _ => None,
+    };
+    let config = match (&story, &place) {
+        (Some(story), _) if cli.config.is_none() => runs::config_of(story, &working_dir())?,
+        (_, Some(place)) => place.config(&Value::Null)?,
         _ => configuration(cli.config.as_deref())?,
     };
     if let (Some(Command::Resume(resume)), Some(story)) = (&cli.command, &story) {
-        resumes_as_begun(&resume.run, serde_json::json!(config.path) == story.facts["config"], "config")?;
+        resumes_as_begun(&resume.run, json!(config.path) == story.facts["config"], "config")?;
     }
     let grants = Grants { yes: cli.yes, allow: cli.allow };
     let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
@@ -188,6 +196,13 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     *sources = session.sources().clone();
     if !replays {
         unsettled(&session, screen);
+    }
+    if let (Some(place), false) = (place, replays) {
+        session = found_at(session, place)?;
+        return match cli.eval {
+            Some(code) => session.run_code(&code).map(|value| screen.value(&value)),
+            None => shell::run(&mut session),
+        };
     }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
@@ -203,6 +218,30 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
         _ => shell::run(&mut session),
     }
+}
+
+/// The session with the stacks that are on a host. At a terminal a key that is not known is shown to the person, and a
+/// password is asked for when no key of theirs is accepted.
+fn found_at(mut session: Session, mut place: Place) -> Result<Session> {
+    let terminal = session.gate().screen().options().terminal;
+    let mut found = session.discover(&place);
+    if terminal && found.as_ref().is_err_and(is_unknown_key) {
+        hosts::adopt_first(&session, &place.name)?;
+        found = session.discover(&place);
+    }
+    if terminal && found.as_ref().is_err_and(|error| error.kind == Kind::Denied && !is_about_key(error)) {
+        session = session.with_password(&mut place)?;
+        found = session.discover(&place);
+    }
+    session.with_config(found?)
+}
+
+fn is_about_key(error: &Error) -> bool {
+    error.next.iter().any(|line| line.starts_with("opsh host adopt "))
+}
+
+fn is_unknown_key(error: &Error) -> bool {
+    is_about_key(error) && !error.next.iter().any(|line| line.contains("--replace"))
 }
 
 /// What a command agrees to is what the whole command line agrees to.
@@ -232,7 +271,7 @@ fn resumes_as_begun(run: &str, same: bool, flag: &str) -> Result<()> {
         .next(format!("opsh resume {run}     without it")))
 }
 
-fn show_value(screen: &Screen, value: &serde_json::Value) {
+fn show_value(screen: &Screen, value: &Value) {
     if screen.options().json {
         screen.value(value);
     }

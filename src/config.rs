@@ -304,6 +304,11 @@ impl Config {
         Config::parse(&text, &path)
     }
 
+    /// A configuration that was found out and stands in no file.
+    pub fn found(text: &str) -> Result<Config> {
+        Config::parse(text, Path::new("what was found")).map(|config| Config { path: None, ..config })
+    }
+
     /// The configuration that `text` holds; paths in it are relative to the folder of `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Config> {
         let bad = |why: String| {
@@ -402,6 +407,7 @@ impl Config {
     fn no_such<'a>(&self, what: &str, name: &str, names: impl Iterator<Item = &'a str> + Clone) -> Error {
         let why = match &self.path {
             Some(path) => format!("{} (in {})", suggestion(name, names), path.display()),
+            None if names.clone().next().is_some() => suggestion(name, names),
             None => "there is no opsh.toml in this folder or above it".into(),
         };
         let error = Error::new(Kind::Usage, format!("no {what} \"{name}\""), why);

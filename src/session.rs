@@ -2,6 +2,7 @@
 
 mod attach;
 pub mod built_in;
+pub mod discover;
 pub mod doc;
 pub mod header;
 pub mod help;
@@ -147,16 +148,7 @@ impl Session {
             finished: Default::default(),
             locks: Default::default(),
         });
-        let mut engine = engine::build(&world);
-        help::register(&mut engine, &world);
-        Ok(Session {
-            engine,
-            world,
-            scope: Scope::new(),
-            functions: AST::empty(),
-            lines: 0,
-            sitting: Sitting::default(),
-        })
+        Ok(Session::around(world))
     }
 
     /// Texts of scripts and lines, for showing errors.

@@ -68,10 +68,22 @@ fn sit(session: &mut Session) -> Result<()> {
     }
 }
 
+/// Lines about what is open when a person sits down.
+const SAID_AT_FIRST: usize = 5;
+
 /// What a person should know who has just sat down.
 fn greet(session: &mut Session) {
     let screen = session.gate().screen().clone();
     screen.say("opsh: words such as ps and logs, and Rhai. :help says more, Ctrl-D leaves.");
+    // Without a journal that can be read there is nothing to say of it here: it was said when opsh began.
+    let journal = session.gate().journal();
+    let open = journal.and_then(|journal| session::runs::open(journal, &session.gate().run_id())).unwrap_or_default();
+    for line in open.iter().take(SAID_AT_FIRST) {
+        screen.warn(&format!("open: {line}"));
+    }
+    if open.len() > SAID_AT_FIRST {
+        screen.warn(&format!("open: {} more     :runs", open.len() - SAID_AT_FIRST));
+    }
     if let Err(error) = session.use_only_stack() {
         screen.error(&error, session.sources());
     }

@@ -6,10 +6,12 @@ pub mod engine;
 pub mod exec;
 mod fault;
 pub mod image;
+pub mod inside;
 pub mod keep;
 pub mod logs;
 pub mod model;
 pub mod once;
+pub mod stacks;
 #[cfg(test)]
 mod testing;
 pub mod transport;
@@ -262,7 +264,7 @@ fn ps(call: &Call<'_>) -> Result<Dynamic> {
                 let health = detail.health.map(|health| health.status);
                 rows.push(json!({
                 "service": container.service, "container": container.name, "image": container.image_ref,
-                "state": container.state, "health": health, "restarts": detail.restart_count, "since": container.status,
+                "state": container.state, "health": health, "restarts": detail.restart_count, "since": since(&container.status),
             }));
             }
             rows.sort_by_key(|row| row["service"].as_str().map(String::from));
@@ -270,6 +272,12 @@ fn ps(call: &Call<'_>) -> Result<Dynamic> {
         },
     )?;
     Ok(super::map(value))
+}
+
+/// `Up 3 days` of `Up 3 days (healthy)`: health has a column of its own.
+fn since(status: &str) -> &str {
+    let health = ["(healthy)", "(unhealthy)", "(health: starting)"];
+    health.iter().find_map(|words| status.strip_suffix(words)).unwrap_or(status).trim_end()
 }
 
 fn container(call: &Call<'_>) -> Result<Dynamic> {

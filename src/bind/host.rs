@@ -245,7 +245,8 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn into_json(self) -> Value {
+    /// `code`, `out`, `err`.
+    pub fn into_json(self) -> Value {
         json!({ "code": self.code, "out": self.out, "err": self.err })
     }
 
@@ -272,12 +273,12 @@ impl Ran {
     }
 }
 
-/// A command as an error names it: its first words, on one line.
-/// True for words that `host.read` performs.
-pub fn only_looks(words: &[String]) -> bool {
-    reads::check(words).is_ok()
+/// Ok for words that only look, as `host.read` performs them; else why they are not taken for that.
+pub fn check_read(words: &[String]) -> Result<(), String> {
+    reads::check(words)
 }
 
+/// A command as an error names it: its first words, on one line.
 fn shown(words: &[String]) -> String {
     let first: Vec<&str> = words.iter().take(6).map(|word| word.lines().next().unwrap_or("")).collect();
     let text = first.join(" ");

@@ -30,6 +30,14 @@ pub fn run(command: &Command, session: &mut Session) -> Result<()> {
     result
 }
 
+/// Asks a person at the terminal to trust the key of a host that was named on the command line.
+pub fn adopt_first(session: &Session, name: &str) -> Result<()> {
+    session.gate().begin_run(&format!("host adopt {name}"), json!({}))?;
+    let result = adopt(session, name, None, false);
+    session.gate().end_run(result.as_ref().err());
+    result
+}
+
 fn adopt(session: &Session, name: &str, fingerprint: Option<&str>, replace: bool) -> Result<()> {
     let world = session.world();
     let offered = host::offered_keys(world, name)?;

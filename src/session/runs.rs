@@ -56,6 +56,24 @@ pub fn list(journal: &Journal, count: usize, json: bool, screen: &Screen) -> Res
     Ok(())
 }
 
+/// What is open among the newest runs, a line each: what goes on now besides `own`, and what ended so that something is to
+/// be typed about it. What may have happened is said elsewhere.
+pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
+    const LOOKED_AT: usize = 20;
+    let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
+    let mut lines = Vec::new();
+    for line in journal.runs(LOOKED_AT)?.into_iter().filter(|line| line.run != own && line.unknown == 0) {
+        let row = row(journal, line, &known)?;
+        let what = format!("{}  {}  {}", row.short, row.outcome, row.line.what);
+        match row.next.first() {
+            Some(next) => lines.push(format!("{what}     {}", next.split("     ").next().unwrap_or(next))),
+            None if row.line.outcome == "running" => lines.push(format!("{what}     by {}", row.line.actor)),
+            None => {}
+        }
+    }
+    Ok(lines)
+}
+
 fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
     let story = journal.story(&line.run)?;
     let short = known.short(&line.run);

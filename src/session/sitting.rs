@@ -304,7 +304,10 @@ impl Session {
         }
         if let Some(rest) = line.strip_prefix('@') {
             let (place, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            return words_on(&self.host_of(place)?, rest);
+            return match place.split_once('/') {
+                Some((stack, service)) => self.words_in(stack, service, rest),
+                None => words_on(&self.host_of(place)?, rest),
+            };
         }
         let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
         if self.scope.contains(name) {
@@ -360,7 +363,7 @@ impl Session {
             return Ok(Meaning::Rhai);
         }
         let typed: Vec<String> = line.split_whitespace().map(String::from).collect();
-        if host::only_looks(&typed) {
+        if host::check_read(&typed).is_ok() {
             let error = Error::new(Kind::Usage, format!("no word \"{name}\""), "it is a program");
             return Err(error
                 .next(format!("@ {line}     runs it on the stack's host"))
@@ -369,6 +372,13 @@ impl Session {
         let scripts = built_in::NAMES.iter().copied();
         let why = suggestion(name, all.iter().map(|word| word.name).chain(scripts));
         Err(Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb"))
+    }
+
+    /// `@prod/backend WORDS`, and of the stack in use `@/backend WORDS`.
+    fn words_in(&self, stack: &str, service: &str, text: &str) -> Result<Meaning> {
+        let in_use = self.sitting.stack.as_deref().filter(|_| stack.is_empty());
+        let stack = self.world.config.stack(in_use.unwrap_or(stack))?;
+        words::in_container(&stack.name, service, text).map(|(code, changes)| Meaning::Words(code, changes))
     }
 
     /// The host of `@HOST`; of `@` alone, that of the stack in use.
@@ -426,9 +436,7 @@ const KEYWORDS: &[&str] = &[
 ];
 
 fn words_on(host: &str, text: &str) -> Result<Meaning> {
-    let code = words::on_host(host, text)?;
-    let changes = !code.contains(").read([");
-    Ok(Meaning::Words(code, changes))
+    words::on_host(host, text).map(|(code, changes)| Meaning::Words(code, changes))
 }
 
 fn nothing_to_go_on_with() -> Error {

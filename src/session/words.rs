@@ -247,9 +247,26 @@ fn split_words(text: &str) -> std::result::Result<Vec<String>, String> {
 /// What a shell would do more with than pass on.
 const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', ')', '{', '}', '\n'];
 
+/// The Rhai of `@STACK/SERVICE WORDS`, and whether it may change something; a shell is the container's own, and named.
+pub fn in_container(stack: &str, service: &str, text: &str) -> Result<(String, bool)> {
+    let bad = |why: &str| Error::new(Kind::Usage, format!("nothing was run in {service}"), why);
+    let call = format!("stack({}).", literal(stack));
+    let words = match text.contains(SHELL) {
+        true => ["sh", "-c", text.trim()].map(String::from).to_vec(),
+        false => split_words(text).map_err(|why| bad(&why))?,
+    };
+    if words.is_empty() {
+        return Err(bad("the words are missing").next(format!("@{stack}/{service} printenv     for example")));
+    }
+    let list = words.iter().map(|word| literal(word)).collect::<Vec<_>>().join(", ");
+    let changes = host::check_read(&words).is_err();
+    let verb = if changes { "exec" } else { "read" };
+    Ok((format!("{call}{verb}({}, [{list}])", literal(service)), changes))
+}
+
 /// The Rhai of `@HOST WORDS`, or of `!WORDS` on this machine: words that only look are a read, others a change, and
-/// what needs a shell is given to one, whole.
-pub fn on_host(host: &str, text: &str) -> Result<String> {
+/// what needs a shell is given to one, whole. And whether it may change something.
+pub fn on_host(host: &str, text: &str) -> Result<(String, bool)> {
     let text = text.trim();
     let bad = |why: &str| Error::new(Kind::Usage, format!("nothing was run on {host}"), why);
     if text.is_empty() {
@@ -257,12 +274,12 @@ pub fn on_host(host: &str, text: &str) -> Result<String> {
     }
     let call = format!("host({}).", literal(host));
     if text.contains(SHELL) {
-        return Ok(format!("{call}sh({}, [])", literal(text)));
+        return Ok((format!("{call}sh({}, [])", literal(text)), true));
     }
     let words = split_words(text).map_err(|why| bad(&why))?;
     let list = words.iter().map(|word| literal(word)).collect::<Vec<_>>().join(", ");
-    let verb = if host::only_looks(&words) { "read" } else { "run" };
-    Ok(format!("{call}{verb}([{list}])"))
+    let changes = host::check_read(&words).is_err();
+    Ok((format!("{call}{}([{list}])", if changes { "run" } else { "read" }), changes))
 }
 
 #[cfg(test)]
@@ -344,9 +361,16 @@ mod tests {
             ("ps aux | grep x", r#"host("a").sh("ps aux | grep x", [])"#),
             ("cat 'a b'", r#"host("a").read(["cat", "a b"])"#),
         ] {
-            assert_eq!(on_host("a", text).expect(text), code);
+            assert_eq!(on_host("a", text).expect(text), (code.to_string(), !code.contains("read")));
         }
         assert!(on_host("a", "  ").is_err());
+        for (text, code) in [
+            ("ls /app", r#"stack("p").read("b", ["ls", "/app"])"#),
+            ("/app/batch run", r#"stack("p").exec("b", ["/app/batch", "run"])"#),
+            ("printenv | sort", r#"stack("p").exec("b", ["sh", "-c", "printenv | sort"])"#),
+        ] {
+            assert_eq!(in_container("p", "b", text).expect(text), (code.to_string(), !code.contains("read")));
+        }
     }
 
     #[test]

@@ -16,7 +16,9 @@ const LOOKERS: &[(&str, &[&str])] = &[
     ("ls", &[]),
     ("lsblk", &[]),
     ("nproc", &[]),
+    ("pg_isready", &[]),
     ("pgrep", &[]),
+    ("printenv", &[]),
     ("ps", &[]),
     ("readlink", &[]),
     ("sha256sum", &[]),
@@ -89,7 +91,7 @@ pub fn check(words: &[String]) -> Result<(), String> {
     }
     match program.as_str() {
         "date" if rest.iter().all(|word| word.starts_with('+') || word == "-u") => Ok(()),
-        "hostname" | "mount" | "env" | "printenv" if rest.is_empty() => Ok(()),
+        "hostname" | "mount" | "env" if rest.is_empty() => Ok(()),
         "find" => match FIND_ACTS.iter().find_map(|act| has(act)) {
             Some(word) => Err(format!("find {word} changes something: use host.run")),
             None => Ok(()),

@@ -43,6 +43,9 @@ fn looking_at_containers_images_and_logs() {
     assert!(logs.to_string().contains("HTTP request"), "{logs}");
     let some = opsh.eval("stack(\"prod\").logs(\"backend\", #{ tail: 1000, since_s: 3 })");
     let earliest = lab.exec(&["date", "-u", "-d", "9 seconds ago", "+%Y-%m-%dT%H:%M:%S"]);
+    let found = opsh.eval("stack(\"prod\").logs(\"backend\", #{ grep: \"Starting server\", tail: 1 })");
+    assert_eq!(found.as_array().unwrap().len(), 1);
+    assert!(text(&found[0]["text"]).contains("Starting server"), "{found}");
     let old: Vec<&str> =
         some.as_array().unwrap().iter().map(|line| text(&line["at"])).filter(|at| *at < earliest.trim()).collect();
     assert!(old.is_empty(), "older than 3 s: {old:?}");
@@ -60,6 +63,19 @@ fn looking_at_containers_images_and_logs() {
     let code =
         "let p = stack(\"prod\"); p.missing_files(p.container(\"backend\").image_id, [\"/app/server\", \"/app/nope\"])";
     assert_eq!(opsh.eval(code), json!(["/app/nope"]));
+    let listed = opsh.eval("stack(\"prod\").read(\"backend\", [\"ls\", \"/app\"]).out");
+    assert!(text(&listed).lines().any(|name| name == "server"), "{listed}");
+    let set = opsh.run(&["-e", "stack(\"prod\").read(\"backend\", [\"env\"]).out"]).exits(0);
+    assert!(set.out.contains("JWT_SECRET=•••#"), "{}", set.out);
+    opsh.run(&["-e", "stack(\"prod\").read(\"backend\", [\"rm\", \"/x\"])"])
+        .exits(2)
+        .explains(&["not known to only look"]);
+    let found = opsh.eval("host(\"prod-1\").stacks()");
+    let files = json!(["docker-compose.prod.yml"]);
+    let db = json!({ "service": "db", "user": "vrcshift", "name": "vrcshift" });
+    let known = json!([{ "project": "vrcshift", "dir": "/opt/vrcshift", "files": files, "env_file": ".env.prod",
+                        "services": ["backend", "db"], "db": db }]);
+    assert_eq!(found, known);
     let engine = opsh.eval("stack(\"prod\").docker()");
     assert_eq!(text(&engine["engine"]), lab.exec(&["docker", "version", "-f", "{{.Server.Version}}"]).trim());
 
@@ -101,6 +117,24 @@ fn the_table_of_migrations_is_made_of_the_ledger_and_the_image() {
     assert_eq!(opsh.eval(&code), json!([{"version": bad.ledger[4], "what": "column shifts.note", "rows": 1}]));
     lab.sql("UPDATE shifts SET note = NULL");
     assert_eq!(opsh.eval(&code), json!([]));
+}
+
+#[test]
+fn a_program_in_a_container_is_a_change_whose_failure_says_what_it_said() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let exec = |sql: &str| {
+        let words = json!(["psql", "-qX", "-U", "vrcshift", "-d", "vrcshift", "-c", sql]);
+        format!("stack(\"prod\").exec(\"db\", {words})")
+    };
+    let gone = lab.afterwards("docker exec vrc-shift-db psql -Xq -U vrcshift -c 'DROP TABLE IF EXISTS was_here'");
+    opsh.run(&["-e", &exec("CREATE TABLE was_here ()")]).exits(3).explains(&["--yes"]);
+    opsh.run(&["--yes", "-e", &exec("CREATE TABLE was_here ()")]).exits(0);
+    assert_eq!(lab.sql("SELECT count(*) FROM was_here").trim(), "0");
+    opsh.run(&["--yes", "-e", &exec("SELECT 1 / 0")]).exits(1).explains(&["exit code 1", "division by zero"]);
+    opsh.run(&["--yes", "-e", "stack(\"prod\").exec(\"db\", [\"none-such\"])"]).exits(1).explains(&["none-such"]);
+    drop(gone);
 }
 
 #[test]
