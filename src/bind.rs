@@ -97,7 +97,7 @@ impl Binding {
     }
 
     /// Words of the types that the verb is called on; none for a function of its own.
-    fn receivers(&self, signature: &Signature) -> Vec<&'static str> {
+    pub fn receivers(&self, signature: &Signature) -> Vec<&'static str> {
         let several = matches!(self, Binding::ReadEach(..) | Binding::ChangeEach(..)).then_some("hosts");
         signature.receiver.into_iter().chain(several).collect()
     }

@@ -86,6 +86,14 @@ pub fn build(world: &Rc<World>) -> Engine {
     engine
 }
 
+/// An engine that only parses: the limits of [`build`], and a name may mean anything.
+pub fn parser() -> Engine {
+    let mut engine = Engine::new_raw();
+    limit(&mut engine);
+    engine.set_strict_variables(false);
+    engine
+}
+
 fn limit(engine: &mut Engine) {
     // The optimizer calls native functions while it compiles: `if false { restart() }` would restart.
     engine.set_optimization_level(OptimizationLevel::None);

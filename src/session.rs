@@ -6,7 +6,9 @@ pub mod discover;
 pub mod doc;
 pub mod header;
 pub mod help;
+pub mod incomplete;
 mod keep;
+pub mod known;
 pub mod resume;
 pub mod reveal;
 pub mod runbook;
@@ -285,32 +287,5 @@ impl Session {
         });
         self.world.finished.borrow_mut().clear();
         self.ended(result)
-    }
-
-    /// True when more typing can cure the parse error of `code`.
-    pub fn is_incomplete(&self, code: &str) -> bool {
-        use rhai::{LexError, ParseErrorType as Type};
-        let Err(error) = self.engine.compile_with_scope(&self.scope, code) else { return false };
-        let lines = code.trim_end().lines().count();
-        let at_end = error.position().line().is_none_or(|line| line >= lines)
-            && error
-                .position()
-                .position()
-                .is_none_or(|column| code.trim_end().lines().last().is_none_or(|line| column > line.chars().count()));
-        match error.err_type() {
-            Type::UnexpectedEOF => true,
-            // Only back-tick strings span lines.
-            Type::BadInput(LexError::UnterminatedString) => code.matches('`').count() % 2 == 1,
-            Type::MissingToken(..)
-            | Type::MissingSymbol(..)
-            | Type::ExprExpected(..)
-            | Type::VariableExpected
-            | Type::PropertyExpected
-            | Type::FnMissingBody(..)
-            | Type::FnMissingParams(..)
-            | Type::FnMissingName
-            | Type::MalformedIndexExpr(..) => at_end,
-            _ => false,
-        }
     }
 }

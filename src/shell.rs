@@ -1,13 +1,19 @@
-//! The prompt. Home of `rustyline`.
+//! The prompt.
 
+mod code;
 pub mod commands;
+pub mod complete;
+pub mod editor;
+mod highlight;
+mod lex;
+mod names;
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
-use crate::session::{self, Session};
-use commands::Done;
-use rustyline::DefaultEditor;
-use rustyline::error::ReadlineError;
+use crate::session::{self, Session, known};
+use commands::{COMMANDS, Done};
+use complete::{Names, Word};
+use editor::{Editor, Read};
 use std::io::IsTerminal;
 
 /// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
@@ -31,41 +37,86 @@ fn read_all(session: &mut Session) -> Result<()> {
 }
 
 fn sit(session: &mut Session) -> Result<()> {
-    let failed = |error: ReadlineError| Error::new(Kind::Failed, "the prompt failed", error.to_string());
-    let mut editor = DefaultEditor::new().map_err(failed)?;
-    let history = session.world().state_dir.join("history");
-    // A missing history is an empty one.
-    let _ = editor.load_history(&history);
+    let screen = session.gate().screen().clone();
+    let mut editor = Editor::new(session.world().state_dir.join("history"), screen.options().color)?;
     greet(session);
-    let mut pending = String::new();
     loop {
-        let prompt = prompt(session, pending.is_empty());
-        match editor.readline(&prompt) {
-            Ok(line) => {
-                pending.push_str(&line);
-                if is_rhai(&pending) && session.is_incomplete(&pending) {
-                    pending.push('\n');
-                    continue;
-                }
-                let code = std::mem::take(&mut pending);
-                if code.trim().is_empty() {
-                    continue;
-                }
-                // Before it is evaluated: a line that ends opsh is still there the next time.
-                // A line that begins with a space is not kept, as in other shells; secrets are not kept in any.
-                if !code.starts_with(' ') && may_be_kept(&code) {
-                    let _ = editor.add_history_entry(crate::redact::clean(&code));
-                    let _ = editor.append_history(&history);
-                }
-                if evaluate(session, &code) {
-                    return Ok(());
-                }
-            }
-            Err(ReadlineError::Interrupted) => pending.clear(),
-            Err(ReadlineError::Eof) => return Ok(()),
-            Err(error) => return Err(failed(error)),
+        let code = match editor.read(&prompt(session), names(session))? {
+            Read::Line(code) => code,
+            Read::Interrupted => continue,
+            Read::End => return Ok(()),
+        };
+        if code.trim().is_empty() {
+            continue;
+        }
+        // Before it is evaluated: a line that ends opsh is still there the next time.
+        // A line that begins with a space is not kept, as in other shells; secrets are not kept in any.
+        if !code.starts_with(' ') && may_be_kept(&code) {
+            editor.keep(&crate::redact::clean(&code));
+        }
+        if evaluate(session, &code) {
+            return Ok(());
         }
     }
+}
+
+/// What Tab offers.
+fn names(session: &Session) -> Names {
+    let variables = session.variables();
+    let is_shadowed = |word: &Word| variables.iter().any(|variable| variable.name == word.name);
+    let seen = session.seen();
+    Names {
+        words: words(session).into_iter().filter(|word| !is_shadowed(word)).collect(),
+        commands: COMMANDS.iter().map(|one| (one.name.into(), format!("{}  {}", one.args, one.doc))).collect(),
+        stacks: session.stacks(),
+        hosts: session.hosts(),
+        host_tags: session.host_tags(),
+        services: session.services(),
+        containers: seen.containers.clone(),
+        tags: seen.tags.clone(),
+        scripts: known::scripts(),
+        modules: known::modules(),
+        variables,
+        functions: session.functions(),
+    }
+}
+
+/// Verbs of the stack in use, scripts, and the two words that are neither.
+fn words(session: &Session) -> Vec<Word> {
+    let plain = |name: &str, signature: &str, doc: &str, params: &[&str]| Word {
+        name: name.into(),
+        signature: signature.into(),
+        doc: doc.into(),
+        params: params.iter().map(|name| name.to_string()).collect(),
+        options: Vec::new(),
+    };
+    let mut all = vec![
+        plain("go", "go", "does what was planned last", &[]),
+        plain("help", "help [NAME]", "explains verbs, functions and words", &["verb"]),
+    ];
+    let of_stack = session::words::all().into_iter().filter(|_| session.stack_in_use().is_some());
+    all.extend(of_stack.map(|word| Word {
+        signature: word.usage(),
+        doc: word.doc.split(". ").next().unwrap_or_default().trim_end_matches('.').into(),
+        params:
+            word.signature.params.iter().filter(|param| param.kind != "map").map(|param| param.name.into()).collect(),
+        options: word.options().iter().map(|(name, _)| session::words::option_words(name)).collect(),
+        name: word.name.into(),
+    }));
+    all.extend(session.script_words().into_iter().map(|(name, usage, doc)| {
+        Word {
+            options: usage
+                .split(['[', ' '])
+                .filter(|word| word.starts_with("--"))
+                .map(|word| word.trim_end_matches(']').into())
+                .collect(),
+            params: vec!["tag".into()],
+            signature: format!("{name} {usage}"),
+            doc,
+            name,
+        }
+    }));
+    all
 }
 
 /// Lines about what is open when a person sits down.
@@ -89,21 +140,13 @@ fn greet(session: &mut Session) {
     }
 }
 
-/// Commands, words on a host and words of this machine have no end but that of their line.
-fn is_rhai(line: &str) -> bool {
-    !line.trim_start().starts_with([':', '@', '!'])
-}
-
 /// Where a tag belongs somebody may have typed the value.
 fn may_be_kept(code: &str) -> bool {
     session::reveal::tag_of(code).is_none_or(session::reveal::is_tag)
 }
 
 /// What can go wrong with the next line: on which stack, whether changes are made, how many may have happened.
-fn prompt(session: &Session, fresh: bool) -> String {
-    if !fresh {
-        return "   … ".into();
-    }
+fn prompt(session: &Session) -> String {
     let mut state = Vec::new();
     if session.gate().mode() != Mode::Apply {
         state.push(session.gate().mode().word().to_string());

@@ -26,13 +26,18 @@ pub struct Entry {
     pub example: &'static str,
     /// It taken apart.
     pub signature: Signature,
+    /// Types that it is called on: `host`, and `hosts` too where it goes to each of them; none for a global function.
+    pub receivers: Vec<&'static str>,
 }
 
 impl Entry {
-    fn of_verb(verb: &'static Verb) -> Entry {
+    fn of_verb(binding: &'static bind::Binding) -> Entry {
+        let verb = binding.verb();
         let group = verb.name.split('.').next().unwrap_or(verb.name);
         let (class, signature) = (verb.class.word(), verb.signature());
-        Entry { name: verb.name.into(), group, class, sig: verb.sig, doc: verb.doc, example: verb.example, signature }
+        let receivers = binding.receivers(&signature);
+        let Verb { name, sig, doc, example, .. } = verb;
+        Entry { name: (*name).into(), group, class, sig, doc, example, signature, receivers }
     }
 
     fn of_function(function: &'static Function) -> Entry {
@@ -45,12 +50,18 @@ impl Entry {
             _ => (signature.name.into(), "script"),
         };
         let Function { sig, doc, example } = function;
-        Entry { name, group, class: "script", sig, doc, example, signature }
+        let receivers = signature.receiver.into_iter().collect();
+        Entry { name, group, class: "script", sig, doc, example, signature, receivers }
     }
 
     /// The first sentence of the doc.
     pub fn summary(&self) -> &'static str {
         self.doc.split_once(". ").map_or(self.doc, |(first, _)| first).trim_end_matches('.')
+    }
+
+    /// True for `stack.repo`, which is read without being called.
+    pub fn is_property(&self) -> bool {
+        !self.sig.contains('(')
     }
 
     fn belongs_to(&self, group: &str) -> bool {
@@ -64,7 +75,7 @@ impl Entry {
 
 /// Every verb by system, then every function.
 pub fn entries() -> impl Iterator<Item = Entry> {
-    let verbs = bind::all().map(bind::Binding::verb).map(Entry::of_verb);
+    let verbs = bind::all().map(Entry::of_verb);
     verbs.chain(engine::functions().map(Entry::of_function))
 }
 

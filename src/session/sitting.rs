@@ -1,6 +1,7 @@
 //! A sitting at the prompt: the stack in use, the mode, what a typed line means, and what was rehearsed and waits for `go`.
 
 use super::header::Header;
+use super::known::Seen;
 use super::{Session, built_in, runbook, undo, words};
 use crate::bind::host;
 use crate::config::LOCAL;
@@ -24,6 +25,8 @@ pub struct Sitting {
     pending: Option<Pending>,
     /// Lines that went well, as Rhai.
     lines: Vec<String>,
+    /// What Tab may offer.
+    seen: Seen,
 }
 
 /// What was rehearsed.
@@ -91,6 +94,25 @@ impl Session {
     /// Lines that went well, as Rhai, oldest first.
     pub fn lines(&self) -> &[String] {
         &self.sitting.lines
+    }
+
+    /// Names that values of this sitting had.
+    pub fn seen(&self) -> &Seen {
+        &self.sitting.seen
+    }
+
+    /// Scripts that can be typed as words: name, arguments, and the first line about each.
+    pub fn script_words(&self) -> Vec<(String, String, String)> {
+        let described = |name: &str| {
+            let text = match self.script(name)? {
+                Script::File(path) => super::text_of(&path).ok()?,
+                Script::BuiltIn(_, text) => text.into(),
+            };
+            let header = Header::parse(&text);
+            let usage = header.usage.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
+            Some((name.to_string(), usage, header.text.lines().next().unwrap_or_default().into()))
+        };
+        built_in::NAMES.iter().filter_map(|name| described(name)).collect()
     }
 
     /// The stack that words are about.
@@ -201,8 +223,9 @@ impl Session {
         }
         self.gate().note("line", note);
         let result = self.eval(code);
-        if result.is_ok() {
+        if let Ok(value) = &result {
             self.sitting.lines.push(code.to_string());
+            self.sitting.seen.take(value);
         }
         result.map_err(|error| self.refused_here(error))
     }
@@ -319,7 +342,7 @@ impl Session {
         // A name with a dash has no place in Rhai.
         let dashed = line.split_whitespace().next().unwrap_or(name);
         if let Some(script) = self.script(dashed) {
-            return Ok(Meaning::Script(script.clone(), self.script_words(&script, &line[dashed.len()..])?));
+            return Ok(Meaning::Script(script.clone(), self.script_argv(&script, &line[dashed.len()..])?));
         }
         let all = words::all();
         let Some(word) = all.iter().find(|word| word.name == name) else {
@@ -411,7 +434,7 @@ impl Session {
     }
 
     /// The script's arguments, with the stack in use where it takes one and none was named.
-    fn script_words(&self, script: &Script, rest: &str) -> Result<Vec<String>> {
+    fn script_argv(&self, script: &Script, rest: &str) -> Result<Vec<String>> {
         let bad = |why: &str| Error::new(Kind::Usage, format!("{} was not started", script.name()), why);
         let mut argv = shlex::split(rest).ok_or_else(|| bad("a quote is open at its end"))?;
         let header = match script {

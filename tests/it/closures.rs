@@ -331,14 +331,3 @@ fn an_error_in_a_function_of_an_earlier_line_is_quoted_from_that_line() {
     let excerpt = error.trace.first().and_then(|place| session.sources().excerpt(place)).unwrap_or_default();
     assert!(excerpt.contains("throw \"down\""), "{excerpt} {:?}", error.trace);
 }
-
-#[test]
-fn a_line_that_more_typing_can_cure_is_incomplete_and_a_wrong_one_is_not() {
-    let (_state, session) = session();
-    for code in ["fn f() {", "[1, 2,", "#{ a: 1,", "let x = ", "f(", "`text", "if true {\n  1"] {
-        assert!(session.is_incomplete(code), "{code}");
-    }
-    for code in ["1", "let x = 1;", "\"text", ")", "let 1 = 2", "fn f() { ) }", "[1, ;]"] {
-        assert!(!session.is_incomplete(code), "{code}");
-    }
-}

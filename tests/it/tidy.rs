@@ -75,7 +75,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("rhai", &["bind", "bind/*", "engine", "session"], "the language: the gate, ssh and the Engine do not know it"),
     ("rusqlite", &["gate/journal"], "the journal's database"),
     ("rustls_native_certs", &["bind/http/client"], "the system's certificates"),
-    ("rustyline", &["shell"], "the line editor"),
+    ("rustyline", &["shell/editor"], "the line editor"),
     ("serde_yaml_ng", &["bind/compose"], "compose's configuration"),
     ("sqlparser", &["bind/migrate"], "what a migration does"),
     ("strsim", &["error"], "the name that was meant"),

@@ -1,0 +1,107 @@
+//! What a session can name without asking a host or running a line: variables, functions, modules, script files.
+
+use super::Session;
+use crate::bind::values;
+use crate::config::LOCAL;
+use crate::engine::modules;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// A variable of the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// Its type as signatures call it: `stack`, `host`, `map`, `array`, `string`.
+    pub type_name: String,
+    /// Of a map: its keys.
+    pub keys: Vec<String>,
+}
+
+impl Session {
+    /// The variables that a line may use, by name.
+    pub fn variables(&self) -> Vec<Variable> {
+        let variable = |(name, _, value): (&str, bool, rhai::Dynamic)| {
+            let keys = value.as_map_ref().map(|map| map.keys().map(ToString::to_string).collect()).unwrap_or_default();
+            Variable { name: name.into(), type_name: values::type_name(&value).into(), keys }
+        };
+        self.scope.iter().map(variable).collect()
+    }
+
+    /// Functions of earlier lines, as `name(a, b)`.
+    pub fn functions(&self) -> Vec<String> {
+        let named = self.functions.iter_functions().filter(|function| !function.name.contains('$'));
+        named.map(|function| format!("{}({})", function.name, function.params.join(", "))).collect()
+    }
+
+    /// Hosts by name, `local` too.
+    pub fn hosts(&self) -> Vec<String> {
+        self.world.config.host_names().chain([LOCAL]).map(String::from).collect()
+    }
+
+    /// Words that `hosts(TAG)` finds hosts by.
+    pub fn host_tags(&self) -> Vec<String> {
+        let config = &self.world.config;
+        let hosts = config.host_names().filter_map(|name| config.host(name).ok());
+        let tags: BTreeSet<String> = hosts.flat_map(|host| host.tags.clone()).collect();
+        tags.into_iter().collect()
+    }
+
+    /// Stacks by name.
+    pub fn stacks(&self) -> Vec<String> {
+        self.world.config.stack_names().map(String::from).collect()
+    }
+
+    /// Services that opsh.toml says something of.
+    pub fn services(&self) -> Vec<String> {
+        let config = &self.world.config;
+        let stacks = config.stack_names().filter_map(|name| config.stack(name).ok());
+        let names: BTreeSet<String> =
+            stacks.flat_map(|stack| stack.service_names()).chain(self.seen().services.iter().cloned()).collect();
+        names.into_iter().collect()
+    }
+}
+
+/// Names that values of this sitting had: nothing is asked for them.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Of `ps` and the like.
+    pub services: Vec<String>,
+    /// Of containers.
+    pub containers: Vec<String>,
+    /// Of releases.
+    pub tags: Vec<String>,
+}
+
+impl Seen {
+    /// Keeps the names in a list of maps.
+    pub fn take(&mut self, value: &Value) {
+        for (key, names) in
+            [("service", &mut self.services), ("container", &mut self.containers), ("tag", &mut self.tags)]
+        {
+            for name in value.as_array().into_iter().flatten().filter_map(|row| row[key].as_str()) {
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.into());
+                }
+            }
+        }
+    }
+}
+
+/// What `import "…"` finds everywhere.
+pub fn modules() -> Vec<String> {
+    modules::embedded_names().map(String::from).collect()
+}
+
+/// Scripts in the working directory and in its `scripts/`, by path.
+pub fn scripts() -> Vec<String> {
+    let mut found = Vec::new();
+    for (folder, before) in [(".", ""), ("scripts", "scripts/")] {
+        // A folder that is not there holds none.
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        found.extend(names.filter(|name| name.ends_with(".rhai")).map(|name| format!("{before}{name}")));
+    }
+    found.sort();
+    found
+}

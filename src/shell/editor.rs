@@ -1,0 +1,285 @@
+//! The line editor: reads one whole input, and keeps the history. Home of `rustyline`.
+
+use super::code::Code;
+use super::complete::{Candidate, Names, complete};
+use super::highlight::{self, MARGIN};
+use super::lex;
+use crate::error::{Error, Kind, Result};
+use crate::session::help;
+use crate::session::incomplete::is_incomplete;
+use rustyline::completion::{Completer, Pair};
+use rustyline::config::{ColorMode, CompletionType};
+use rustyline::error::ReadlineError;
+use rustyline::highlight::{CmdKind, Highlighter};
+use rustyline::hint::{Hint, Hinter, HistoryHinter};
+use rustyline::history::FileHistory;
+use rustyline::validate::{ValidationContext, ValidationResult, Validator};
+use rustyline::{
+    CharSearch, Cmd, ConditionalEventHandler, Config, Context, Event, EventContext, EventHandler, Helper, KeyCode,
+    KeyEvent, Modifiers, Movement, RepeatCount,
+};
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Lines that the history file holds.
+const HISTORY: usize = 10_000;
+/// Longer inputs, pasted ones, are painted when they are shown anew and not at each key: painting shows all of it.
+const PAINTED_LINES: usize = 20;
+
+/// The editor of a prompt.
+pub struct Editor {
+    editor: rustyline::Editor<Helping, FileHistory>,
+    history: PathBuf,
+    known: Shared,
+}
+
+/// How an input ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Read {
+    /// With Enter: one line, or several that belong together.
+    Line(String),
+    /// Ctrl-C: what was typed is gone.
+    Interrupted,
+    /// Ctrl-D on an empty line.
+    End,
+}
+
+/// What keys and helper ask.
+#[derive(Default)]
+struct Known {
+    names: Names,
+    /// Lines of the history.
+    kept: HashSet<String>,
+    /// Of the terminal.
+    columns: usize,
+}
+
+impl Known {
+    /// True when Enter goes on instead of running what is there.
+    fn goes_on(&self, line: &str) -> bool {
+        self.names.is_rhai(line) && is_incomplete(line)
+    }
+
+    /// What follows a word that was just typed: `SERVICE [--tail N]` behind `logs `.
+    fn usage(&self, line: &str) -> Option<String> {
+        let word = self.names.word_of(line).filter(|word| line.strip_suffix(' ') == Some(&word.name))?;
+        word.signature.strip_prefix(&word.name).map(|usage| usage.trim_start().into())
+    }
+}
+
+/// Keys have to be `Sync`, although all of this is one thread's.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Known>>);
+
+impl Shared {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn failed(error: ReadlineError) -> Error {
+    Error::new(Kind::Failed, "the prompt failed", error.to_string())
+}
+
+impl Editor {
+    /// An editor whose history is the file `history`; one that cannot be read is an empty one. `colors` says whether
+    /// what is typed has any. Fails when the terminal cannot be used.
+    pub fn new(history: PathBuf, colors: bool) -> Result<Editor> {
+        let config = Config::builder()
+            .max_history_size(HISTORY)
+            .map_err(failed)?
+            .completion_type(CompletionType::List)
+            .completion_show_all_if_ambiguous(true)
+            // Without colours the mark of a line that goes on is still put there by the highlighter.
+            .color_mode(ColorMode::Enabled)
+            .build();
+        let mut editor = rustyline::Editor::with_config(config).map_err(failed)?;
+        let _ = editor.load_history(&history);
+        let known = Shared::default();
+        known.known().kept.extend(editor.history().iter().cloned());
+        editor.set_helper(Some(Helping::new(known.clone(), colors)));
+        for key in [KeyCode::Up, KeyCode::Down, KeyCode::Enter, KeyCode::Backspace] {
+            let handler = EventHandler::Conditional(Box::new(Keys(known.clone())));
+            editor.bind_sequence(KeyEvent(key, Modifiers::NONE), handler);
+        }
+        Ok(Editor { editor, history, known })
+    }
+
+    /// Reads one whole input behind `prompt`; `names` decides what Tab offers and which input is whole.
+    pub fn read(&mut self, prompt: &str, names: Names) -> Result<Read> {
+        let columns = self.editor.dimensions().map_or(80, |(columns, _)| usize::from(columns));
+        let mut known = self.known.known();
+        (known.names, known.columns) = (names, columns);
+        drop(known);
+        match self.editor.readline(prompt) {
+            Ok(line) => Ok(Read::Line(line)),
+            Err(ReadlineError::Interrupted) => Ok(Read::Interrupted),
+            Err(ReadlineError::Eof) => Ok(Read::End),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Puts `line` into the history, on the disk at once; one that cannot be written is there for this sitting only.
+    pub fn keep(&mut self, line: &str) {
+        let _ = self.editor.add_history_entry(line);
+        let _ = self.editor.append_history(&self.history);
+        self.known.known().kept.insert(line.into());
+    }
+}
+
+/// What rustyline asks while a line is edited.
+struct Helping {
+    shared: Shared,
+    colors: bool,
+    verbs: HashSet<&'static str>,
+    hints: HistoryHinter,
+    /// The brackets that belong together at the cursor.
+    pair: Cell<Option<[usize; 2]>>,
+}
+
+impl Helping {
+    fn new(shared: Shared, colors: bool) -> Helping {
+        Helping {
+            shared,
+            colors,
+            verbs: help::entries().map(|entry| entry.signature.name).collect(),
+            hints: HistoryHinter::default(),
+            pair: Cell::new(None),
+        }
+    }
+
+    /// The signature of the call that the cursor is at the beginning of.
+    fn signature(&self, line: &str) -> Option<String> {
+        let known = self.shared.known();
+        let call = line.ends_with('(').then(|| Code::new(line, &known.names))?;
+        let open = call.tokens.len().checked_sub(1)?;
+        let entry = call.callees(open).into_iter().next()?;
+        let params = entry.sig.split_once('(').map(|(_, params)| params)?;
+        Some(params.split(" -> ").next().unwrap_or(params).into())
+    }
+}
+
+impl Helper for Helping {}
+
+impl Completer for Helping {
+    type Candidate = Pair;
+
+    fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
+        let known = self.shared.known();
+        let (start, found) = complete(line, position, &known.names);
+        let width = known.columns.saturating_sub(2);
+        let pair = |one: Candidate| Pair { display: fit(one.display, width), replacement: one.replacement };
+        Ok((start, found.into_iter().map(pair).collect()))
+    }
+}
+
+/// One line of a list; names that are wide are rare enough to be counted as narrow.
+fn fit(text: String, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text;
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+impl Validator for Helping {
+    fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
+        Ok(if self.shared.known().goes_on(context.input()) {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
+        })
+    }
+}
+
+/// What is shown dim behind the cursor, and what of it the right arrow takes.
+struct Dim {
+    shown: String,
+    taken: Option<String>,
+}
+
+impl Hint for Dim {
+    fn display(&self) -> &str {
+        &self.shown
+    }
+
+    fn completion(&self) -> Option<&str> {
+        self.taken.as_deref()
+    }
+}
+
+impl Hinter for Helping {
+    type Hint = Dim;
+
+    fn hint(&self, line: &str, position: usize, context: &Context<'_>) -> Option<Dim> {
+        if !self.colors || position < line.len() || line.contains('\n') {
+            return None;
+        }
+        if let Some(shown) = self.signature(line) {
+            return Some(Dim { shown, taken: None });
+        }
+        let Some(taken) = self.hints.hint(line, position, context) else {
+            return self.shared.known().usage(line).map(|shown| Dim { shown, taken: None });
+        };
+        let shown = taken.split_once('\n').map_or(taken.clone(), |(first, _)| format!("{first} …"));
+        Some(Dim { shown, taken: Some(taken) })
+    }
+}
+
+impl Highlighter for Helping {
+    fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        highlight::paint(line, &self.verbs, self.pair.get(), self.colors).into()
+    }
+
+    fn highlight_prompt<'b, 's: 'b, 'p: 'b>(&'s self, prompt: &'p str, _: bool) -> Cow<'b, str> {
+        if self.colors { format!("\x1b[1m{prompt}\x1b[0m").into() } else { prompt.into() }
+    }
+
+    fn highlight_hint<'h>(&self, hint: &'h str) -> Cow<'h, str> {
+        highlight::dim(hint).into()
+    }
+
+    fn highlight_char(&self, line: &str, position: usize, kind: CmdKind) -> bool {
+        let is_final = kind == CmdKind::ForcedRefresh;
+        let pair = if is_final || !self.colors { None } else { highlight::pair(line, position) };
+        let moved = self.pair.replace(pair) != pair;
+        let is_short = line.lines().count() <= PAINTED_LINES;
+        is_short && (moved || (self.colors && kind == CmdKind::Other))
+    }
+}
+
+/// Keys that mean more here than to rustyline.
+struct Keys(Shared);
+
+impl ConditionalEventHandler for Keys {
+    fn handle(&self, event: &Event, _: RepeatCount, _: bool, context: &EventContext<'_>) -> Option<Cmd> {
+        let (line, position) = (context.line(), context.pos());
+        match event.get(0)?.0 {
+            KeyCode::Up if self.is_search(line, position) => Some(Cmd::HistorySearchBackward),
+            KeyCode::Down if self.is_search(line, position) => Some(Cmd::HistorySearchForward),
+            KeyCode::Enter if self.0.known().goes_on(line) => Some(Cmd::Insert(1, next_line(&line[..position]))),
+            // The line end and the margin behind it.
+            KeyCode::Backspace if line[..position].ends_with(&format!("\n{MARGIN}")) => {
+                Some(Cmd::Kill(Movement::ViCharSearch(1, CharSearch::Backward('\n'))))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Keys {
+    /// With a beginning typed, the arrows look for lines that begin so; within several lines they move, and a line
+    /// that came from the history is left for the next one.
+    fn is_search(&self, line: &str, position: usize) -> bool {
+        let is_from_history = || position == line.len() && self.0.known().kept.contains(line);
+        position > 0 && !line.contains('\n') && !is_from_history()
+    }
+}
+
+/// How the line after `before` begins: with a margin for its mark, but not within a string, which would be changed by it.
+fn next_line(before: &str) -> String {
+    let in_string = lex::tokens(before).last().is_some_and(|last| last.kind == lex::Kind::Text && !last.ended);
+    if in_string { "\n".into() } else { format!("\n{MARGIN}") }
+}
