@@ -1,0 +1,299 @@
+//! The prompt at a real terminal: what is typed, what the screen shows, what is left behind.
+
+use super::home::Home;
+use super::processes::{running, until};
+use super::terminal::{End, Terminal, current};
+
+const PROMPT: &str = "opsh ›";
+const UP: &str = "\x1b[A";
+const DOWN: &str = "\x1b[B";
+const LEFT: &str = "\x1b[D";
+const RIGHT: &str = "\x1b[C";
+const HOME_KEY: &str = "\x01";
+const END_KEY: &str = "\x05";
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+const CTRL_R: &str = "\x12";
+
+/// The widths that everything about columns is tried at.
+const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
+
+fn at_prompt(home: &Home, columns: u16, rows: u16) -> Terminal {
+    let terminal = Terminal::start(home, columns, rows, &[]);
+    terminal.until_line(PROMPT);
+    terminal
+}
+
+/// Types a line, runs it, and waits for what it shows and for the next prompt.
+fn run(terminal: &Terminal, line: &str, shows: &str) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(line).keys("\r").until_prompts(next).until(shows).until_line(PROMPT);
+}
+
+/// Ctrl-C, and the prompt after it.
+fn interrupt(terminal: &Terminal) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(CTRL_C).until_prompts(next).until_line(PROMPT);
+}
+
+/// Lines that were evaluated, as the journal has them.
+fn evaluated(home: &Home) -> Vec<String> {
+    let lines = home.records().into_iter().filter(|record| record["kind"] == "line");
+    lines.map(|record| record["body"]["text"].as_str().unwrap().to_string()).collect()
+}
+
+fn leave(mut terminal: Terminal) {
+    terminal.keys(CTRL_D);
+    assert_eq!(terminal.ends(), End::Exit(0));
+    assert_eq!(terminal.attributes(), terminal.found);
+    terminal.wait_for("end of bracketed paste", |screen| !screen.bracketed_paste());
+}
+
+#[test]
+fn enter_runs_what_is_whole_and_goes_on_with_what_is_not() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        for (line, goes_on) in [("print([40,", "   …"), ("2].len() + 40", "   …")] {
+            terminal.keys(line).keys("\r").until_line(goes_on);
+        }
+        run(&terminal, ")", "42");
+        terminal.keys("[1, 2].map(|x|\r").until_line("   …");
+        run(&terminal, "x + 700).len() + 70", "72");
+        // What is in a string stays as it was typed.
+        terminal.keys("print(`a\r").wait_for("a second line", |screen| current(screen).is_empty());
+        run(&terminal, "b`.len() + 60)", "63");
+        leave(terminal);
+        assert_eq!(evaluated(&home).len(), 3);
+    }
+}
+
+#[test]
+fn lines_of_one_input_are_edited_until_it_runs() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    terminal.keys("print([\r").until_line("   …");
+    terminal.keys("1,\r").until_line("   …");
+    // Up moves within the input; Backspace at its beginning joins two lines.
+    terminal.keys(UP).until_line("   … 1,");
+    terminal.keys(END_KEY).keys(" 2,").until_line("   … 1, 2,");
+    terminal.keys(DOWN).until_line("   …");
+    terminal.keys(END_KEY).keys("\x7f").until_line("   … 1, 2,");
+    run(&terminal, " 3].len() + 30)", "33");
+    // All of it is one line of the history.
+    terminal.keys(UP).until_line("   … 1, 2, 3].len() + 30)").until("› print([\n");
+    interrupt(&terminal);
+    leave(terminal);
+}
+
+#[test]
+fn a_paste_of_two_hundred_lines_is_one_input_that_runs_on_enter() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        let script = format!("let total = 0;\n{}print(`pasted ${{total}}`);", "\ttotal += 1;\n".repeat(198));
+        terminal.paste(&script).until_line("print(`pasted ${total}`);");
+        // Tabs were no key, and no line ran.
+        assert!(!terminal.raw().contains("pasted 198") && !terminal.screen().contains("total  "));
+        run(&terminal, "", "pasted 198");
+        leave(terminal);
+        assert_eq!(evaluated(&home), [script]);
+    }
+}
+
+#[test]
+fn a_paste_whose_last_line_ends_waits_for_enter_too() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    terminal.paste("print(40 + 2);\nprint(70 + 7);\n").until("print(70 + 7);");
+    terminal.wait_for("the cursor below", |screen| current(screen).is_empty());
+    run(&terminal, "", "42\n77");
+    leave(terminal);
+}
+
+#[test]
+fn the_cursor_is_right_in_japanese() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        let (row, start) = terminal.cursor();
+        assert_eq!(start, 7, "behind the prompt");
+        let at = |terminal: &Terminal, what: &str, place: (u16, u16)| {
+            terminal.wait_for(&format!("cursor at {place:?}: {what}"), |screen| screen.cursor_position() == place);
+        };
+        terminal.keys("\"日本語\"");
+        at(&terminal, "typed", (row, 15));
+        terminal.keys(LEFT);
+        at(&terminal, "before the quote", (row, 14));
+        terminal.keys(LEFT);
+        at(&terminal, "before 語", (row, 12));
+        terminal.keys("と").until_line("opsh › \"日本と語\"");
+        at(&terminal, "behind と", (row, 14));
+        terminal.keys("\x7f").until_line("opsh › \"日本語\"");
+        at(&terminal, "と taken back", (row, 12));
+        terminal.keys(RIGHT).keys(RIGHT).keys(".len()");
+        at(&terminal, "at the end", (row, 21));
+        run(&terminal, " + 40", "43");
+
+        // Half of a character has no room at the end of a row.
+        let (row, _) = terminal.cursor();
+        let end = if columns == 80 { (row + 1, 33) } else { (row, 112) };
+        terminal.keys(&format!("(\"{}\").", "あ".repeat(50)));
+        at(&terminal, "wrapped", end);
+        terminal.keys(HOME_KEY);
+        at(&terminal, "at the beginning", (row, 7));
+        terminal.keys("1+1;").keys(END_KEY);
+        let all = format!("› 1+1;(\"{}\").", "あ".repeat(50));
+        terminal.wait_for("all of it", |screen| screen.contents().replace('\n', "").contains(&all));
+        run(&terminal, "len() + 100", "150");
+        leave(terminal);
+    }
+}
+
+#[test]
+fn the_history_is_on_the_disk_before_a_line_ends() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    run(&terminal, "40 + 2", "42");
+    run(&terminal, "40 + 2", "42");
+    run(&terminal, "30 + 3", "33");
+    terminal.keys("print(\"be\" + \"gun\"); loop { }\r").until("begun");
+    let mut terminal = terminal;
+    terminal.kill();
+    assert_eq!(terminal.ends(), End::Signal(libc::SIGKILL));
+
+    let terminal = at_prompt(&home, 80, 24);
+    for line in ["print(\"be\" + \"gun\"); loop { }", "30 + 3", "40 + 2"] {
+        terminal.keys(UP).until_line(&format!("{PROMPT} {line}"));
+    }
+    // Once, although it was entered twice.
+    terminal.keys(UP).keys(DOWN).until_line(&format!("{PROMPT} 30 + 3"));
+    interrupt(&terminal);
+    leave(terminal);
+}
+
+#[test]
+fn the_history_is_searched_by_ctrl_r_and_by_a_beginning() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    for (line, shows) in [("print(10 + 1)", "11"), ("let x = 5", ""), ("print(20 + 2)", "22"), ("[8].len() + 8", "9")] {
+        run(&terminal, line, shows);
+    }
+    terminal.keys(CTRL_R).keys("10").until("(reverse-i-search)`10': print(10 + 1)");
+    interrupt(&terminal);
+    terminal.keys("pr").until_line("opsh › print(20 + 2)");
+    terminal.wait_for("a hint, which is not typed", |screen| screen.cursor_position().1 == 9);
+    terminal.keys(UP).keys(UP).until_line("opsh › print(10 + 1)");
+    terminal.keys(DOWN).until_line("opsh › print(20 + 2)");
+    terminal.keys("\r").until("opsh › print(20 + 2)\n22\nopsh ›").until_line(PROMPT);
+    leave(terminal);
+}
+
+#[test]
+fn secrets_and_lines_behind_a_blank_are_not_in_the_history() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    run(&terminal, " print(30 + 3)", "33");
+    run(&terminal, "let url = \"postgres://app:correct-horse@db/app\"; 40 + 4", "44");
+    run(&terminal, ":reveal correct-horse", "that is no tag");
+    leave(terminal);
+    let history = std::fs::read_to_string(home.path("state/opsh/history")).unwrap();
+    assert!(!history.contains("33") && !history.contains("30 + 3") && !history.contains("horse"), "{history}");
+}
+
+#[test]
+fn a_hint_is_the_signature_or_what_the_right_arrow_takes() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    run(&terminal, "40 + 2", "42");
+    terminal.keys("40").until_line("opsh › 40 + 2");
+    terminal.keys(RIGHT).wait_for("the cursor at its end", |screen| screen.cursor_position().1 == 13);
+    interrupt(&terminal);
+    terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s: int)");
+    let column = 7 + "stack(\"prod\").restart(".len() as u16;
+    terminal.wait_for("the cursor before it", |screen| screen.cursor_position().1 == column);
+    interrupt(&terminal);
+    leave(terminal);
+}
+
+#[test]
+fn colours_are_there_and_are_not_where_nobody_wants_them() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    terminal.keys("let x = (\"a\")").wait_for("a keyword in magenta", |screen| {
+        let (row, _) = screen.cursor_position();
+        screen.cell(row, 7).is_some_and(|cell| cell.fgcolor() == vt100::Color::Idx(5))
+    });
+    terminal.wait_for("the bracket that belongs to the one before the cursor", |screen| {
+        let (row, _) = screen.cursor_position();
+        screen.cell(row, 15).is_some_and(|cell| cell.inverse())
+    });
+    for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let terminal = Terminal::run(Terminal::command(&home, &[]).env(variable, value), 80, 24);
+        terminal.until_line(PROMPT).keys("let x = (\"a\"); 40 + 2\r").until("42\nopsh ›");
+        let raw = terminal.raw();
+        let painted = raw
+            .split("\x1b[")
+            .skip(1)
+            .filter(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
+        assert_eq!(painted.count(), 0, "{variable}: {raw:?}");
+        leave(terminal);
+    }
+}
+
+#[test]
+fn ctrl_c_while_editing_clears_and_runs_nothing() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    terminal.keys("print(\"ran\")").until_line("opsh › print(\"ran\")");
+    interrupt(&terminal);
+    run(&terminal, "40 + 1", "41");
+    terminal.keys("print([\r").until_line("   …");
+    terminal.keys("1,\r").until_line("   …");
+    interrupt(&terminal);
+    run(&terminal, "40 + 2", "42");
+    leave(terminal);
+    assert!(evaluated(&home).iter().all(|line| !line.contains("[")), "{:?}", evaluated(&home));
+}
+
+#[test]
+fn ctrl_c_ends_a_loop_a_wait_and_an_output_and_the_prompt_goes_on() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    terminal.until_line(PROMPT);
+    terminal.keys("print(\"loop\" + \"ing\"); loop { }\r").until("looping");
+    interrupt(&terminal);
+    terminal.until("why: Ctrl-C");
+    run(&terminal, "40 + 1", "41");
+
+    terminal.keys("let n = 0; loop { n += 1; print(`line ${n}`) }\r").until("line 10");
+    interrupt(&terminal);
+    run(&terminal, "40 + 2", "42");
+
+    let file = home.put("followed", "");
+    terminal.keys(&format!("host(\"local\").read([\"tail\", \"-f\", \"{file}\"])\r"));
+    until("the command to begin", || running(&["tail", "-f", &file]).pop());
+    interrupt(&terminal);
+    until("its end", || running(&["tail", "-f", &file]).is_empty().then_some(()));
+    run(&terminal, "40 + 3", "43");
+    leave(terminal);
+}
+
+#[test]
+fn another_size_while_editing_garbles_nothing() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 120, 40);
+    let (row, _) = terminal.cursor();
+    let text = format!("\"{}\"", "0123456789".repeat(10));
+    terminal.keys(&text).wait_for("all of it", |screen| screen.cursor_position() == (row, 109));
+    terminal.resize(80, 24);
+    terminal.wait_for("two rows", |screen| screen.cursor_position() == (row + 1, 29));
+    terminal.until(&format!("› {text}"));
+    assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
+    terminal.resize(120, 40);
+    terminal.wait_for("one row", |screen| screen.cursor_position() == (row, 109));
+    terminal.until(&format!("› {text}"));
+    assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
+    run(&terminal, ".len() + 100", "200");
+    leave(terminal);
+}

@@ -1,0 +1,290 @@
+//! A terminal for tests: the built program on one side of a pseudo terminal, a screen that understands it on the other.
+//!
+//! Keys go in, a screen comes out; nothing is answered that a person would not answer. Each wait has one deadline, and
+//! ends with what the screen shows when it passes.
+
+use super::home::{Home, OPSH};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::num::NonZeroU16;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A program at a terminal.
+pub struct Terminal {
+    /// Where keys go.
+    keys: File,
+    /// The program's side, kept open: its attributes outlive the program.
+    inner: OwnedFd,
+    seen: Arc<Seen>,
+    child: Child,
+    /// The attributes that the program found.
+    pub found: Attributes,
+}
+
+/// Input, output, control and local modes, and control characters.
+pub type Attributes = (Vec<u32>, Vec<u8>);
+
+/// What was shown so far.
+struct Seen {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    parser: vt100::Parser,
+    /// Every byte.
+    raw: Vec<u8>,
+}
+
+/// How the program ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum End {
+    Exit(i32),
+    Signal(i32),
+}
+
+impl Terminal {
+    /// Opsh with these words, in `home`, at a terminal with colours.
+    pub fn start(home: &Home, columns: u16, rows: u16, words: &[&str]) -> Terminal {
+        Terminal::run(&mut Terminal::command(home, words), columns, rows)
+    }
+
+    /// What [`Terminal::start`] runs, for more variables.
+    pub fn command(home: &Home, words: &[&str]) -> Command {
+        let mut command = Command::new(OPSH);
+        command.args(words).current_dir(home.0.path()).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
+        command.env("HOME", home.0.path()).env("XDG_STATE_HOME", home.path("state")).env("TERM", "xterm-256color");
+        command
+    }
+
+    /// Any program.
+    pub fn run(command: &mut Command, columns: u16, rows: u16) -> Terminal {
+        let (outer, inner) = open(columns, rows);
+        let found = attributes(&inner);
+        let end = || inner.try_clone().unwrap();
+        command.stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: both calls are async-signal-safe and touch nothing of the parent's.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let child = command.spawn().unwrap();
+        // Its own copies of the program's side would keep it open.
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null());
+        let state =
+            Mutex::new(State { parser: vt100::Parser::new(cells(rows), cells(columns), 1000), raw: Vec::new() });
+        let seen = Arc::new(Seen { state, changed: Condvar::new() });
+        let screen = File::from(outer.try_clone().unwrap());
+        let shown = Arc::clone(&seen);
+        std::thread::spawn(move || shown.read(screen));
+        Terminal { keys: File::from(outer), inner, seen, child, found }
+    }
+
+    /// Types.
+    pub fn keys(&self, keys: &str) -> &Terminal {
+        (&self.keys).write_all(keys.as_bytes()).unwrap();
+        self
+    }
+
+    /// Pastes, as a terminal does when the program asked for brackets around it.
+    pub fn paste(&self, text: &str) -> &Terminal {
+        assert!(self.look(|screen| screen.bracketed_paste()), "not asked for");
+        self.keys(&format!("\x1b[200~{}\x1b[201~", text.replace('\n', "\r")))
+    }
+
+    /// Waits until the screen shows `text`.
+    #[track_caller]
+    pub fn until(&self, text: &str) -> &Terminal {
+        self.wait_for(&format!("{text:?}"), |screen| screen.contents().contains(text));
+        self
+    }
+
+    /// Waits until the line with the cursor is `text`, blanks at its end aside.
+    #[track_caller]
+    pub fn until_line(&self, text: &str) -> &Terminal {
+        self.wait_for(&format!("the line {text:?}"), |screen| current(screen) == text);
+        self
+    }
+
+    /// Waits until the screen is as `wanted` says; `what` is that in words.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, wanted: impl Fn(&vt100::Screen) -> bool) {
+        self.wait(what, |state| wanted(state.parser.screen()));
+    }
+
+    /// How many times a line was asked for.
+    pub fn prompts(&self) -> usize {
+        self.seen.state.lock().unwrap().prompts()
+    }
+
+    /// Waits until a line was asked for so many times.
+    #[track_caller]
+    pub fn until_prompts(&self, count: usize) -> &Terminal {
+        self.wait(&format!("prompt {count}"), |state| state.prompts() >= count);
+        self
+    }
+
+    #[track_caller]
+    fn wait(&self, what: &str, wanted: impl Fn(&State) -> bool) {
+        let start = Instant::now();
+        let mut state = self.seen.state.lock().unwrap();
+        while !wanted(&state) {
+            let left = DEADLINE.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                let cursor = state.parser.screen().cursor_position();
+                panic!("no {what} on the screen, cursor at {cursor:?}:\n{}", state.parser.screen().contents());
+            }
+            state = self.seen.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// Something of the screen.
+    pub fn look<T>(&self, look: impl FnOnce(&vt100::Screen) -> T) -> T {
+        look(self.seen.state.lock().unwrap().parser.screen())
+    }
+
+    /// What the screen shows.
+    pub fn screen(&self) -> String {
+        self.look(vt100::Screen::contents)
+    }
+
+    /// Row and column of the cursor, from 0.
+    pub fn cursor(&self) -> (u16, u16) {
+        self.look(vt100::Screen::cursor_position)
+    }
+
+    /// Everything that was written to the terminal.
+    pub fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.seen.state.lock().unwrap().raw).into_owned()
+    }
+
+    /// Another size; the kernel tells the program.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        self.seen.state.lock().unwrap().parser.screen_mut().set_size(cells(rows), cells(columns));
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: `size` is a valid winsize for the whole call.
+        assert_eq!(unsafe { libc::ioctl(self.keys.as_raw_fd(), libc::TIOCSWINSZ, &size) }, 0);
+    }
+
+    /// The terminal's attributes: echo, line mode, signals.
+    pub fn attributes(&self) -> Attributes {
+        attributes(&self.inner)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn ends(&mut self) -> End {
+        let status = self.child.wait_until(Instant::now() + DEADLINE);
+        let status = status.unwrap_or_else(|| panic!("it goes on:\n{}", self.screen()));
+        status.code().map(End::Exit).or(status.signal().map(End::Signal)).expect("one of both")
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // One that has ended cannot be ended again.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Seen {
+    /// Until both sides are closed.
+    fn read(&self, mut screen: File) {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = screen.read(&mut piece) {
+            let mut state = self.state.lock().unwrap();
+            state.parser.process(&piece[..length]);
+            state.raw.extend_from_slice(&piece[..length]);
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// Each prompt begins with asking for brackets around what is pasted.
+    fn prompts(&self) -> usize {
+        let begins = b"\x1b[?2004h";
+        self.raw.windows(begins.len()).filter(|bytes| bytes == begins).count()
+    }
+}
+
+trait WaitUntil {
+    fn wait_until(&mut self, deadline: Instant) -> Option<ExitStatus>;
+}
+
+impl WaitUntil for Child {
+    /// Waits on a descriptor of the process, so that there is nothing to be asked again and again.
+    fn wait_until(&mut self, deadline: Instant) -> Option<ExitStatus> {
+        // SAFETY: pidfd_open takes a process and no flags; a process that was not waited for keeps its number.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, self.id() as libc::pid_t, 0) };
+        if descriptor < 0 {
+            return self.try_wait().unwrap();
+        }
+        // SAFETY: it was opened above and is nobody else's.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor as i32) };
+        let left = deadline.saturating_duration_since(Instant::now()).as_millis() as i32;
+        let mut wanted = libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one valid pollfd.
+        unsafe { libc::poll(&mut wanted, 1, left) };
+        self.try_wait().unwrap()
+    }
+}
+
+/// Both sides of a new terminal.
+fn open(columns: u16, rows: u16) -> (OwnedFd, OwnedFd) {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let (mut outer, mut inner) = (-1, -1);
+    let null = std::ptr::null_mut();
+    // SAFETY: two places for descriptors and a size that are valid for the whole call; no name and no attributes.
+    let opened = unsafe { libc::openpty(&mut outer, &mut inner, null, std::ptr::null(), &size) };
+    assert_eq!(opened, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: both were opened above and are nobody else's; programs started by other tests get neither.
+    unsafe {
+        for descriptor in [outer, inner] {
+            libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
+        (OwnedFd::from_raw_fd(outer), OwnedFd::from_raw_fd(inner))
+    }
+}
+
+fn attributes(terminal: &OwnedFd) -> Attributes {
+    // SAFETY: an all-zero termios is a value of its type, and tcgetattr fills it.
+    let attributes = unsafe {
+        let mut attributes: libc::termios = std::mem::zeroed();
+        assert_eq!(libc::tcgetattr(terminal.as_raw_fd(), &mut attributes), 0);
+        attributes
+    };
+    let libc::termios { c_iflag, c_oflag, c_cflag, c_lflag, c_cc, .. } = attributes;
+    (vec![c_iflag, c_oflag, c_cflag, c_lflag], c_cc.to_vec())
+}
+
+fn cells(count: u16) -> NonZeroU16 {
+    NonZeroU16::new(count).unwrap()
+}
+
+/// The line that the cursor is in, without blanks at its end.
+pub fn current(screen: &vt100::Screen) -> String {
+    let (row, _) = screen.cursor_position();
+    let (_, columns) = screen.size();
+    screen.rows(0, columns.get()).nth(usize::from(row)).unwrap_or_default().trim_end().to_string()
+}
