@@ -421,6 +421,10 @@ fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
+    // Nothing stands behind the last one.
+    if let Some(last) = columns.len().checked_sub(1).and_then(|last| table.column_mut(last)) {
+        last.set_padding((0, 0));
+    }
     table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
 }
 

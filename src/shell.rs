@@ -170,7 +170,7 @@ fn evaluate(session: &mut Session, line: &str) -> bool {
         Ok(Done::Quit) => return true,
         // Who pressed Ctrl-C knows why; what goes on without its opsh is another matter.
         Err(error) if error.kind == Kind::Interrupted && error.next.is_empty() => {
-            screen.say(&format!("· {}", error.what))
+            screen.say(&format!("· {}: {}", error.what, error.why))
         }
         Err(error) => screen.error(&error, session.sources()),
     }

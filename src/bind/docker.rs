@@ -274,10 +274,29 @@ fn ps(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-/// `Up 3 days` of `Up 3 days (healthy)`: health has a column of its own.
-fn since(status: &str) -> &str {
+/// `3 d` of `Up 3 days (healthy)`, `exit 1, 2 min ago` of `Exited (1) 2 minutes ago`: health has a column of its own, and a
+/// screen is not wide.
+fn since(status: &str) -> String {
+    const SHORT: &[(&str, &str)] = &[
+        ("Less than a second", "0 s"),
+        ("About a minute", "1 min"),
+        ("About an hour", "1 h"),
+        (" seconds", " s"),
+        (" second", " s"),
+        (" minutes", " min"),
+        (" hours", " h"),
+        (" days", " d"),
+        (" weeks", " wk"),
+        (" months", " mo"),
+        (" years", " y"),
+    ];
     let health = ["(healthy)", "(unhealthy)", "(health: starting)"];
-    health.iter().find_map(|words| status.strip_suffix(words)).unwrap_or(status).trim_end()
+    let status = health.iter().find_map(|words| status.strip_suffix(words)).unwrap_or(status).trim_end();
+    let short = SHORT.iter().fold(status.to_string(), |text, (long, short)| text.replace(long, short));
+    match short.strip_prefix("Exited (").and_then(|rest| rest.split_once(") ")) {
+        Some((code, ago)) => format!("exit {code}, {ago}"),
+        None => short.strip_prefix("Up ").map_or(short.clone(), String::from),
+    }
 }
 
 fn container(call: &Call<'_>) -> Result<Dynamic> {
@@ -507,6 +526,21 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_long_is_said_in_a_few_letters() {
+        for (status, short) in [
+            ("Up 3 days (healthy)", "3 d"),
+            ("Up 42 seconds (health: starting)", "42 s"),
+            ("Up About a minute", "1 min"),
+            ("Up Less than a second", "0 s"),
+            ("Exited (137) 2 minutes ago", "exit 137, 2 min ago"),
+            ("Restarting (1) 5 seconds ago", "Restarting (1) 5 s ago"),
+            ("Created", "Created"),
+        ] {
+            assert_eq!(since(status), short, "{status}");
+        }
+    }
 
     #[test]
     fn a_password_in_a_database_url_is_found() {

@@ -354,7 +354,9 @@ impl Session {
             let line = if known.is_empty() { "stack" } else { known[0] };
             return Err(error.next(format!(":use {line}     of {}", known.join(", "))));
         }
-        Ok(Meaning::Words(word.rhai(rest)?, word.class != Class::Read))
+        // A program may have the name of a word: `docker ps -a`.
+        let code = word.rhai(rest).map_err(|error| self.of_a_runbook(line).unwrap_or(error))?;
+        Ok(Meaning::Words(code, word.class != Class::Read))
     }
 
     /// A line that begins as none of words does: Rhai, or a line of a runbook with what is set before it.

@@ -140,9 +140,10 @@ impl Word {
         };
         let Some((known, kind)) = self.options().iter().find(|(known, kind)| is_it(known, kind)) else {
             let known = self.options().iter().map(|(known, _)| known.strip_suffix("_s").unwrap_or(known));
+            let dashes = if given.len() == 1 { "-" } else { "--" };
             return Err(self.bad(&match self.options() {
-                [] => format!("it has no options, and {given} is none of its words"),
-                _ => format!("no option {given}; {}", suggestion(&name, known)),
+                [] => format!("it has no options, and {dashes}{given} is none of its words"),
+                _ => format!("no option {dashes}{given}; {}", suggestion(&name, known)),
             }));
         };
         if *kind == "bool" && value.is_none() {

@@ -21,6 +21,7 @@ mod preflight;
 mod refusals;
 mod releases;
 mod rollback;
+mod shell;
 mod terminal;
 mod traps;
 mod trust;

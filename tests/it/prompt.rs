@@ -209,7 +209,7 @@ fn a_hint_is_the_signature_or_what_the_right_arrow_takes() {
     terminal.keys("40").until_line("opsh › 40 + 2");
     terminal.keys(RIGHT).wait_for("the cursor at its end", |screen| screen.cursor_position().1 == 13);
     interrupt(&terminal);
-    terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s: int)");
+    terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s?: int)");
     let column = 7 + "stack(\"prod\").restart(".len() as u16;
     terminal.wait_for("the cursor before it", |screen| screen.cursor_position().1 == column);
     interrupt(&terminal);
@@ -263,7 +263,7 @@ fn ctrl_c_ends_a_loop_a_wait_and_an_output_and_the_prompt_goes_on() {
     terminal.until_line(PROMPT);
     terminal.keys("print(\"loop\" + \"ing\"); loop { }\r").until("looping");
     interrupt(&terminal);
-    terminal.until("why: Ctrl-C");
+    terminal.until("stopped: Ctrl-C");
     run(&terminal, "40 + 1", "41");
 
     terminal.keys("let n = 0; loop { n += 1; print(`line ${n}`) }\r").until("line 10");
@@ -296,4 +296,115 @@ fn another_size_while_editing_garbles_nothing() {
     assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
     run(&terminal, ".len() + 100", "200");
     leave(terminal);
+}
+
+/// A stack on this machine that is no sandbox: nothing of it is there.
+const STACK: &str = "[stack.shop]\nhost = \"local\"\ndir = \"/nowhere\"\n\
+                     compose = { files = [\"compose.yml\"], project = \"shop\" }\nservices = { web = {} }\n";
+
+fn in_shop(home: &Home, columns: u16, rows: u16) -> Terminal {
+    home.put("opsh.toml", STACK);
+    let terminal = Terminal::start(home, columns, rows, &[]);
+    terminal.until_line("opsh shop (observe) ›");
+    terminal
+}
+
+/// Types a line, and waits for what it shows and for a prompt.
+fn says(terminal: &Terminal, line: &str, shows: &[&str]) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(line).keys("\r").until_prompts(next);
+    for text in shows {
+        terminal.until(text);
+    }
+}
+
+/// Types a line, answers the question that it asks, and waits for what it shows and for a prompt.
+fn answers(terminal: &Terminal, line: &str, answer: &str, shows: &str) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(line).keys("\r").until_line("Do this? y, or Enter to stop:");
+    terminal.keys(answer).keys("\r").until_prompts(next).until(shows);
+}
+
+#[test]
+fn the_only_stack_is_used_and_one_that_is_no_sandbox_is_observed() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        let file = home.path("made");
+        says(&terminal, &format!("!touch '{}'", file.display()), &["would: touch", "go     does it"]);
+        assert!(!file.exists(), "a rehearsal is none");
+        answers(&terminal, "go", "", "nothing changed");
+        assert!(!file.exists());
+        says(&terminal, ":apply", &["its words are missing", ":apply \"WHY\""]);
+        says(&terminal, ":apply \"it is down\"", &["opsh shop ›"]);
+        answers(&terminal, &format!("!touch '{}'", file.display()), "y", "✓ host.run");
+        assert!(file.exists());
+        says(&terminal, ":observe", &["opsh shop (observe) ›"]);
+        terminal.keys(CTRL_D);
+        let records = home.records();
+        let reason = records.iter().find(|record| record["kind"] == "apply").expect("recorded");
+        assert_eq!(reason["body"]["why"], "it is down");
+    }
+}
+
+#[test]
+fn a_variable_of_a_words_name_is_the_variable_and_a_wrong_word_is_answered() {
+    let home = Home::new();
+    let terminal = in_shop(&home, 80, 24);
+    says(&terminal, "let tags = 41", &[]);
+    says(&terminal, "tags + 1", &["42"]);
+    says(&terminal, "resatrt web", &["did you mean \"restart\"?"]);
+    says(&terminal, "logs web --tial 3", &["did you mean \"tail\"?", "logs SERVICE [--tail N]"]);
+    says(&terminal, "df -h", &["it is a program", "@ df -h", "!df -h"]);
+    says(&terminal, ":us shop", &["did you mean \":use\"?"]);
+    says(&terminal, ":use shpo", &["did you mean \"shop\"?"]);
+    says(&terminal, "@nowhere ls", &["no host \"nowhere\""]);
+    says(&terminal, "!echo 日本語 and more", &["⟶ host(\"local\").read([\"echo\", \"日本語\"", "日本語 and more"]);
+    says(&terminal, "it.code + 7", &["7"]);
+}
+
+#[test]
+fn what_was_typed_becomes_a_script_that_runs() {
+    let home = Home::new();
+    let terminal = in_shop(&home, 120, 40);
+    says(&terminal, "let n = 40", &[]);
+    says(&terminal, "unknown_one", &["Undefined variable"]);
+    says(&terminal, "!echo saved", &["saved"]);
+    says(&terminal, "print(n + 2)", &["42"]);
+    says(&terminal, ":save kept.rhai", &["kept.rhai has 3 lines"]);
+    says(&terminal, ":save kept.rhai", &["was not written", "exists"]);
+    says(&terminal, ":save one.rhai 3..3", &["one.rhai has 1 lines"]);
+    says(&terminal, ":load kept.rhai", &["42"]);
+    says(&terminal, ":note looked at the disk", &[]);
+    says(&terminal, ":json [1, 2]", &["[1,2]"]);
+    says(&terminal, ":time 1", &["took 0."]);
+    says(&terminal, ":runs 1", &["running"]);
+    says(&terminal, ":help", &[":attach [RUN]", "@HOST WORDS"]);
+    says(&terminal, ":help ps", &["stack.ps() -> array"]);
+    says(&terminal, ":quit now", &["one word too many"]);
+    terminal.keys(":quit\r");
+    home.run(&["kept.rhai"]).exits(0).prints("42\n");
+    let text = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
+    assert!(text.contains("usage: opsh kept.rhai") && text.contains("let p = stack(\"shop\");"), "{text}");
+    let remark = home.story();
+    assert!(!remark.is_empty());
+}
+
+#[test]
+fn a_sitting_begins_with_what_is_open() {
+    let home = Home::new();
+    let script = home.put("fails.rhai", "//! Fails.\n//!\n//! usage: opsh fails.rhai\nhost(\"local\").run([\"true\"], #{ undo: \"1\" }); throw \"no\"\n");
+    home.run(&["--yes", &script]).exits(1);
+    let terminal = Terminal::start(&home, 120, 40, &[]);
+    terminal.until("open: ").until("fails.rhai").until("opsh resume");
+}
+
+#[test]
+fn every_command_is_in_the_docs() {
+    let doc = std::fs::read_to_string("docs/shell.md").unwrap();
+    for command in opsh::shell::commands::COMMANDS {
+        let typed = format!("{} {}", command.name, command.args);
+        let row = format!("| `{}` | {} |", typed.trim(), command.doc);
+        assert!(doc.lines().any(|line| line == row), "{row}");
+    }
 }

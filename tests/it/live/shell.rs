@@ -1,0 +1,237 @@
+//! The prompt against a real server, keys in and screen out: words, what observing refuses, go and back, a host that no
+//! opsh.toml names, and the troubleshooting page in keys.
+
+use super::lab::Lab;
+use super::opsh::{OPSH, Opsh};
+use crate::terminal::{End, Terminal};
+use serde_json::Value;
+use std::process::Command;
+
+const CTRL_C: &str = "\x03";
+const CTRL_D: &str = "\x04";
+
+fn at_prompt(opsh: &Opsh<'_>, columns: u16, rows: u16, words: &[&str]) -> Terminal {
+    let mut command = Command::new(OPSH);
+    opsh.at_home(&mut command);
+    command.args(words).env("TERM", "xterm-256color").current_dir(opsh.file("."));
+    Terminal::run(&mut command, columns, rows)
+}
+
+/// Types a line and waits for all of what it shows, and for the next prompt.
+fn line(terminal: &Terminal, typed: &str, shows: &[&str]) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(typed).keys("\r").until_prompts(next);
+    for text in shows {
+        terminal.until(text);
+    }
+}
+
+/// Types a line, answers the question that it asks, and waits for what it shows and for the next prompt.
+fn answered(terminal: &Terminal, typed: &str, answer: &str, shows: &str) {
+    let next = terminal.prompts() + 1;
+    terminal.keys(typed).keys("\r").until_line("Do this? y, or Enter to stop:");
+    terminal.keys(answer).keys("\r").until_prompts(next).until(shows);
+}
+
+fn leave(mut terminal: Terminal) {
+    terminal.keys(CTRL_D);
+    assert_eq!(terminal.ends(), End::Exit(0));
+    assert_eq!(terminal.attributes(), terminal.found, "the terminal is as it was");
+}
+
+fn started(lab: &Lab) -> String {
+    lab.exec(&["docker", "inspect", "-f", "{{.State.StartedAt}}", "vrc-shift-backend"])
+}
+
+#[test]
+fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
+    let Some(lab) = Lab::take() else { return };
+    let good = lab.bring("GOOD");
+    let opsh = Opsh::new(&lab);
+    let terminal = at_prompt(&opsh, 80, 24, &[]);
+    terminal.until("opsh ›");
+    line(&terminal, "ps", &["no stack is in use", ":use prod"]);
+    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
+    line(&terminal, "ps", &["⟶ p.ps()", "vrc-shift-backend"]);
+    line(&terminal, "logs backend --tail 1 --since 1h", &["#{ tail: 1, since_s: 3600 }", "Z  "]);
+    line(&terminal, "sql SELECT 40 + 2 AS n", &["⟶ p.db.query(\"SELECT 40 + 2 AS n\")", "42"]);
+    line(&terminal, "tags 1", &["⟶ p.repo.tags(1)", "KIND"]);
+    line(&terminal, "@ ls /opt/vrcshift", &["host(\"prod-1\").read", "docker-compose.prod.yml"]);
+    line(&terminal, "@/backend ls /app", &["stack(\"prod\").read(\"backend\"", "server"]);
+    line(&terminal, "lgos backend", &["no word \"lgos\"", "did you mean \"logs\"?"]);
+    line(&terminal, "docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
+
+    let before = started(&lab);
+    line(&terminal, "p.restart(\"backend\")", &["this run only observes", ":plan LINE", ":apply \"WHY\""]);
+    line(&terminal, "restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
+    assert_eq!(started(&lab), before, "a rehearsal is none");
+    answered(&terminal, "go", "", "nothing changed");
+    assert_eq!(started(&lab), before, "Enter is no");
+    line(&terminal, "go", &["nothing was planned that go could do"]);
+    line(&terminal, ":plan restart backend", &["go     does it"]);
+    answered(&terminal, "go", "y", "✓ docker.restart");
+    assert_ne!(started(&lab), before);
+
+    line(&terminal, ":apply \"a test\"", &["opsh prod ›"]);
+    line(&terminal, ":observe", &["opsh prod (observe) ›"]);
+    line(&terminal, &format!("rollback {}", good.tag), &["go     does it: rollback"]);
+    leave(terminal);
+    let kinds: Vec<Value> = opsh.journal("last").iter().map(|record| record["kind"].clone()).collect();
+    for kind in ["go", "apply", "mode"] {
+        assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
+    }
+}
+
+#[test]
+fn a_script_at_the_prompt_is_a_run_of_its_own_that_undo_takes_back() {
+    let Some(lab) = Lab::take() else { return };
+    lab.bring("GOOD");
+    let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
+    let terminal = at_prompt(&opsh, 120, 40, &[]);
+    terminal.until("opsh ›");
+    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
+    line(&terminal, &format!("mark_bad {tag} 'loses mail'"), &["go     does it"]);
+    answered(&terminal, "go", "y", "✓ release.mark_bad");
+    line(&terminal, "backup", &["Back up the database of prod", "go     does it: backup --stack=prod"]);
+    assert_eq!(opsh.eval("stack(\"prod\").backups().len()"), 0);
+    answered(&terminal, "go", "y", "✓ backup.make");
+    assert_eq!(opsh.eval("stack(\"prod\").backups().len()"), 1);
+
+    // Of the sitting, which goes on, what was changed at the prompt is taken back; the script has a run of its own.
+    line(&terminal, ":runs 9", &["prompt", "backup"]);
+    let sitting = opsh.run(&["runs", "9", "--json"]).exits(0).out;
+    let sitting: Vec<Value> = sitting.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let sitting = sitting.iter().find(|run| run["what"] == "prompt").expect("the sitting")["run"].clone();
+    line(&terminal, &format!(":undo {}", sitting.as_str().unwrap()), &["go     does it: :undo"]);
+    answered(&terminal, "go", "y", "undone: 1 of");
+    let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
+    assert_eq!(marked, 0);
+    leave(terminal);
+    lab.sh("rm -rf /var/backups/opsh");
+}
+
+#[test]
+fn following_a_log_ends_with_ctrl_c_and_shows_only_what_is_asked_for() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let terminal = at_prompt(&opsh, 120, 40, &[]);
+    terminal.until("opsh ›");
+    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
+    terminal.keys("logs backend -f --tail 1 --grep path=/wanted\r").until("follow: true");
+    // It follows when a request that is made again and again is shown; those for another path are not.
+    let mut shown = false;
+    for _ in 0..100 {
+        lab.exec(&["curl", "-s", "-o", "/dev/null", "http://127.0.0.1:8080/wanted", "http://127.0.0.1:8080/other"]);
+        shown = terminal.screen().contains("path=/wanted status");
+        if shown {
+            break;
+        }
+    }
+    assert!(shown && !terminal.screen().contains("path=/other"), "{}", terminal.screen());
+    let next = terminal.prompts() + 1;
+    terminal.keys(CTRL_C).until_prompts(next).until("was interrupted on prod: Ctrl-C");
+    line(&terminal, "40 + 2", &["42"]);
+    leave(terminal);
+}
+
+#[test]
+fn three_lines_lead_from_a_host_that_no_file_names_to_the_log_of_its_service() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    std::fs::remove_file(opsh.file("opsh.toml")).unwrap();
+    let port = port_of(&lab);
+    let terminal = at_prompt(&opsh, 80, 24, &[&format!("root@127.0.0.1:{port}")]);
+    let fingerprint = terminal.until("y to trust the first").screen();
+    assert!(fingerprint.contains("SHA256:"), "{fingerprint}");
+    terminal.keys("y\r").until("password of 127.0.0.1:");
+    let password = std::fs::read_to_string(lab.file("password")).unwrap();
+    terminal.keys(password.trim()).keys("\r").until("127.0.0.1: stack vrcshift").until("opsh vrcshift (observe) ›");
+    assert!(!terminal.raw().contains(password.trim()), "what is typed is not shown");
+    line(&terminal, "ps", &["vrc-shift", "running"]);
+    line(&terminal, "logs backend --tail 3", &["⟶ p.logs(\"backend\", #{ tail: 3 })", "Z  "]);
+    leave(terminal);
+}
+
+/// The port of the lab's sshd on this machine.
+fn port_of(lab: &Lab) -> String {
+    let config = std::fs::read_to_string(lab.file("opsh.toml")).unwrap();
+    config.lines().find_map(|line| line.strip_prefix("port = ")).unwrap().trim().to_string()
+}
+
+/// A line of the page, what is typed for it, and something that this shows.
+type Step = (&'static str, &'static str, &'static str);
+
+/// The page's troubleshooting section: what it has typed on the server, and what is typed at the prompt for it.
+const PAGE: &[(&str, &[Step])] = &[
+    (
+        "the backend does not start",
+        &[
+            ("docker-compose -f docker-compose.prod.yml logs backend --tail=100", "logs backend", "Z  "),
+            ("docker ps -a | grep backend", "ps", "vrc-shift-backend"),
+            ("docker exec vrc-shift-backend env | grep -E 'DATABASE|JWT'", "env_drift", "p.env_drift()"),
+            ("docker exec vrc-shift-db psql -U vrcshift -d vrcshift -c \"SELECT 1\"", "sql SELECT 1", "1"),
+        ],
+    ),
+    (
+        "the database cannot be reached",
+        &[
+            ("docker ps | grep db", "ps", "vrc-shift-db"),
+            ("docker exec vrc-shift-db pg_isready -U vrcshift", "@/db pg_isready", "accepting connections"),
+            (
+                "docker exec vrc-shift-db psql -U vrcshift -d vrcshift -c \"SELECT count(*) FROM pg_stat_activity WHERE datname = 'vrcshift'\"",
+                "sql SELECT count(*) FROM pg_stat_activity WHERE datname = 'vrcshift'",
+                "COUNT",
+            ),
+        ],
+    ),
+    (
+        "a migration failed",
+        &[
+            ("docker exec vrc-shift-backend /app/migrate -action=status", "migrations", "APPLIED"),
+            (
+                "docker exec vrc-shift-db psql -U vrcshift -d vrcshift -c \"UPDATE schema_migrations SET dirty = false\"",
+                "migration_state",
+                "p.migration_state()",
+            ),
+            ("docker exec vrc-shift-backend /app/migrate -action=up", "deploy TAG", "go     does it: deploy"),
+        ],
+    ),
+];
+
+/// What both begin with.
+const ENTRY: (&str, &str) = ("ssh root@203.0.113.10\rcd /opt/vrcshift", ":use prod");
+
+/// A key for each character, and Enter.
+fn keys(line: &str) -> usize {
+    line.chars().count() + 1
+}
+
+#[test]
+fn the_troubleshooting_page_takes_fewer_keys_at_the_prompt() {
+    let mut table = vec![format!("| to begin with | {} | {} |", keys(ENTRY.0), keys(ENTRY.1))];
+    for (block, lines) in PAGE {
+        let (page, prompt) =
+            lines.iter().fold((0, 0), |(page, prompt), one| (page + keys(one.0), prompt + keys(one.1)));
+        assert!(prompt < page, "{block}");
+        table.push(format!("| {block} | {page} | {prompt} |"));
+    }
+    let doc = std::fs::read_to_string("docs/shell.md").unwrap();
+    for row in table {
+        assert!(doc.lines().any(|line| line == row), "docs/shell.md lacks\n{row}");
+    }
+
+    let Some(lab) = Lab::take() else { return };
+    lab.bring("GOOD");
+    let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
+    let terminal = at_prompt(&opsh, 120, 40, &[]);
+    terminal.until("opsh ›");
+    line(&terminal, ENTRY.1, &["opsh prod (observe) ›"]);
+    for (page, prompt, shows) in PAGE.iter().flat_map(|(_, lines)| lines.iter()) {
+        line(&terminal, &prompt.replace("TAG", &tag), &[shows]);
+        line(&terminal, page, &["a line of a runbook, which was not run"]);
+        terminal.keys("\x0c");
+    }
+    leave(terminal);
+}
