@@ -29,6 +29,7 @@ pub mod secret;
 pub mod service;
 pub mod ssh;
 pub mod stack;
+pub mod status;
 pub mod undo;
 
 use crate::error::{Error, Kind, Place, Result};
@@ -129,6 +130,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         releases::BINDINGS,
         runs::BINDINGS,
         service::BINDINGS,
+        status::BINDINGS,
         work::BINDINGS,
     ]
     .into_iter()

@@ -75,14 +75,20 @@ const CODE: &str = r#"import "std/preflight" as preflight; preflight::look(p, ta
 
 fn look(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     let thrown = |error| values::thrown(error, context.call_position());
-    let stack = call.stack().map_err(thrown)?;
     let tag = call.given(0).map(|_| call.text(0)).transpose().map_err(thrown)?;
-    let mut scope = Scope::new();
-    scope.push("p", StackHandle(stack)).push_dynamic("tag", tag.map_or(Dynamic::UNIT, Dynamic::from));
-    let report = context.engine().eval_with_scope::<Dynamic>(&mut scope, CODE);
-    let report = report.map_err(|error| thrown(values::cause(&error)))?;
+    let report = decided_by(context, call, CODE, tag.map_or(Dynamic::UNIT, Dynamic::from))?;
     call.world.gate.note("preflight", values::to_json(&report));
     Ok(report)
+}
+
+/// What a module says of the stack before the dot, which is `p` in `code`; `tag` is what was given.
+pub fn decided_by(context: &NativeCallContext<'_>, call: &Call<'_>, code: &str, tag: Dynamic) -> RhaiResult {
+    let thrown = |error| values::thrown(error, context.call_position());
+    let stack = call.stack().map_err(thrown)?;
+    let mut scope = Scope::new();
+    scope.push("p", StackHandle(stack)).push_dynamic("tag", tag);
+    let report = context.engine().eval_with_scope::<Dynamic>(&mut scope, code);
+    report.map_err(|error| thrown(values::cause(&error)))
 }
 
 fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {

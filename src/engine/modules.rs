@@ -12,6 +12,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
+    ("std/status", include_str!("../../stdlib/status.rhai")),
 ];
 
 /// Names of the embedded modules.

@@ -195,6 +195,9 @@ impl Session {
             }
             return Value::Null;
         }
+        if has(&["screen", "wrong"]) {
+            return map["screen"].clone();
+        }
         if !has(&["code", "out", "err"]) {
             return value;
         }
@@ -332,6 +335,7 @@ impl Session {
                 None => words_on(&self.host_of(place)?, rest),
             };
         }
+        let line = &words::plain(line);
         let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
         if self.scope.contains(name) {
             return Ok(Meaning::Rhai);

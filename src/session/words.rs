@@ -29,6 +29,16 @@ const RECEIVERS: &[(&str, &str)] = &[("stack", "p."), ("repo", "p.repo.")];
 /// Words that are not the name of their verb. What is after `sql` is one statement.
 const OTHERS: &[(&str, &str, &str, bool)] = &[("sql", "db.query", "p.db.", true)];
 
+/// `sql cancel 4711` is `cancel_query 4711`, and the same of `sql kill`: no statement begins so.
+pub fn plain(line: &str) -> std::borrow::Cow<'_, str> {
+    for (typed, word) in [("sql cancel ", "cancel_query "), ("sql kill ", "kill_query ")] {
+        if let Some(pid) = line.strip_prefix(typed) {
+            return format!("{word}{pid}").into();
+        }
+    }
+    line.into()
+}
+
 /// Every word there is.
 pub fn all() -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();

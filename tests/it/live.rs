@@ -22,6 +22,7 @@ mod refusals;
 mod releases;
 mod rollback;
 mod shell;
+mod status;
 mod terminal;
 mod traps;
 mod trust;

@@ -107,14 +107,30 @@ pub(super) fn own_session() -> io::Result<()> {
     if unsafe { libc::setsid() } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment: nothing
+/// was sent then, so it is asked again.
+async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, String> {
+    const TRIES: u32 = 5;
+    let mut tries = 0;
+    loop {
+        let mut command = link.session().arc_raw_command(line);
+        command.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
+        let error = match command.spawn().await {
+            Ok(child) => return Ok(child),
+            Err(error) => error,
+        };
+        tries += 1;
+        if !matches!(error, openssh::Error::Connect(_)) || tries == TRIES || link.gone().is_some() {
+            let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+            return Err(link.why_no_channel(&format!("{error}{source}")).await);
+        }
+        tokio::time::sleep(Duration::from_millis(50) * tries).await;
+    }
+}
+
 async fn remote(link: &Link, line: &str) -> Result<Channel, String> {
     let permit = link.permit().await?;
-    let mut command = link.session().arc_raw_command(line);
-    command.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
-    let mut child = match command.spawn().await {
-        Ok(child) => child,
-        Err(e) => return Err(link.why_no_channel(&e.to_string()).await),
-    };
+    let mut child = spawn(link, line).await?;
     let pipes = (child.stdin().take(), child.stdout().take(), child.stderr().take());
     let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { return Err("ssh opened no pipes".into()) };
     Ok(Channel {
