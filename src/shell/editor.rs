@@ -105,6 +105,8 @@ impl Editor {
             let handler = EventHandler::Conditional(Box::new(Keys(known.clone())));
             editor.bind_sequence(KeyEvent(key, Modifiers::NONE), handler);
         }
+        // Alt-Enter goes on with what is whole.
+        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Insert(1, format!("\n{MARGIN}")));
         Ok(Editor { editor, history, known })
     }
 

@@ -80,7 +80,12 @@ fn lines_of_one_input_are_edited_until_it_runs() {
     terminal.keys(DOWN).until_line("   …");
     terminal.keys(END_KEY).keys("\x7f").until_line("   … 1, 2,");
     run(&terminal, " 3].len() + 30)", "33");
-    // All of it is one line of the history.
+    // Alt-Enter goes on with what is whole.
+    terminal.keys("let x = 40;\x1b\r").until_line("   …");
+    run(&terminal, "print(x + 4)", "44");
+    // All of an input is one line of the history.
+    terminal.keys(UP).until_line("   … print(x + 4)");
+    terminal.keys(UP).until_line("opsh › let x = 40;");
     terminal.keys(UP).until_line("   … 1, 2, 3].len() + 30)").until("› print([\n");
     interrupt(&terminal);
     leave(terminal);
@@ -93,6 +98,9 @@ fn a_paste_of_two_hundred_lines_is_one_input_that_runs_on_enter() {
         let terminal = at_prompt(&home, columns, rows);
         let script = format!("let total = 0;\n{}print(`pasted ${{total}}`);", "\ttotal += 1;\n".repeat(198));
         terminal.paste(&script).until_line("print(`pasted ${total}`);");
+        // It can be gone on with, although its beginning has left the screen.
+        terminal.keys("ab").until_line("print(`pasted ${total}`);ab");
+        terminal.keys("\x7f\x7f").until_line("print(`pasted ${total}`);");
         // Tabs were no key, and no line ran.
         assert!(!terminal.raw().contains("pasted 198") && !terminal.screen().contains("total  "));
         run(&terminal, "", "pasted 198");
