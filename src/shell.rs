@@ -76,6 +76,7 @@ fn names(session: &Session) -> Names {
         tags: seen.tags.clone(),
         scripts: known::scripts(),
         modules: known::modules(),
+        topics: known::topics(),
         variables,
         functions: session.functions(),
     }
@@ -92,7 +93,7 @@ fn words(session: &Session) -> Vec<Word> {
     };
     let mut all = vec![
         plain("go", "go", "does what was planned last", &[]),
-        plain("help", "help [NAME]", "explains verbs, functions and words", &["verb"]),
+        plain("help", "help [NAME]", "explains verbs, functions and words", &["topic"]),
     ];
     let of_stack = session::words::all().into_iter().filter(|_| session.stack_in_use().is_some());
     all.extend(of_stack.map(|word| Word {

@@ -1,6 +1,6 @@
 //! What a session can name without asking a host or running a line: variables, functions, modules, script files.
 
-use super::Session;
+use super::{Session, help};
 use crate::bind::values;
 use crate::config::LOCAL;
 use crate::engine::modules;
@@ -91,6 +91,12 @@ impl Seen {
 /// What `import "…"` finds everywhere.
 pub fn modules() -> Vec<String> {
     modules::embedded_names().map(String::from).collect()
+}
+
+/// What `help` explains: systems and receivers, then verbs and functions.
+pub fn topics() -> Vec<String> {
+    let groups: BTreeSet<&str> = help::entries().map(|entry| entry.group).collect();
+    groups.into_iter().map(String::from).chain(help::entries().map(|entry| entry.name)).collect()
 }
 
 /// Scripts in the working directory and in its `scripts/`, by path.

@@ -129,7 +129,7 @@ impl<'a> Code<'a> {
         self.entries.iter().filter(of).find(|entry| entry.signature.name == name).map(|e| e.signature.result.into())
     }
 
-    /// What was assigned to it last in this very text, else what the session knows.
+    /// What this very text makes of it, by an assignment or a loop over hosts, else what the session knows.
     fn variable(&self, place: usize, name: &str) -> Option<String> {
         let declared = (0..place).rev().find(|at| {
             self.at(*at) == "=" && self.before(*at, 1) == name && ["let", "const"].contains(&self.before(*at, 2))
@@ -137,6 +137,11 @@ impl<'a> Code<'a> {
         if let Some(from) = declared {
             let is_end = |at: &usize| self.at(*at) == ";" && self.enclosing(*at) == self.enclosing(from);
             return (from..place).find(is_end).and_then(|end| self.type_before(end));
+        }
+        let looped = (0..place).rev().find(|at| self.at(*at) == "in" && self.before(*at, 1) == name);
+        if let Some(from) = looped {
+            let body = (from..place).find(|at| self.at(*at) == "{" && self.enclosing(*at) == self.enclosing(from))?;
+            return self.type_before(body).filter(|each| each == "hosts").map(|_| "host".into());
         }
         let known = self.names.variables.iter().rev().find(|variable| variable.name == name);
         known.map(|variable| variable.type_name.clone())

@@ -45,7 +45,7 @@ const METHODS: &[(&str, &str)] = &[
     (
         "array",
         "all append chop clear contains dedup drain extract filter find find_map for_each get index_of insert is_empty \
-         len map max min pad pop push reduce reduce_rev remove retain reverse set shift some sort splice split \
+         len map pad pop push reduce reduce_rev remove retain reverse set shift some sort splice split \
          truncate zip",
     ),
     (
@@ -150,6 +150,7 @@ fn of_param<'n>(param: &str, function: &str, names: &'n Names) -> Vec<(&'n str, 
         ("stack", _) | ("name", "stack") => &[(&names.stacks, "stack")],
         ("host", _) | ("name", "host") => &[(&names.hosts, "host")],
         ("which", "hosts") => &[(&names.hosts, "host"), (&names.host_tags, "tag of hosts")],
+        ("topic", _) | ("name", "help") => &[(&names.topics, "")],
         ("service", _) => &[(&names.services, "service")],
         ("container", _) => &[(&names.containers, "container")],
         ("tag", _) => &[(&names.tags, "tag")],

@@ -232,6 +232,9 @@ impl Hinter for Helping {
 
 impl Highlighter for Helping {
     fn highlight<'l>(&self, line: &'l str, _: usize) -> Cow<'l, str> {
+        if self.colors && !line.contains('\n') && !self.shared.known().names.is_rhai(line) {
+            return highlight::paint_word(line).into();
+        }
         highlight::paint(line, &self.verbs, self.pair.get(), self.colors).into()
     }
 

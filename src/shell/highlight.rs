@@ -42,6 +42,13 @@ pub fn paint(line: &str, verbs: &HashSet<&str>, pair: Option<[usize; 2]>, colors
     painted
 }
 
+/// A line that is no Rhai: `logs backend`, `:use prod`, `@prod-1 df -h`. Its first word is what it does.
+pub fn paint_word(line: &str) -> String {
+    let from = line.len() - line.trim_start().len();
+    let to = line[from..].find(char::is_whitespace).map_or(line.len(), |length| from + length);
+    format!("{}{VERB}{}{PLAIN}{}", &line[..from], &line[from..to], &line[to..])
+}
+
 fn tone(line: &str, token: &Token, verbs: &HashSet<&str>, called: impl Fn() -> bool) -> Option<&'static str> {
     match token.kind {
         Kind::Word if KEYWORDS.contains(&token.of(line)) => Some(KEYWORD),
@@ -101,6 +108,7 @@ mod tests {
         {
             assert!(painted.contains(piece), "{piece} in {painted:?}");
         }
+        assert_eq!(paint_word(" @prod df 'x"), " \x1b[36m@prod\x1b[0m df 'x");
         assert!(paint("stack = 1", &verbs, None, true).starts_with("stack"), "it is not called");
     }
 
@@ -109,6 +117,7 @@ mod tests {
         for line in ["let 名前 = \"日本語\" + `a ${b(1)} c`; /* x", "((]", "  a  ", "", "x\n  y\n\n z", "'あ"] {
             assert_eq!(bare(&paint(line, &HashSet::new(), pair(line, 0), true)), line);
             assert_eq!(paint(line, &HashSet::new(), None, false), line);
+            assert_eq!(bare(&paint_word(line)), line);
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Names {
     pub scripts: Vec<String>,
     /// What `import` finds.
     pub modules: Vec<String>,
+    /// What `help` explains: `docker.restart`, `stack`.
+    pub topics: Vec<String>,
     /// Variables of the session.
     pub variables: Vec<Variable>,
     /// Functions of earlier lines: `name(a, b)`.
@@ -41,7 +43,7 @@ pub struct Word {
     pub signature: String,
     /// One line about it.
     pub doc: String,
-    /// Names of its parameters in order; `service`, `tag` and the like decide what is offered.
+    /// Names of its parameters in order; `service`, `tag`, `topic` and the like decide what is offered.
     pub params: Vec<String>,
     /// Its options: `--tail`.
     pub options: Vec<String>,

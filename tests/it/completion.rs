@@ -55,6 +55,7 @@ fn tab_offers_each_kind_at_once_and_connects_to_nothing() {
             ("hosts(\"we", "hosts(\"web\""),
             ("p.recreate(\"ba", "p.recreate(\"backend\""),
             ("import \"std/ro", "import \"std/rollout\""),
+            ("help docker.resta", "help docker.restart"),
             (":load sc", ":load scripts/roll.rhai"),
             (":rev", ":reveal"),
             ("@prod-1", "@prod-1"),

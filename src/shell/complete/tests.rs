@@ -11,13 +11,16 @@ fn names() -> Names {
         keys: all(keys),
     };
     Names {
-        words: vec![Word {
-            name: "logs".into(),
-            signature: "logs SERVICE [--tail N]".into(),
-            doc: "its last lines".into(),
-            params: all("service"),
-            options: all("--tail --since"),
-        }],
+        words: vec![
+            Word {
+                name: "logs".into(),
+                signature: "logs SERVICE [--tail N]".into(),
+                doc: "its last lines".into(),
+                params: all("service"),
+                options: all("--tail --since"),
+            },
+            Word { name: "help".into(), params: all("topic"), ..Word::default() },
+        ],
         commands: vec![(":use".into(), "changes the stack".into()), (":reveal".into(), "shows a secret".into())],
         stacks: vec!["prod".into(), "staging".into(), "a\"b\\c".into()],
         hosts: all("prod-1 prod-2 local"),
@@ -27,6 +30,7 @@ fn names() -> Names {
         tags: all("v1.8.0 v1.9.0"),
         scripts: all("scripts/rollback.rhai deploy.rhai"),
         modules: all("std/backup std/rollout"),
+        topics: all("docker docker.restart stack"),
         variables: vec![
             variable("prod", "stack", ""),
             variable("found", "map", "state name needs-quotes"),
@@ -104,6 +108,7 @@ fn methods_by_the_type_before_the_dot() {
     offers_nothing("hosts(\"web\").rep|");
     offers_nothing("unknown.recr|");
     offers_nothing("prod.repo.recr|");
+    offers("for h in hosts(\"web\") { h.rep|", &["for h in hosts(\"web\") { h.repo("]);
     offers("http::g|", &["http::get("]);
     offers("args::fl|", &["args::flag("]);
 }
@@ -166,6 +171,8 @@ fn modules_scripts_commands_and_places() {
 #[test]
 fn arguments_and_options_of_words() {
     offers("logs |", &["logs backend", "logs db"]);
+    offers("help docker.r|", &["help docker.restart"]);
+    offers("help(\"docker.r|", &["help(\"docker.restart\""]);
     offers("logs ba|", &["logs backend"]);
     offers("logs backend --t|", &["logs backend --tail"]);
     offers_nothing("logs backend |");
@@ -198,5 +205,36 @@ fn every_place_of_every_line_can_be_completed() {
             let (start, _) = complete(line, position, &names());
             assert!(start <= position && line.is_char_boundary(start), "{line} {position}");
         }
+    }
+}
+
+/// True when Rhai knows the method with some arguments.
+fn is_known(receiver: &str, method: &str) -> bool {
+    let values = ["1", "'c'", "\"a\"", "|x| 1", "|x, y| 1", "[1]", "#{}"];
+    let mut arguments = vec![String::new()];
+    arguments.extend(values.iter().map(ToString::to_string));
+    let pairs = values.iter().flat_map(|one| values.iter().map(move |two| format!("{one}, {two}")));
+    arguments.extend(pairs);
+    arguments.push("0, 1, [1]".into());
+    arguments.into_iter().any(|arguments| {
+        let code = format!("let x = {receiver}; x.{method}({arguments})");
+        let result = rhai::Engine::new().eval::<rhai::Dynamic>(&code);
+        !matches!(result.as_ref().map_err(|error| &**error), Err(rhai::EvalAltResult::ErrorFunctionNotFound(..)))
+    })
+}
+
+#[test]
+fn every_method_is_one_of_rhai() {
+    for (receiver, methods) in METHODS {
+        let value = match *receiver {
+            "array" => "[1, 2]",
+            "string" => "\"ab\"",
+            "map" => "#{ a: 1 }",
+            "int" => "1",
+            _ => "1.5",
+        };
+        let wrong: Vec<&str> = methods.split_whitespace().filter(|method| !is_known(value, method)).collect();
+        assert!(wrong.is_empty(), "{receiver}: {wrong:?}");
+        assert!(!is_known(value, "no_such_method"));
     }
 }
