@@ -21,6 +21,7 @@ use rustyline::{
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,14 +54,23 @@ struct Known {
     names: Names,
     /// Lines of the history.
     kept: HashSet<String>,
-    /// Of the terminal.
-    columns: usize,
+    /// Columns and rows of the terminal.
+    size: (usize, usize),
+    /// Ctrl-C was what ended the input.
+    interrupted: bool,
 }
 
 impl Known {
     /// True when Enter goes on instead of running what is there.
     fn goes_on(&self, line: &str) -> bool {
         self.names.is_rhai(line) && is_incomplete(line)
+    }
+
+    /// With a beginning typed, the arrows look for lines that begin so; within several lines they move, and a line
+    /// that came from the history is left for the next one.
+    fn is_search(&self, line: &str, position: usize) -> bool {
+        let is_from_history = || position == line.len() && self.kept.contains(line);
+        position > 0 && !line.contains('\n') && !is_from_history()
     }
 
     /// What follows a word that was just typed: `SERVICE [--tail N]` behind `logs `.
@@ -88,22 +98,25 @@ impl Editor {
     /// An editor whose history is the file `history`; one that cannot be read is an empty one. `colors` says whether
     /// what is typed has any. Fails when the terminal cannot be used.
     pub fn new(history: PathBuf, colors: bool) -> Result<Editor> {
+        let is_terminal = std::io::stdout().is_terminal();
         let config = Config::builder()
             .max_history_size(HISTORY)
             .map_err(failed)?
             .completion_type(CompletionType::List)
             .completion_show_all_if_ambiguous(true)
+            .completion_prompt_limit(usize::MAX)
             // Without colours the mark of a line that goes on is still put there by the highlighter.
-            .color_mode(ColorMode::Enabled)
+            .color_mode(if is_terminal { ColorMode::Forced } else { ColorMode::Disabled })
             .build();
         let mut editor = rustyline::Editor::with_config(config).map_err(failed)?;
         let _ = editor.load_history(&history);
         let known = Shared::default();
         known.known().kept.extend(editor.history().iter().cloned());
-        editor.set_helper(Some(Helping::new(known.clone(), colors)));
-        for key in [KeyCode::Up, KeyCode::Down, KeyCode::Enter, KeyCode::Backspace] {
-            let handler = EventHandler::Conditional(Box::new(Keys(known.clone())));
-            editor.bind_sequence(KeyEvent(key, Modifiers::NONE), handler);
+        editor.set_helper(Some(Helping::new(known.clone(), colors && is_terminal)));
+        let own =
+            [KeyCode::Up, KeyCode::Down, KeyCode::Enter, KeyCode::Backspace].map(|key| KeyEvent(key, Modifiers::NONE));
+        for key in own.into_iter().chain(['C', 'J'].map(KeyEvent::ctrl)) {
+            editor.bind_sequence(key, EventHandler::Conditional(Box::new(Keys(known.clone()))));
         }
         // Alt-Enter goes on with what is whole.
         editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Insert(1, format!("\n{MARGIN}")));
@@ -112,11 +125,14 @@ impl Editor {
 
     /// Reads one whole input behind `prompt`; `names` decides what Tab offers and which input is whole.
     pub fn read(&mut self, prompt: &str, names: Names) -> Result<Read> {
-        let columns = self.editor.dimensions().map_or(80, |(columns, _)| usize::from(columns));
+        let size = self.editor.dimensions().map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()));
         let mut known = self.known.known();
-        (known.names, known.columns) = (names, columns);
+        (known.names, known.size) = (names, size);
         drop(known);
-        match self.editor.readline(prompt) {
+        let read = self.editor.readline(prompt);
+        let interrupted = std::mem::take(&mut self.known.known().interrupted);
+        match read {
+            Ok(_) if interrupted => Ok(Read::Interrupted),
             Ok(line) => Ok(Read::Line(line)),
             Err(ReadlineError::Interrupted) => Ok(Read::Interrupted),
             Err(ReadlineError::Eof) => Ok(Read::End),
@@ -172,8 +188,13 @@ impl Completer for Helping {
     fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
         let known = self.shared.known();
         let (start, found) = complete(line, position, &known.names);
-        let width = known.columns.saturating_sub(2);
-        let pair = |one: Candidate| Pair { display: fit(one.display, width), replacement: one.replacement };
+        let (columns, rows) = known.size;
+        // A list that would scroll away is one of names alone, in columns.
+        let all_fit = found.len() + 2 < rows;
+        let pair = |Candidate { display, replacement }: Candidate| {
+            let shown = if all_fit { display } else { replacement.clone() };
+            Pair { display: fit(shown, columns.saturating_sub(2)), replacement }
+        };
         Ok((start, found.into_iter().map(pair).collect()))
     }
 }
@@ -261,25 +282,23 @@ struct Keys(Shared);
 impl ConditionalEventHandler for Keys {
     fn handle(&self, event: &Event, _: RepeatCount, _: bool, context: &EventContext<'_>) -> Option<Cmd> {
         let (line, position) = (context.line(), context.pos());
-        match event.get(0)?.0 {
-            KeyCode::Up if self.is_search(line, position) => Some(Cmd::HistorySearchBackward),
-            KeyCode::Down if self.is_search(line, position) => Some(Cmd::HistorySearchForward),
-            KeyCode::Enter if self.0.known().goes_on(line) => Some(Cmd::Insert(1, next_line(&line[..position]))),
+        let mut known = self.0.known();
+        let key = event.get(0)?.0;
+        known.interrupted = key == KeyCode::Char('C');
+        match key {
+            // rustyline's own end would leave a hint as if it had been typed, and lose what was typed after it.
+            KeyCode::Char('C') => Some(Cmd::AcceptLine),
+            KeyCode::Up if known.is_search(line, position) => Some(Cmd::HistorySearchBackward),
+            KeyCode::Down if known.is_search(line, position) => Some(Cmd::HistorySearchForward),
+            KeyCode::Enter | KeyCode::Char('J') if known.goes_on(line) => {
+                Some(Cmd::Insert(1, next_line(&line[..position])))
+            }
             // The line end and the margin behind it.
             KeyCode::Backspace if line[..position].ends_with(&format!("\n{MARGIN}")) => {
                 Some(Cmd::Kill(Movement::ViCharSearch(1, CharSearch::Backward('\n'))))
             }
             _ => None,
         }
-    }
-}
-
-impl Keys {
-    /// With a beginning typed, the arrows look for lines that begin so; within several lines they move, and a line
-    /// that came from the history is left for the next one.
-    fn is_search(&self, line: &str, position: usize) -> bool {
-        let is_from_history = || position == line.len() && self.0.known().kept.contains(line);
-        position > 0 && !line.contains('\n') && !is_from_history()
     }
 }
 

@@ -110,6 +110,17 @@ fn a_paste_of_two_hundred_lines_is_one_input_that_runs_on_enter() {
 }
 
 #[test]
+fn lines_that_are_typed_ahead_run_one_after_the_other() {
+    let home = Home::new();
+    let terminal = at_prompt(&home, 80, 24);
+    let next = terminal.prompts() + 3;
+    terminal.keys("40 + 2\r70 + 7\rprint([\r80\r].len() + 87)\r");
+    terminal.until_prompts(next).until("42").until("77").until("88").until_line(PROMPT);
+    leave(terminal);
+    assert_eq!(evaluated(&home).len(), 3);
+}
+
+#[test]
 fn a_paste_whose_last_line_ends_waits_for_enter_too() {
     let home = Home::new();
     let terminal = at_prompt(&home, 80, 24);
@@ -240,6 +251,10 @@ fn colours_are_there_and_are_not_where_nobody_wants_them() {
         let terminal = Terminal::run(Terminal::command(&home, &[]).env(variable, value), 80, 24);
         terminal.until_line(PROMPT).keys("let x = (\"a\"); 40 + 2\r").until("42\nopsh ›");
         let raw = terminal.raw();
+        if variable == "NO_COLOR" {
+            terminal.keys("print([\r").until_line("   …");
+            interrupt(&terminal);
+        }
         let painted = raw
             .split("\x1b[")
             .skip(1)
@@ -256,6 +271,10 @@ fn ctrl_c_while_editing_clears_and_runs_nothing() {
     terminal.keys("print(\"ran\")").until_line("opsh › print(\"ran\")");
     interrupt(&terminal);
     run(&terminal, "40 + 1", "41");
+    // What is typed after it is not lost, and a hint does not stay.
+    let next = terminal.prompts() + 2;
+    terminal.keys("40").until_line("opsh › 40 + 1").keys(&format!("{CTRL_C}80 + 8\r"));
+    terminal.until_prompts(next).until("opsh › 40\nopsh › 80 + 8\n88").until_line(PROMPT);
     terminal.keys("print([\r").until_line("   …");
     terminal.keys("1,\r").until_line("   …");
     interrupt(&terminal);
