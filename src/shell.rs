@@ -57,6 +57,9 @@ fn sit(session: &mut Session) -> Result<()> {
         if evaluate(session, &code) {
             return Ok(());
         }
+        if session.is_interrupted() {
+            editor.forget_typed();
+        }
     }
 }
 

@@ -216,6 +216,11 @@ impl Session {
         (self.typed(line), began.elapsed())
     }
 
+    /// True when Ctrl-C was pressed during the last line.
+    pub fn is_interrupted(&self) -> bool {
+        crate::interrupt::is_interrupted()
+    }
+
     /// One line of Rhai; `line` is what was typed for it.
     pub fn eval_typed(&mut self, code: &str, line: &str) -> Result<Value> {
         crate::interrupt::clear();

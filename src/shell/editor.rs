@@ -35,6 +35,7 @@ pub struct Editor {
     editor: rustyline::Editor<Helping, FileHistory>,
     history: PathBuf,
     known: Shared,
+    colors: bool,
 }
 
 /// How an input ended.
@@ -94,33 +95,47 @@ fn failed(error: ReadlineError) -> Error {
     Error::new(Kind::Failed, "the prompt failed", error.to_string())
 }
 
+fn build(known: &Shared, colors: bool) -> Result<rustyline::Editor<Helping, FileHistory>> {
+    let is_terminal = std::io::stdout().is_terminal();
+    let config = Config::builder()
+        .max_history_size(HISTORY)
+        .map_err(failed)?
+        .completion_type(CompletionType::List)
+        .completion_show_all_if_ambiguous(true)
+        .completion_prompt_limit(usize::MAX)
+        // Without colours the mark of a line that goes on is still put there by the highlighter.
+        .color_mode(if is_terminal { ColorMode::Forced } else { ColorMode::Disabled })
+        .build();
+    let mut editor = rustyline::Editor::with_config(config).map_err(failed)?;
+    editor.set_helper(Some(Helping::new(known.clone(), colors && is_terminal)));
+    let own =
+        [KeyCode::Up, KeyCode::Down, KeyCode::Enter, KeyCode::Backspace].map(|key| KeyEvent(key, Modifiers::NONE));
+    for key in own.into_iter().chain(['C', 'J'].map(KeyEvent::ctrl)) {
+        editor.bind_sequence(key, EventHandler::Conditional(Box::new(Keys(known.clone()))));
+    }
+    // Alt-Enter goes on with what is whole.
+    editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Insert(1, format!("\n{MARGIN}")));
+    Ok(editor)
+}
+
 impl Editor {
     /// An editor whose history is the file `history`; one that cannot be read is an empty one. `colors` says whether
     /// what is typed has any. Fails when the terminal cannot be used.
     pub fn new(history: PathBuf, colors: bool) -> Result<Editor> {
-        let is_terminal = std::io::stdout().is_terminal();
-        let config = Config::builder()
-            .max_history_size(HISTORY)
-            .map_err(failed)?
-            .completion_type(CompletionType::List)
-            .completion_show_all_if_ambiguous(true)
-            .completion_prompt_limit(usize::MAX)
-            // Without colours the mark of a line that goes on is still put there by the highlighter.
-            .color_mode(if is_terminal { ColorMode::Forced } else { ColorMode::Disabled })
-            .build();
-        let mut editor = rustyline::Editor::with_config(config).map_err(failed)?;
-        let _ = editor.load_history(&history);
         let known = Shared::default();
+        let mut editor = build(&known, colors)?;
+        let _ = editor.load_history(&history);
         known.known().kept.extend(editor.history().iter().cloned());
-        editor.set_helper(Some(Helping::new(known.clone(), colors && is_terminal)));
-        let own =
-            [KeyCode::Up, KeyCode::Down, KeyCode::Enter, KeyCode::Backspace].map(|key| KeyEvent(key, Modifiers::NONE));
-        for key in own.into_iter().chain(['C', 'J'].map(KeyEvent::ctrl)) {
-            editor.bind_sequence(key, EventHandler::Conditional(Box::new(Keys(known.clone()))));
+        Ok(Editor { editor, history, known, colors })
+    }
+
+    /// Forgets what was typed ahead: after Ctrl-C nobody wants the lines that were to follow.
+    pub fn forget_typed(&mut self) {
+        // rustyline keeps it in a buffer that only another editor is without.
+        if let Ok(mut fresh) = build(&self.known, self.colors) {
+            std::mem::swap(fresh.history_mut(), self.editor.history_mut());
+            self.editor = fresh;
         }
-        // Alt-Enter goes on with what is whole.
-        editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Insert(1, format!("\n{MARGIN}")));
-        Ok(Editor { editor, history, known })
     }
 
     /// Reads one whole input behind `prompt`; `names` decides what Tab offers and which input is whole.

@@ -116,8 +116,15 @@ fn lines_that_are_typed_ahead_run_one_after_the_other() {
     let next = terminal.prompts() + 3;
     terminal.keys("40 + 2\r70 + 7\rprint([\r80\r].len() + 87)\r");
     terminal.until_prompts(next).until("42").until("77").until("88").until_line(PROMPT);
+    // After Ctrl-C nobody wants the lines that were to follow.
+    terminal.keys("print(\"be\" + \"gun\"); loop { }\rprint(\"never\" + \" shown\")\r").until("loop { }\nbegun");
+    interrupt(&terminal);
+    run(&terminal, "60 + 6", "66");
+    assert!(!terminal.screen().contains("never shown"), "{}", terminal.screen());
+    terminal.keys(UP).until_line("opsh › 60 + 6").keys(UP).until_line("opsh › print(\"be\" + \"gun\"); loop { }");
+    interrupt(&terminal);
     leave(terminal);
-    assert_eq!(evaluated(&home).len(), 3);
+    assert_eq!(evaluated(&home).len(), 5);
 }
 
 #[test]
