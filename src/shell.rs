@@ -57,7 +57,7 @@ fn sit(session: &mut Session) -> Result<()> {
         if evaluate(session, &code) {
             return Ok(());
         }
-        if session.is_interrupted() {
+        if session.take_interrupt() {
             editor.forget_typed();
         }
     }

@@ -216,9 +216,11 @@ impl Session {
         (self.typed(line), began.elapsed())
     }
 
-    /// True when Ctrl-C was pressed during the last line.
-    pub fn is_interrupted(&self) -> bool {
-        crate::interrupt::is_interrupted()
+    /// True when Ctrl-C was pressed during the last line; it is forgotten then.
+    pub fn take_interrupt(&self) -> bool {
+        let was = crate::interrupt::is_interrupted();
+        crate::interrupt::clear();
+        was
     }
 
     /// One line of Rhai; `line` is what was typed for it.

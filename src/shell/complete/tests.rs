@@ -144,7 +144,7 @@ fn strings_by_the_name_of_the_parameter() {
 fn what_needs_escaping_in_a_string_is_escaped() {
     offers("stack(\"a|", &[r#"stack("a\"b\\c""#]);
     offers(r#"stack("a\"b|"#, &[r#"stack("a\"b\\c""#]);
-    offers("stack(`a|", &[r#"stack(`a"b\\c`"#]);
+    offers("stack(`a|", &[r#"stack(`a"b\c`"#]);
 }
 
 #[test]
