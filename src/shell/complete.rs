@@ -267,8 +267,9 @@ fn is_in_map(code: &Code<'_>, place: usize) -> bool {
 fn option_names(code: &Code<'_>, place: usize) -> Vec<Candidate> {
     let map = code.enclosing(place).unwrap_or(0);
     let Some(call) = code.enclosing(map) else { return Vec::new() };
-    let named = code.callees(call).into_iter().filter_map(|entry| entry.sig.split_once("#{ ")?.1.split_once(" }"));
-    let options = named.flat_map(|(options, _)| options.split(", ")).filter_map(|option| option.split_once(": "));
+    let argument = code.argument(call, map);
+    let callees = code.callees(call).into_iter();
+    let options = callees.filter_map(|entry| entry.signature.params.get(argument)).flat_map(|param| &param.options);
     options.map(|(name, kind)| Candidate::new(format!("{name}: "), kind)).collect()
 }
 

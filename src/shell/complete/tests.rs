@@ -149,9 +149,9 @@ fn what_needs_escaping_in_a_string_is_escaped() {
 
 #[test]
 fn options_of_a_call() {
-    let sig = crate::bind::verb("docker.logs").expect("a verb").sig;
-    let options = sig.split_once("#{ ").map_or(0, |(_, options)| options.split(", ").count());
-    assert_eq!(lines("prod.logs(\"db\", #{ |").len(), options);
+    offers("prod.logs(\"db\", #{ ta|", &["prod.logs(\"db\", #{ tail: "]);
+    offers("prod.logs(\"db\", #{ tail: 5, sin|", &["prod.logs(\"db\", #{ tail: 5, since_s: "]);
+    offers_nothing("prod.logs(#{ ta|");
     offers_nothing("#{ sta|");
 }
 
