@@ -1,5 +1,6 @@
 //! Everything about one process at the other end of three pipes, on this machine or over a link.
 
+use super::link::REFUSED;
 use super::{Link, Reach};
 use crate::gate::Pass;
 use openssh::Session;
@@ -107,10 +108,10 @@ pub(super) fn own_session() -> io::Result<()> {
     if unsafe { libc::setsid() } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment: nothing
-/// was sent then, so it is asked again.
+/// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment, and an
+/// sshd counts a session that is just closing among those it allows: nothing was sent then, so it is asked again.
 async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, String> {
-    const TRIES: u32 = 5;
+    const TRIES: u32 = 6;
     let mut tries = 0;
     loop {
         let mut command = link.session().arc_raw_command(line);
@@ -120,7 +121,8 @@ async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, 
             Err(error) => error,
         };
         tries += 1;
-        if !matches!(error, openssh::Error::Connect(_)) || tries == TRIES || link.gone().is_some() {
+        let passes = matches!(error, openssh::Error::Connect(_)) || error.to_string().contains(REFUSED);
+        if !passes || tries == TRIES || link.gone().is_some() {
             let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
             return Err(link.why_no_channel(&format!("{error}{source}")).await);
         }

@@ -16,6 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// sshd allows 10 sessions per connection by default; 8 leaves room for a person.
 const CHANNELS: usize = 8;
+/// What ssh says of a session that sshd does not allow.
+pub(super) const REFUSED: &str = "refused by peer";
 /// A throttled login is tried again this often; nothing ran at the server before.
 const RETRIES: u32 = 5;
 
@@ -142,7 +144,7 @@ impl Link {
         if std::os::unix::net::UnixStream::connect(&self.0.control).is_err() {
             return self.was_lost("its control socket does not answer");
         }
-        if error.contains("refused by peer") {
+        if error.contains(REFUSED) {
             return format!("{} refused another session: its sshd allows too few (MaxSessions)", self.name());
         }
         format!("no channel to {}: {error}", self.name())

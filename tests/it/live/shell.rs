@@ -39,6 +39,13 @@ fn leave(mut terminal: Terminal) {
     assert_eq!(terminal.attributes(), terminal.found, "the terminal is as it was");
 }
 
+/// The run that the newest sitting is.
+fn sitting(opsh: &Opsh<'_>) -> String {
+    let runs = opsh.run(&["runs", "20", "--json"]).exits(0).out;
+    let mut runs = runs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    runs.find(|run| run["what"] == "prompt").expect("a sitting")["run"].as_str().unwrap().into()
+}
+
 fn started(lab: &Lab) -> String {
     lab.exec(&["docker", "inspect", "-f", "{{.State.StartedAt}}", "vrc-shift-backend"])
 }
@@ -76,7 +83,7 @@ fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
     line(&terminal, ":observe", &["opsh prod (observe) ›"]);
     line(&terminal, &format!("rollback {}", good.tag), &["go     does it: rollback"]);
     leave(terminal);
-    let kinds: Vec<Value> = opsh.journal("last").iter().map(|record| record["kind"].clone()).collect();
+    let kinds: Vec<Value> = opsh.journal(&sitting(&opsh)).iter().map(|record| record["kind"].clone()).collect();
     for kind in ["go", "apply", "mode"] {
         assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
     }
@@ -99,10 +106,7 @@ fn a_script_at_the_prompt_is_a_run_of_its_own_that_undo_takes_back() {
 
     // Of the sitting, which goes on, what was changed at the prompt is taken back; the script has a run of its own.
     line(&terminal, ":runs 9", &["prompt", "backup"]);
-    let sitting = opsh.run(&["runs", "9", "--json"]).exits(0).out;
-    let sitting: Vec<Value> = sitting.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let sitting = sitting.iter().find(|run| run["what"] == "prompt").expect("the sitting")["run"].clone();
-    line(&terminal, &format!(":undo {}", sitting.as_str().unwrap()), &["go     does it: :undo"]);
+    line(&terminal, &format!(":undo {}", sitting(&opsh)), &["go     does it: :undo"]);
     answered(&terminal, "go", "y", "undone: 1 of");
     let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
     assert_eq!(marked, 0);
