@@ -225,7 +225,7 @@ fn what_a_login_prints_is_not_the_commands() {
 
 #[test]
 fn a_login_that_runs_nothing_is_not_started() {
-    let Some(lab) = Lab::start("ForceCommand echo go away; exit 1") else { return };
+    let Some(lab) = Lab::start("ForceCommand echo go away >&2; exit 1") else { return };
     live(async {
         let (link, reach) = lab.connect().await;
         match outcome(&reach, "true").await {
