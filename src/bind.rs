@@ -5,11 +5,13 @@ pub mod way;
 pub mod work;
 pub mod world;
 
+pub mod activity;
 pub mod backup;
 pub mod batch;
 pub mod beside;
 pub mod clock;
 pub mod compose;
+pub mod cron;
 pub mod db;
 pub mod docker;
 pub mod facts;
@@ -107,16 +109,19 @@ impl Binding {
 /// Every binding there is, by system.
 pub fn all() -> impl Iterator<Item = &'static Binding> {
     [
+        activity::BINDINGS,
         backup::BINDINGS,
         backup::restore::BINDINGS,
         batch::BINDINGS,
         clock::BINDINGS,
         compose::BINDINGS,
         compose::env::BINDINGS,
+        cron::BINDINGS,
         db::BINDINGS,
         docker::BINDINGS,
         docker::inside::BINDINGS,
         docker::keep::BINDINGS,
+        docker::space::BINDINGS,
         docker::stacks::BINDINGS,
         facts::BINDINGS,
         freeze::BINDINGS,

@@ -11,6 +11,7 @@ pub mod keep;
 pub mod logs;
 pub mod model;
 pub mod once;
+pub mod space;
 pub mod stacks;
 #[cfg(test)]
 mod testing;

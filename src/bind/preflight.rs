@@ -76,17 +76,17 @@ const CODE: &str = r#"import "std/preflight" as preflight; preflight::look(p, ta
 fn look(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     let thrown = |error| values::thrown(error, context.call_position());
     let tag = call.given(0).map(|_| call.text(0)).transpose().map_err(thrown)?;
-    let report = decided_by(context, call, CODE, tag.map_or(Dynamic::UNIT, Dynamic::from))?;
+    let report = of_module(context, call, CODE, tag)?;
     call.world.gate.note("preflight", values::to_json(&report));
     Ok(report)
 }
 
-/// What a module says of the stack before the dot, which is `p` in `code`; `tag` is what was given.
-pub fn decided_by(context: &NativeCallContext<'_>, call: &Call<'_>, code: &str, tag: Dynamic) -> RhaiResult {
+/// What a line of an embedded module makes of the stack `p` and of `tag`, which is `()` without one.
+pub fn of_module(context: &NativeCallContext<'_>, call: &Call<'_>, code: &str, tag: Option<String>) -> RhaiResult {
     let thrown = |error| values::thrown(error, context.call_position());
     let stack = call.stack().map_err(thrown)?;
     let mut scope = Scope::new();
-    scope.push("p", StackHandle(stack)).push_dynamic("tag", tag);
+    scope.push("p", StackHandle(stack)).push_dynamic("tag", tag.map_or(Dynamic::UNIT, Dynamic::from));
     let report = context.engine().eval_with_scope::<Dynamic>(&mut scope, code);
     report.map_err(|error| thrown(values::cause(&error)))
 }
@@ -196,11 +196,17 @@ for file in /etc/crontab /etc/cron.d/*; do
   if [ -r "$file" ]; then echo "= $file"; sed 's/^/ /' "$file"; echo; else echo "? $file"; fi
 done"#;
 
+/// Fails with `usage` when opsh.toml names nothing that cron should do.
+pub fn expects_cron(stack: &Stack) -> Result<()> {
+    if stack.cron.is_empty() {
+        return Err(super::stack::lacks(stack, "cron entries", "cron = [\"/app/batch\"]     what must stand in them"));
+    }
+    Ok(())
+}
+
 fn cron(call: &Call<'_>) -> Result<Dynamic> {
     let stack = call.stack()?;
-    if stack.cron.is_empty() {
-        return Err(super::stack::lacks(&stack, "cron entries", "cron = [\"/app/batch\"]     what must stand in them"));
-    }
+    expects_cron(&stack)?;
     read(call, |pass, stack, way| async move {
         let reach = way.reach(&pass).await?;
         let said = host::look(&reach, &pass, &stack.host, &["sh", "-c", TABLES]).await?;
@@ -238,7 +244,8 @@ impl<'a> Tables<'a> {
     }
 }
 
-fn with_single_blanks(text: &str) -> String {
+/// Words with one blank between them.
+pub fn with_single_blanks(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

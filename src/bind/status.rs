@@ -1,27 +1,27 @@
-//! The verb that looks at all of a stack at once; `stdlib/status.rhai`, which it calls, says what is wrong.
+//! The verb that calls `stdlib/status.rhai`, which looks at a stack, judges and makes one screen of it.
 
-use super::preflight::decided_by;
-use super::{Binding, Call, RhaiResult};
+use super::{Binding, Call, RhaiResult, preflight};
 use crate::gate::verb::{Class, Verb};
-use rhai::{Dynamic, NativeCallContext};
+use rhai::NativeCallContext;
 
 const STATUS: Verb = Verb {
     name: "status.look",
     class: Class::Read,
     waits: false,
     sig: "stack.status() -> map",
-    doc: "How the stack is right now, on one screen. A map: `stack`, `host`, `wrong` (lines, each with what to type; empty \
-          when nothing looks wrong) and `screen`, the same with services, disks, API, checkout, last change, schema, \
-          backup and load. A look that failed is a line of `wrong`. Changes nothing. Whether it is fit for a release says \
-          `stack.preflight`. Fails with `interrupted` at Ctrl-C. No deadline: that of each look.",
-    example: r#"print(stack("prod").status().screen)"#,
+    doc: "How the stack is now, on one screen. What looks wrong comes first, with what to type; then containers, API, disks, \
+          release, schema, sessions, lock and freeze, backup, host. A map: `stack`, `host`, `verdict` (OK, WARN, BAD), `wrong` \
+          (`state`, `why`, `next`), `rows` (`what`, `said`), `lines` of the screen and its `text`: `print(stack(\"prod\") \
+          .status().text)`. A look that fails is a row, \"could not look\", and counts as WARN. Whether it could take a \
+          release is `stack.preflight`. Fails with `interrupted` at Ctrl-C. No deadline: that of each look.",
+    example: r#"print(stack("prod").status().text)"#,
 };
 
 /// The bindings of this file.
-pub const BINDINGS: &[Binding] = &[Binding::Calls(&STATUS, look)];
+pub const BINDINGS: &[Binding] = &[Binding::Calls(&STATUS, status)];
 
 const CODE: &str = r#"import "std/status" as status; status::look(p)"#;
 
-fn look(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
-    decided_by(context, call, CODE, Dynamic::UNIT)
+fn status(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
+    preflight::of_module(context, call, CODE, None)
 }

@@ -195,8 +195,8 @@ impl Session {
             }
             return Value::Null;
         }
-        if has(&["screen", "wrong"]) {
-            return map["screen"].clone();
+        if has(&["text", "wrong"]) {
+            return map["text"].clone();
         }
         if !has(&["code", "out", "err"]) {
             return value;

@@ -6,6 +6,7 @@
 //! `OPSH_LAB_SEED=… cargo test live::` draws the same again (the second lab has the seed after it).
 
 mod accounts;
+mod aid;
 mod argv;
 mod attach;
 mod backup;
@@ -22,7 +23,6 @@ mod refusals;
 mod releases;
 mod rollback;
 mod shell;
-mod status;
 mod terminal;
 mod traps;
 mod trust;
