@@ -207,3 +207,39 @@ fn a_stack_of_which_nothing_is_there_has_a_verdict_with_rows_and_a_record() {
     assert!(ran.out.contains("\n  tag         BAD "), "a mistake in a name is a row: {}", ran.out);
     home.run(&["doctor", "shpo"]).exits(2).says(&["shop"]);
 }
+
+/// What `std/status` makes of these looks.
+fn status(looks: Value) -> Value {
+    let wants = json!({ "services": ["app"], "backup": { "dir": "/b", "fresh_h": 26 }, "probes": 1 });
+    let seen = json!({ "stack": "shop", "host": "h", "wants": wants, "main": "app", "login": null, "looks": looks });
+    let home = Home::new();
+    let text = serde_json::to_string(&seen.to_string()).unwrap();
+    let code = format!("import \"std/status\" as status; status::judged(parse_json({text}))");
+    serde_json::from_str(&home.run(&["--json", "-e", &code]).exits(0).out).unwrap()
+}
+
+#[test]
+fn the_one_screen_puts_bad_before_warn_and_stays_one_screen_whatever_is_wrong() {
+    let session = |pid: i64, by: i64| json!({ "pid": pid, "for_s": 100, "blocked_by": [by], "state": "active" });
+    let sessions: Vec<Value> = (0..30).map(|pid| session(pid, 100 + pid)).collect();
+    let row = |at: usize| json!({ "service": format!("s{at}"), "state": "running", "health": null, "since": "x".repeat(99), "restarts": 9 });
+    let mut services: Vec<Value> = (0..9).map(row).collect();
+    services.push(json!({ "service": "app", "state": "restarting", "health": null, "since": "Up", "restarts": 9 }));
+    let failed = json!({ "ok": false, "error": { "kind": "failed", "what": "a look", "why": "no\nluck", "next": [] } });
+    let report = status(json!({
+        "sessions": { "ok": true, "value": sessions }, "services": { "ok": true, "value": services },
+        "container app": { "ok": true, "value": { "oom": true, "exit": 137 } }, "room": failed,
+    }));
+    let lines: Vec<String> = serde_json::from_value(report["lines"].clone()).unwrap();
+    assert!(lines.len() <= 24 && lines.iter().all(|line| line.chars().count() <= 80), "{lines:#?}");
+    assert_eq!(lines[1], "  BAD   app is restarting, exit code 137, killed for lack of memory");
+    assert!(lines.iter().any(|line| line.starts_with("  … and ")), "{lines:#?}");
+    assert!(lines.contains(&"  disk      could not look: no".to_string()), "{lines:#?}");
+    assert_eq!(report["verdict"], "BAD");
+
+    let waits = status(json!({ "sessions": { "ok": true, "value": [session(7, 9)] } }));
+    assert_eq!(
+        (&waits["verdict"], &waits["wrong"][0]["why"]),
+        (&json!("WARN"), &json!("session 7 waits 100 s for a lock of session 9"))
+    );
+}

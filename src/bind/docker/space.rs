@@ -10,7 +10,7 @@ use crate::bind::{self, Binding, Call, Change, Look, Receipt, host};
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass, clock};
-use bollard::query_parameters::{PruneBuildOptionsBuilder, RemoveImageOptionsBuilder};
+use bollard::query_parameters::{PruneBuildOptionsBuilder, RemoveImageOptions};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,7 +24,7 @@ const RECLAIMABLE: Verb = Verb {
           cache`, `stopped container`), `id`, `name`, `size_bytes` (what goes with it alone, where the Engine tells) and \
           `why` nobody misses it. Never a volume, and no image that has a name or a digest, that opsh keeps to go back to, \
           or that any container is made of; a container only if no compose project and no opsh made it, and it ended over a \
-          day ago. Fails as `stack.docker`. Deadline 120 s.",
+          day ago. An image that a build by hand left without a name is listed, even of the release before. Fails as `stack.docker`. Deadline 120 s.",
     example: r#"stack("prod").reclaimable()"#,
 };
 
@@ -56,9 +56,15 @@ async fn listed(engine: &Engine) -> Result<Vec<Value>> {
     let containers = engine.containers_labelled(&[]).await?;
     let used: BTreeSet<&str> = containers.iter().map(|container| container.image_id.as_str()).collect();
     let filters = super::transport::encode(&json!({ "dangling": ["true"] }).to_string());
-    let images = engine.get("cannot list images", &format!("/images/json?shared-size=1&filters={filters}")).await?;
-    let mut rows: Vec<Value> = list(&images, "").iter().filter_map(|image| dangling(image, &used)).collect();
-    let usage = engine.get("cannot ask how much Docker takes", "/system/df?type=build-cache").await?;
+    let images = engine.get("cannot list images", &format!("/images/json?filters={filters}")).await?;
+    let usage = engine.get("cannot ask how much Docker takes", "/system/df?type=image&type=build-cache").await?;
+    // Engines before 23 tell only here how much of an image other images need, too.
+    let shared = |id: &str| {
+        let image = list(&usage, "/Images").iter().find(|image| text(image, "/Id") == id);
+        image.map_or(0, |image| number(image, "/SharedSize").max(0))
+    };
+    let loose = list(&images, "").iter();
+    let mut rows: Vec<Value> = loose.filter_map(|image| dangling(image, shared(&text(image, "/Id")), &used)).collect();
     rows.extend(cache(list(&usage, "/BuildCache")));
     let now_s = clock::wall_us() / 1_000_000;
     for container in containers.iter().filter(|container| is_strange(container)) {
@@ -69,7 +75,7 @@ async fn listed(engine: &Engine) -> Result<Vec<Value>> {
 }
 
 /// A row for an image that has no name and no digest by which one could ask for it, unless it is used or kept.
-fn dangling(image: &Value, used: &BTreeSet<&str>) -> Option<Value> {
+fn dangling(image: &Value, shared: i64, used: &BTreeSet<&str>) -> Option<Value> {
     let id = text(image, "/Id");
     let named =
         |pointer| list(image, pointer).iter().any(|name| name.as_str().is_some_and(|name| !name.contains("<none>")));
@@ -77,7 +83,7 @@ fn dangling(image: &Value, used: &BTreeSet<&str>) -> Option<Value> {
     if named("/RepoTags") || named("/RepoDigests") || kept || used.contains(id.as_str()) {
         return None;
     }
-    let size = number(image, "/Size") - number(image, "/SharedSize").max(0);
+    let size = number(image, "/Size") - shared;
     let why = "it has no name, no container is made of it, and it is not kept to go back to";
     Some(json!({ "kind": IMAGE, "id": id, "name": short_id(&id), "size_bytes": size.max(0), "why": why }))
 }
@@ -196,11 +202,11 @@ impl Engine {
         let (kind, id) = (text(row, "/kind"), text(row, "/id"));
         let what = format!("cannot remove {kind} {}", text(row, "/name"));
         match kind.as_str() {
-            // Not by force, and without its parents: those are rows of their own, or are not to go.
+            // Not by force. The Engine takes with it the unnamed steps of its build that nothing else needs; a kept image is
+            // none of them, for its label would be on this one, too.
             IMAGE => {
-                let options = RemoveImageOptionsBuilder::default().noprune(true).build();
-                self.change(&what, self.docker().remove_image(self.known_image(&what, &id)?, Some(options), None))
-                    .await?;
+                let name = self.known_image(&what, &id)?;
+                self.change(&what, self.docker().remove_image(name, None::<RemoveImageOptions>, None)).await?;
             }
             CONTAINER => self.remove(&id, false).await?,
             CACHE => {
@@ -220,17 +226,19 @@ mod tests {
     #[test]
     fn an_image_goes_only_when_nothing_names_uses_or_keeps_it() {
         let image = |more: Value| {
-            let mut image = json!({ "Id": "sha256:a", "RepoTags": null, "RepoDigests": null, "Labels": null, "Size": 10, "SharedSize": 4 });
+            let mut image =
+                json!({ "Id": "sha256:a", "RepoTags": null, "RepoDigests": null, "Labels": null, "Size": 10 });
             more.as_object().into_iter().flatten().for_each(|(key, value)| image[key] = value.clone());
             image
         };
         let none = BTreeSet::new();
-        let row = dangling(&image(json!({ "RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"] })), &none);
+        let row =
+            dangling(&image(json!({ "RepoTags": ["<none>:<none>"], "RepoDigests": ["<none>@<none>"] })), 4, &none);
         assert_eq!(row.expect("nobody needs it")["size_bytes"], 6);
-        assert_eq!(dangling(&image(json!({ "RepoTags": ["app:1"] })), &none), None);
-        assert_eq!(dangling(&image(json!({ "RepoDigests": ["app@sha256:b"] })), &none), None);
-        assert_eq!(dangling(&image(json!({ "Labels": { "opsh.stack": "shop" } })), &none), None);
-        assert_eq!(dangling(&image(json!({})), &BTreeSet::from(["sha256:a"])), None);
+        assert_eq!(dangling(&image(json!({ "RepoTags": ["app:1"] })), 0, &none), None);
+        assert_eq!(dangling(&image(json!({ "RepoDigests": ["app@sha256:b"] })), 0, &none), None);
+        assert_eq!(dangling(&image(json!({ "Labels": { "opsh.stack": "shop" } })), 0, &none), None);
+        assert_eq!(dangling(&image(json!({})), 0, &BTreeSet::from(["sha256:a"])), None);
     }
 
     #[test]

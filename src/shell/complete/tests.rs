@@ -99,7 +99,7 @@ fn methods_by_the_type_before_the_dot() {
     offers("prod.rep|", &["prod.repo"]);
     offers("stack(\"prod\").repo.che|", &["stack(\"prod\").repo.checkout("]);
     offers("web.repo(\"/srv\").che|", &["web.repo(\"/srv\").checkout("]);
-    offers("prod.p|", &["prod.preflight(", "prod.probe()", "prod.prune_kept(", "prod.ps()"]);
+    offers("prod.p|", &["prod.pause_cron()", "prod.preflight(", "prod.probe()", "prod.prune_kept(", "prod.ps()"]);
     offers("prod.ps().fil|", &["prod.ps().filter("]);
     offers("[1, 2].fil|", &["[1, 2].filter("]);
     offers("\"a\".sub|", &["\"a\".sub_string("]);
