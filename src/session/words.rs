@@ -324,6 +324,13 @@ mod tests {
     }
 
     #[test]
+    fn ending_a_query_is_typed_behind_sql() {
+        assert_eq!(rhai(&plain("sql cancel 4711")).expect("words"), "p.cancel_query(4711)");
+        assert_eq!(rhai(&plain("sql kill 4711")).expect("words"), "p.kill_query(4711)");
+        assert_eq!(plain("sql SELECT 1"), "sql SELECT 1");
+    }
+
+    #[test]
     fn what_does_not_fit_is_said_with_how_it_is_typed() {
         for (line, why) in [
             ("logs", "service is missing"),
