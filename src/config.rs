@@ -309,6 +309,12 @@ impl Config {
         Config::parse(text, Path::new("what was found")).map(|config| Config { path: None, ..config })
     }
 
+    /// Logins of the hosts of a configuration that stands in no file: what its names mean. `None` for any other.
+    pub fn found_at(&self) -> Option<Vec<String>> {
+        let login = |host: &Arc<Host>| format!("{}:{}", host.ssh, host.port.unwrap_or(22));
+        (self.path.is_none() && !self.hosts.is_empty()).then(|| self.hosts.values().map(login).collect())
+    }
+
     /// The configuration that `text` holds; paths in it are relative to the folder of `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Config> {
         let bad = |why: String| {

@@ -211,7 +211,7 @@ impl Session {
 
     /// Names in the record mean what this configuration says they mean.
     fn facts(&self) -> Value {
-        json!({ "config": self.world.config.path })
+        json!({ "config": self.world.config.path, "found": self.world.config.found_at() })
     }
 
     /// Ends the run, and says with an error how to go back or on. In a replay the first thing that differs is its
@@ -274,7 +274,7 @@ impl Session {
         ast.set_source(name.as_str());
         let facts = json!({
             "script": name, "file": file, "sha256": digest(&text), "words": args.words, "options": args.options,
-            "flags": args.flags, "config": self.world.config.path, "resumes": chain.first().map(|story| &story.run),
+            "flags": args.flags, "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
         });
         let what = std::iter::once(&name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args;

@@ -34,7 +34,15 @@ impl Session {
         }
         for line in lines {
             let line = line.trim_end();
-            text += &format!("{line}{}\n", if line.ends_with([';', '}']) { "" } else { ";" });
+            // Behind a comment a semicolon would be a part of it.
+            let end = if line.ends_with(';') {
+                ""
+            } else if line.contains("//") {
+                "\n;"
+            } else {
+                ";"
+            };
+            text += &format!("{line}{end}\n");
         }
         crate::redact::clean(&text)
     }

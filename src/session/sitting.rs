@@ -4,6 +4,7 @@ use super::header::Header;
 use super::known::Seen;
 use super::{Session, built_in, runbook, undo, words};
 use crate::bind::host;
+use crate::bind::stack::StackHandle;
 use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::journal::Story;
@@ -21,6 +22,10 @@ pub struct Sitting {
     stack: Option<String>,
     /// A person said why changes are made: the mode stays what it is when another stack is used.
     applies: bool,
+    /// A person, or the command line, said that nothing is to be changed: only `:apply` ends that.
+    holds: bool,
+    /// The command line said so: nothing ends that.
+    fixed: bool,
     /// What `go` does.
     pending: Option<Pending>,
     /// Lines that went well, as Rhai.
@@ -83,6 +88,8 @@ enum Meaning {
 impl Session {
     /// Begins the run that a sitting at the prompt is.
     pub fn begin_sitting(&mut self) -> Result<()> {
+        self.sitting.fixed = self.gate().mode() != Mode::Apply;
+        self.sitting.holds = self.sitting.fixed;
         self.gate().begin_run("prompt", self.facts())
     }
 
@@ -137,13 +144,19 @@ impl Session {
     /// person says why it is to be changed.
     pub fn use_stack(&mut self, name: &str) -> Result<()> {
         let stack = self.world.config.stack(name)?;
+        self.sitting.pending = None;
         let protected = self.world.stack_target(&stack).protected;
         self.eval(&format!("let p = stack({}); ()", words::literal(name)))?;
-        self.sitting.stack = Some(name.into());
-        if protected && !self.sitting.applies && self.gate().mode() == Mode::Apply {
-            self.gate().set_mode(Mode::Observe, &format!("{name} is protected"));
-        } else if !protected && !self.sitting.applies && self.gate().mode() == Mode::Observe {
-            self.gate().set_mode(Mode::Apply, &format!("{name} is a sandbox"));
+        // Why one stack is changed is no reason to change another one.
+        let another = self.sitting.stack.replace(name.into()).is_some_and(|before| before != name);
+        self.sitting.applies &= !another;
+        if self.sitting.holds || self.sitting.applies {
+            return Ok(());
+        }
+        match (protected, self.gate().mode()) {
+            (true, Mode::Apply) => self.gate().set_mode(Mode::Observe, &format!("{name} is protected")),
+            (false, Mode::Observe) => self.gate().set_mode(Mode::Apply, &format!("{name} is a sandbox")),
+            _ => {}
         }
         Ok(())
     }
@@ -151,11 +164,14 @@ impl Session {
     /// Changes are refused from now on.
     pub fn observe(&mut self) {
         self.sitting.applies = false;
+        self.sitting.holds = true;
+        self.sitting.pending = None;
         self.gate().set_mode(Mode::Observe, "a person said so");
     }
 
     /// Changes are asked for from now on, and why is recorded.
     pub fn apply(&mut self, why: &str) -> Result<()> {
+        self.refuse_fixed()?;
         let why = why.trim().trim_matches('"');
         if why.is_empty() {
             return Err(Error::new(Kind::Usage, "the mode is what it was", "why is missing: it is recorded")
@@ -163,13 +179,20 @@ impl Session {
         }
         self.gate().note_before("apply", json!({ "why": why }))?;
         self.sitting.applies = true;
+        self.sitting.holds = false;
+        self.sitting.pending = None;
         self.gate().set_mode(Mode::Apply, why);
         Ok(())
     }
 
     /// One line as it was typed: words, a script's name, or Rhai. Consent covers this line only.
     pub fn typed(&mut self, line: &str) -> Result<Value> {
-        match self.meaning(line)? {
+        let meaning = self.meaning(line)?;
+        // What was shown is done at once or not at all: another line may have changed what it means.
+        if !matches!(meaning, Meaning::Go) {
+            self.sitting.pending = None;
+        }
+        match meaning {
             Meaning::Rhai => self.eval_typed(line, line),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
             Meaning::Go => self.go(),
@@ -193,7 +216,8 @@ impl Session {
             if map["changed"] == json!(false) && map["skipped"] == json!(false) {
                 self.gate().screen().say("· it was so already: nothing changed");
             }
-            return Value::Null;
+            // On a host the output was shown as it came.
+            return if map["after"]["in"].is_null() { Value::Null } else { self.in_short(map["after"].clone()) };
         }
         if has(&["text", "wrong"]) {
             return map["text"].clone();
@@ -234,7 +258,10 @@ impl Session {
         self.gate().note("line", note);
         let result = self.eval(code);
         if let Ok(value) = &result {
-            self.sitting.lines.push(code.to_string());
+            // What was only rehearsed was not done.
+            if self.gate().mode() != Mode::Plan {
+                self.sitting.lines.push(code.to_string());
+            }
             self.sitting.seen.take(value);
         }
         result.map_err(|error| self.refused_here(error))
@@ -273,7 +300,15 @@ impl Session {
 
     /// The sitting itself may be taken back, too.
     fn to_undo(&self, run: &str) -> Result<Story> {
-        undo::find(self.gate().journal()?, run, self.gate().is_replay(), Some(&self.gate().run_id()))
+        let story = undo::find(self.gate().journal()?, run, self.gate().is_replay(), Some(&self.gate().run_id()))?;
+        let here = self.facts();
+        if ["config", "found"].iter().any(|fact| story.facts[fact] != here[fact]) {
+            let why = "it was done with another configuration, in which the names of stacks and hosts may mean others";
+            let from = story.facts["config"].as_str().map_or("opsh USER@HOST, as it was begun".into(), String::from);
+            return Err(Error::new(Kind::Usage, format!("run {} was not undone", story.run), why)
+                .next(format!("opsh undo {}     with {from}", story.run)));
+        }
+        Ok(story)
     }
 
     fn rehearse(&mut self, what: Pending) -> Result<Value> {
@@ -293,7 +328,17 @@ impl Session {
         Ok(value)
     }
 
+    /// Fails when the command line said that nothing is to be changed.
+    fn refuse_fixed(&self) -> Result<()> {
+        if !self.sitting.fixed {
+            return Ok(());
+        }
+        let why = format!("opsh was started with --{}: nothing is changed here", self.gate().mode().word());
+        Err(Error::new(Kind::Refused, "not done", why).next("opsh     without it"))
+    }
+
     fn go(&mut self) -> Result<Value> {
+        self.refuse_fixed()?;
         let what = self.sitting.pending.take().ok_or_else(nothing_to_go_on_with)?;
         self.gate().note_before("go", json!({ "what": what.words() }))?;
         let value = self.in_mode(Mode::Apply, "go", |session| session.perform(what))?;
@@ -367,7 +412,18 @@ impl Session {
         }
         // A program may have the name of a word: `docker ps -a`.
         let code = word.rhai(rest).map_err(|error| self.of_a_runbook(line).unwrap_or(error))?;
-        Ok(Meaning::Words(code, word.class != Class::Read))
+        Ok(Meaning::Words(self.about_stack_in_use(code), word.class != Class::Read))
+    }
+
+    /// Words are about the stack in the prompt, whatever `p` was made to be.
+    fn about_stack_in_use(&self, code: String) -> String {
+        let p = self.scope.get_value::<StackHandle>("p");
+        match (&self.sitting.stack, code.strip_prefix("p.")) {
+            (Some(name), Some(call)) if p.is_none_or(|p| p.name() != name) => {
+                format!("stack({}).{call}", words::literal(name))
+            }
+            _ => code,
+        }
     }
 
     /// A line that begins as none of words does: Rhai, or a line of a runbook with what is set before it.
@@ -454,8 +510,14 @@ impl Session {
             Script::File(path) => Header::parse(&super::text_of(path)?),
             Script::BuiltIn(_, text) => Header::parse(text),
         };
-        if let (Some(stack), true) = (&self.sitting.stack, argv.is_empty() && header.first_word() == Some("STACK")) {
-            argv.push(stack.clone());
+        let takes_stack = header.has_option("stack") || header.first_word() == Some("STACK");
+        if takes_stack && self.sitting.stack.is_none() && !argv.iter().any(|word| word == "--help" || word == "-h") {
+            return Err(bad("no stack is in use").next(":use STACK     first"));
+        }
+        if let (Some(stack), Some("STACK")) = (&self.sitting.stack, header.first_word())
+            && header.check(&script.name(), &argv)?.words.is_empty()
+        {
+            argv.insert(0, stack.clone());
         }
         let named = argv.iter().any(|word| word == "--stack" || word.starts_with("--stack="));
         if let (Some(stack), true, false) = (&self.sitting.stack, header.has_option("stack"), named) {

@@ -45,7 +45,8 @@ impl Session {
             self.say_further(&story);
             return Ok(());
         }
-        let facts = json!({ "undoes": story.run, "config": self.world.config.path });
+        let facts =
+            json!({ "undoes": story.run, "config": self.world.config.path, "found": self.world.config.found_at() });
         self.gate().begin_run(&format!("undo {}", story.run), facts)?;
         let result = self.go_back(story, partly);
         self.gate().end_run(result.as_ref().err());

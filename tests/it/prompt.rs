@@ -442,3 +442,38 @@ fn every_command_is_in_the_docs() {
         assert!(doc.lines().any(|line| line == row), "{row}");
     }
 }
+
+#[test]
+fn go_does_what_was_shown_last_or_nothing() {
+    let home = Home::new();
+    let terminal = in_shop(&home, 80, 24);
+    let file = home.path("made");
+    let touch = format!("!touch '{}'", file.display());
+    for between in ["40 + 2", ":use shop", ":observe"] {
+        says(&terminal, &touch, &["go     does it"]);
+        says(&terminal, between, &[]);
+        terminal.keys("\x0c");
+        says(&terminal, "go", &["nothing was planned that go could do"]);
+    }
+    // Words are about the stack in the prompt, whatever became of `p`.
+    says(&terminal, "p = 5", &[]);
+    says(&terminal, "config", &["⟶ stack(\"shop\").config()"]);
+    says(&terminal, ":save kept.rhai", &[]);
+    let kept = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
+    assert!(!file.exists() && !kept.contains("touch"), "a rehearsal was not done: {kept}");
+}
+
+#[test]
+fn what_the_command_line_says_holds_for_the_sitting() {
+    for flag in ["--observe", "--plan"] {
+        let home = Home::new();
+        home.put("opsh.toml", &STACK.replace("dir =", "sandbox = true\ndir ="));
+        let mode = flag.trim_start_matches('-');
+        let terminal = Terminal::start(&home, 80, 24, &[flag]);
+        terminal.until_line(&format!("opsh shop ({mode}) ›"));
+        says(&terminal, ":plan !touch made", &["go     does it"]);
+        says(&terminal, "go", &[&format!("opsh was started with --{mode}")]);
+        says(&terminal, ":apply \"now\"", &[&format!("opsh was started with --{mode}")]);
+        assert!(!home.path("made").exists());
+    }
+}

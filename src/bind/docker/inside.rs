@@ -32,8 +32,8 @@ const EXEC: Verb = Verb {
     sig: "stack.exec(service: string, words: array, options?: #{ within_s: int }) -> receipt",
     doc: "Runs a program in a container to its end. That is the service's; what it changes there is gone when \
           the container is recreated. Option: `within_s` (1 to 86400, default 600). Returns a receipt whose `after` \
-          holds `code`, `out` and `err`, of which 1 MiB each is kept. Fails with `not_found` without a container or \
-          program, `failed` for an exit code other than 0, `unknown` when the link broke: it may go on in there. Deadline \
+          holds `code`, `out` and `err`, of which 1 MiB each is kept, and `in`, the service. Fails with `not_found` \
+          without a container or program, `failed` for an exit code other than 0, `unknown` when the link broke: it may go on in there. Deadline \
           600 s, or `within_s`.",
     example: r#"stack("prod").exec("backend", ["/app/batch", "retry"])"#,
 };
@@ -94,7 +94,8 @@ fn exec(call: &Call<'_>) -> Result<Receipt> {
     let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
     call.change(Change::of(look), (stack, way, service, words), |pass, (stack, way, service, words)| async move {
         let ran = run(&way, &pass, &stack, &service, &words, true).await?;
-        let after = ran.checked(&service, &words)?.into_json();
+        let mut after = ran.checked(&service, &words)?.into_json();
+        after["in"] = json!(service);
         Ok(Did { changed: true, after, ..Did::default() })
     })
 }
