@@ -77,12 +77,15 @@ impl Said {
     /// What `ssh HOST "COMMANDS"` runs there; alone it is a login that is not needed.
     fn ssh(&mut self, rest: &[&str], stack: Option<&Stack>) {
         const WITH_VALUE: &str = "bcDEeFIiJLlmOopQRSWw";
-        let mut rest = rest.iter();
+        let (mut rest, mut place) = (rest.iter(), "HOST");
         while let Some(word) = rest.next() {
             match word.strip_prefix('-') {
                 Some(flag) if flag.len() == 1 && WITH_VALUE.contains(flag) => drop(rest.next()),
                 Some(_) => {}
-                None => break,
+                None => {
+                    place = word;
+                    break;
+                }
             }
         }
         let there = rest.copied().collect::<Vec<_>>().join(" ");
@@ -91,7 +94,8 @@ impl Said {
         }
         if self.next.is_empty() {
             let words = if there.is_empty() { "WORDS" } else { there.trim() };
-            self.say("opsh logs in once, when the first line needs it", &format!("@ {words}"));
+            let line = format!("@ {words}     when {place} is the host of the stack in use, else @NAME {words}");
+            self.say("opsh logs in once, when the first line needs it", &line);
         }
     }
 

@@ -187,12 +187,7 @@ impl Session {
 
     /// One line as it was typed: words, a script's name, or Rhai. Consent covers this line only.
     pub fn typed(&mut self, line: &str) -> Result<Value> {
-        let meaning = self.meaning(line)?;
-        // What was shown is done at once or not at all: another line may have changed what it means.
-        if !matches!(meaning, Meaning::Go) {
-            self.sitting.pending = None;
-        }
-        match meaning {
+        match self.meaning(line)? {
             Meaning::Rhai => self.eval_typed(line, line),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
             Meaning::Go => self.go(),
@@ -249,6 +244,8 @@ impl Session {
 
     /// One line of Rhai; `line` is what was typed for it.
     pub fn eval_typed(&mut self, code: &str, line: &str) -> Result<Value> {
+        // What was shown is done at once or not at all: this line may change what it means.
+        self.sitting.pending = None;
         crate::interrupt::clear();
         self.gate().forget_consent();
         let mut note = json!({ "text": code });
