@@ -235,9 +235,10 @@ impl Lab {
         quick
     }
 
-    /// Waits until a migration is in the middle of its transaction.
+    /// Waits until a migration is in the middle of its transaction. The dump before it sits in one, too.
     pub fn until_it_migrates(&self) {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'";
+        let waiting = "SELECT count(*) FROM pg_stat_activity \
+            WHERE state = 'idle in transaction' AND application_name = 'vrc-shift'";
         let in_the_middle = format!("docker exec vrc-shift-db psql -XAtq -U vrcshift -c \"{waiting}\" | grep -qx 1");
         self.until("a migration is in the middle", 60, &in_the_middle);
     }
