@@ -189,6 +189,12 @@ struct Run {
     undoing: Option<Undoing>,
 }
 
+/// A run that waits while another one goes on.
+pub struct Aside {
+    run: Run,
+    mode: Mode,
+}
+
 /// An effect that is being taken back: its inverse's effects are linked to it, and need no consent of their own on its
 /// target, up to this class.
 #[derive(Clone, Debug)]
@@ -278,14 +284,28 @@ impl Gate {
         Ok(())
     }
 
-    /// Does `work`, which begins and ends a run of its own, and goes on with the run that it was begun from. Whether it was
-    /// a rehearsal is known there.
-    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        let outer = self.run.take();
-        let result = work();
-        let inner = self.run.replace(outer);
+    /// Lets the run that goes on wait while another one is begun.
+    pub fn set_aside(&self) -> Aside {
+        Aside { run: self.run.take(), mode: self.mode() }
+    }
+
+    /// Goes on with it. Whether the run that it waited for was a rehearsal is known there.
+    pub fn take_up(&self, aside: Aside) {
+        let inner = self.run.replace(aside.run);
         self.run.borrow_mut().skipped = inner.skipped;
-        result
+        if aside.mode != self.mode() {
+            self.note("mode", json!({ "mode": self.mode().word(), "why": "as before" }));
+        }
+    }
+
+    /// The run begins again: every step may be begun, and everything is asked for anew.
+    pub fn begin_again(&self) {
+        crate::interrupt::clear();
+        {
+            let mut run = self.run.borrow_mut();
+            (run.consent, run.skipped, run.steps) = Default::default();
+        }
+        self.note("run.retry", json!({}));
     }
 
     /// True when a change was skipped since consent was last forgotten: this was a rehearsal.

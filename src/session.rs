@@ -4,6 +4,7 @@ mod attach;
 pub mod built_in;
 pub mod discover;
 pub mod doc;
+pub mod failure;
 pub mod header;
 pub mod help;
 pub mod incomplete;
@@ -269,23 +270,29 @@ impl Session {
 
     /// Runs a script; `chain` are the runs that it goes on with, newest first.
     fn run_compiled(&mut self, script: Script, chain: &[Story]) -> Result<Value> {
-        let Script { name, text, file, args } = script;
-        let mut ast = self.engine.compile(&text).map_err(|error| engine::unparsable(&name, &error))?;
+        let Script { name, text, file, args } = &script;
+        let mut ast = self.engine.compile(text).map_err(|error| engine::unparsable(name, &error))?;
         ast.set_source(name.as_str());
         let facts = json!({
-            "script": name, "file": file, "sha256": digest(&text), "words": args.words, "options": args.options,
+            "script": name, "file": file, "sha256": digest(text), "words": args.words, "options": args.options,
             "flags": args.flags, "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
         });
-        let what = std::iter::once(&name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
-        *self.world.args.borrow_mut() = args;
+        let what = std::iter::once(name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
+        *self.world.args.borrow_mut() = args.clone();
         self.world.gate.begin_run(&what, facts)?;
+        self.attempt(script, ast, chain)
+    }
+
+    /// One attempt of the run that goes on.
+    fn attempt(&mut self, script: Script, ast: AST, chain: &[Story]) -> Result<Value> {
+        let mut scope = Scope::new();
         let result = self.take_up(chain).and_then(|()| {
             self.engine
-                .eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast)
+                .eval_ast_with_scope::<Dynamic>(&mut scope, &ast)
                 .map(|value| values::to_json(&value))
-                .map_err(|error| engine::errors::translate(&error, &name))
+                .map_err(|error| engine::errors::translate(&error, &script.name))
         });
         self.world.finished.borrow_mut().clear();
-        self.ended(result)
+        self.ended_or_waits(script, ast, scope, result)
     }
 }

@@ -44,6 +44,8 @@ fn sit(session: &mut Session) -> Result<()> {
         let code = match editor.read(&prompt(session), names(session))? {
             Read::Line(code) => code,
             Read::Interrupted => continue,
+            // What failed is left first, the shell after that.
+            Read::End if session.abort_failed() => continue,
             Read::End => return Ok(()),
         };
         if code.trim().is_empty() {
@@ -152,6 +154,7 @@ fn may_be_kept(code: &str) -> bool {
 /// What can go wrong with the next line: on which stack, whether changes are made, how many may have happened.
 fn prompt(session: &Session) -> String {
     let mut state = Vec::new();
+    state.extend(session.failed().map(|name| format!("{} failed", name.rsplit('/').next().unwrap_or(name))));
     if session.gate().mode() != Mode::Apply {
         state.push(session.gate().mode().word().to_string());
     }

@@ -190,6 +190,8 @@ fn lines(entry: &Entry) -> Vec<String> {
         "run.start" => {
             vec![format!("{at}  run {}  {}  by {}  ({})", entry.run, text("what"), entry.actor, text("mode"))]
         }
+        "run.failed" => vec![format!("{at}  failed   {}", why(&entry.body).trim())],
+        "run.retry" => vec![format!("{at}  run begins again")],
         "run.end" => vec![format!("{at}  run ended: {}{}", text("outcome"), why(&entry.body))],
         "effect.begin" => {
             let mut lines = vec![format!("{at}  {:7}  {}  {target}  {}", class(entry), text("verb"), text("says"))];

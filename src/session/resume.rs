@@ -5,7 +5,7 @@ use super::{Script, Session, built_in, digest, file_of};
 use crate::bind::undo;
 use crate::bind::world::{Args, Finished};
 use crate::error::{Error, Kind, Result};
-use crate::gate::journal::{Fate, Journal, Story, Told};
+use crate::gate::journal::{Fate, Journal, Step, Story, Told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ impl Session {
         let journal = self.gate().journal()?;
         for change in changes.iter_mut().filter(|change| change.undone_by.is_none()) {
             let Some(run) = change.attempt.clone() else { continue };
-            if journal.story(&run)?.outcome.is_none() {
+            if run != self.gate().run_id() && journal.story(&run)?.outcome.is_none() {
                 let why = format!("run {run} takes back {} now", change.words());
                 return Err(Error::new(Kind::Unmet, format!("run {} was not resumed", change.run), why));
             }
@@ -116,13 +116,15 @@ fn is_done_again(change: &Told) -> bool {
     happened && change.undone_by.is_none() && change.undoes.is_none()
 }
 
-/// Finished steps by name. Where a step was taken back, it and what followed in that run is not finished.
+/// Finished steps by name. Where a step was taken back, it and what followed in that attempt is not finished.
 fn finished(chain: &[Story], changes: &[Told]) -> BTreeMap<String, Finished> {
     let undone: BTreeSet<&str> =
         changes.iter().filter(|change| change.undone_by.is_some()).map(|change| change.id.as_str()).collect();
     let mut finished = BTreeMap::new();
     for story in chain.iter().rev() {
-        let whole = story.steps.iter().take_while(|step| !step.effects.iter().any(|id| undone.contains(id.as_str())));
+        let stands = |step: &&Step| !step.effects.iter().any(|id| undone.contains(id.as_str()));
+        let attempts = story.steps.chunk_by(|one, next| one.attempt == next.attempt);
+        let whole = attempts.flat_map(|attempt| attempt.iter().take_while(stands));
         for step in whole {
             let done = Finished { run: story.run.clone(), result: step.result.clone(), effects: step.effects.clone() };
             finished.insert(step.name.clone(), done);

@@ -1,5 +1,6 @@
 //! A sitting at the prompt: the stack in use, the mode, what a typed line means, and what was rehearsed and waits for `go`.
 
+use super::failure::Failed;
 use super::header::Header;
 use super::known::Seen;
 use super::{Session, built_in, runbook, undo, words};
@@ -12,7 +13,6 @@ use crate::gate::policy::Mode;
 use crate::gate::verb::Class;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// What lasts from line to line, besides variables.
@@ -27,16 +27,20 @@ pub struct Sitting {
     /// The command line said so: nothing ends that.
     fixed: bool,
     /// What `go` does.
-    pending: Option<Pending>,
+    pub(super) pending: Option<Pending>,
     /// Lines that went well, as Rhai.
     lines: Vec<String>,
     /// What Tab may offer.
     seen: Seen,
+    /// A person sits here.
+    pub(super) sits: bool,
+    /// A script's run that failed, and waits.
+    pub(super) failed: Option<Failed>,
 }
 
 /// What was rehearsed.
 #[derive(Clone)]
-enum Pending {
+pub(super) enum Pending {
     /// A line.
     Rhai(String),
     /// A script with its arguments.
@@ -57,7 +61,7 @@ impl Pending {
 
 /// A script that can be typed as a word.
 #[derive(Clone)]
-enum Script {
+pub(super) enum Script {
     /// In the folder `scripts` beside opsh.toml, or below where opsh was started.
     File(PathBuf),
     /// One that is built in.
@@ -90,11 +94,13 @@ impl Session {
     pub fn begin_sitting(&mut self) -> Result<()> {
         self.sitting.fixed = self.gate().mode() != Mode::Apply;
         self.sitting.holds = self.sitting.fixed;
+        self.sitting.sits = true;
         self.gate().begin_run("prompt", self.facts())
     }
 
     /// Ends it; `error` is what ended it, if anything did.
-    pub fn end_sitting(&self, error: Option<&Error>) {
+    pub fn end_sitting(&mut self, error: Option<&Error>) {
+        self.abort_failed();
         self.gate().end_run(error);
     }
 
@@ -187,6 +193,9 @@ impl Session {
 
     /// One line as it was typed: words, a script's name, or Rhai. Consent covers this line only.
     pub fn typed(&mut self, line: &str) -> Result<Value> {
+        if let Some(result) = self.decided(line) {
+            return result;
+        }
         match self.meaning(line)? {
             Meaning::Rhai => self.eval_typed(line, line),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
@@ -288,7 +297,11 @@ impl Session {
 
     /// Takes a run back: shown first, done by `go` when only observing.
     pub fn undo_typed(&mut self, run: &str) -> Result<Value> {
-        let what = Pending::Undo(self.to_undo(run)?.run);
+        let run = self.to_undo(run)?.run;
+        if self.sitting.failed.is_some() && run == self.gate().run_id() {
+            return self.undo_failed();
+        }
+        let what = Pending::Undo(run);
         match self.gate().mode() {
             Mode::Apply => self.perform(what),
             _ => self.rehearse(what),
@@ -342,7 +355,7 @@ impl Session {
         Ok(self.in_short(value))
     }
 
-    fn in_mode<T>(&mut self, mode: Mode, why: &str, work: impl FnOnce(&mut Session) -> T) -> T {
+    pub(super) fn in_mode<T>(&mut self, mode: Mode, why: &str, work: impl FnOnce(&mut Session) -> T) -> T {
         let before = self.gate().mode();
         self.gate().set_mode(mode, why);
         let result = work(self);
@@ -366,9 +379,9 @@ impl Session {
 
     /// A script, an undo or an attach has a run of its own, with which it can be taken back or gone on with.
     pub fn as_run_of_its_own<T>(&mut self, work: impl FnOnce(&mut Session) -> T) -> T {
-        let world = Rc::clone(&self.world);
-        let result = world.gate.aside(|| work(self));
-        *world.args.borrow_mut() = Default::default();
+        let outer = self.gate().set_aside();
+        let result = work(self);
+        self.keep_aside(outer);
         result
     }
 

@@ -69,7 +69,7 @@ impl Session {
         Ok(())
     }
 
-    fn go_back(&self, story: Story, partly: bool) -> Result<()> {
+    pub(super) fn go_back(&self, story: Story, partly: bool) -> Result<()> {
         self.refuse_while_it_goes_on(&story)?;
         let mut changes = self.after_attempts(&story)?;
         undo::settle(&self.world, &mut changes)?;
@@ -211,7 +211,7 @@ impl Session {
             error = error.next(format!("opsh undo {short}     go back: {back} of {all} effects"));
         }
         match story.steps.last() {
-            Some(step) if whole && !story.facts["script"].is_null() && self.gate().mode() == Mode::Apply => {
+            Some(step) if whole && !story.facts["script"].is_null() && story.mode == Mode::Apply.word() => {
                 error.next(format!("opsh resume {short}     go on after step \"{}\"", step.name))
             }
             _ => error,

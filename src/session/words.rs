@@ -77,7 +77,9 @@ pub fn split(line: &str) -> Option<(&str, &str)> {
     }
     let first = rest.trim_start();
     let option = first.starts_with('-') && first[1..].starts_with(|c: char| c.is_alphabetic() || c == '-');
-    let operator = first.starts_with(|c: char| "=+-*/%<>!&|?([{.;:,)]}".contains(c)) && !option;
+    let path = ["./", "../"].iter().any(|start| first.starts_with(start))
+        || first.strip_prefix('/').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'));
+    let operator = first.starts_with(|c: char| "=+-*/%<>!&|?([{.;:,)]}".contains(c)) && !option && !path;
     let apart = rest.is_empty() || rest.starts_with(char::is_whitespace);
     (apart && !operator).then_some((word, first))
 }
@@ -369,6 +371,8 @@ mod tests {
         }
         assert_eq!(split("  logs -f  backend "), Some(("logs", "-f  backend")));
         assert_eq!(split("ps"), Some(("ps", "")));
+        assert_eq!(split("mend /srv/app"), Some(("mend", "/srv/app")));
+        assert_eq!(split("mend ../app"), Some(("mend", "../app")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod cases;
 mod cli;
 mod closures;
 mod completion;
+mod failed;
 mod faults;
 mod fleet;
 mod git;

@@ -137,6 +137,14 @@ impl Terminal {
         self
     }
 
+    /// Waits until `text` was written so many times.
+    #[track_caller]
+    pub fn until_written(&self, text: &str, count: usize) -> &Terminal {
+        let written = |state: &State| String::from_utf8_lossy(&state.raw).matches(text).count();
+        self.wait(&format!("\"{text}\", {count} times"), |state| written(state) >= count);
+        self
+    }
+
     #[track_caller]
     fn wait(&self, what: &str, wanted: impl Fn(&State) -> bool) {
         let start = Instant::now();

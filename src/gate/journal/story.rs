@@ -40,6 +40,8 @@ pub struct Step {
     pub result: Value,
     /// Ids of its changes.
     pub effects: Vec<String>,
+    /// How often the run had been begun again before.
+    pub attempt: usize,
 }
 
 /// A change as the journal tells it.
@@ -141,7 +143,7 @@ impl Journal {
             changes: Vec::new(),
             steps: Vec::new(),
         };
-        let mut changes = Vec::new();
+        let (mut changes, mut attempt) = (Vec::new(), 0);
         for entry in &entries {
             match entry.kind.as_str() {
                 "run.start" => {
@@ -151,7 +153,8 @@ impl Journal {
                 }
                 "run.end" => story.outcome = Some(text(&entry.body, "outcome")),
                 "effect.begin" => changes.extend(entry.effect.clone()),
-                "step.end" => story.steps.push(step(&entry.body)),
+                "run.retry" => attempt += 1,
+                "step.end" => story.steps.push(step(&entry.body, attempt)),
                 _ => {}
             }
         }
@@ -317,9 +320,10 @@ fn settled(body: &Value) -> Fate {
     }
 }
 
-fn step(body: &Value) -> Step {
+fn step(body: &Value, attempt: usize) -> Step {
     let effects = body["effects"].as_array().cloned().unwrap_or_default();
     Step {
+        attempt,
         name: text(body, "name"),
         result: body["result"].clone(),
         effects: effects.iter().filter_map(|id| id.as_str().map(String::from)).collect(),

@@ -1,0 +1,174 @@
+//! A script that fails at the prompt: its run waits for a person, and what is typed meanwhile is in its record.
+
+use super::home::{Home, story_of};
+use super::terminal::Terminal;
+use serde_json::Value;
+use std::cell::Cell;
+
+/// Two steps, of which the second fails until a file is there.
+const MEND: &str = r#"//! Mends.
+//!
+//! usage: opsh scripts/mend.rhai DIR
+let dir = args::need(0, "DIR");
+let here = host("local");
+let sum = 40;
+fn doubled(n) { n * 2 }
+step("note", || here.sh("echo noted >>\"$1/log\"", [dir], #{ undo: `host("local").run(["rm", "${dir}/log"])` }));
+step("look", || here.sh("test -e \"$1/ready\" && echo looked >>\"$1/log\"", [dir]));
+print(`mended ${sum}`);
+"#;
+
+struct Sat {
+    home: Home,
+    terminal: Terminal,
+    answered: Cell<usize>,
+}
+
+const QUESTION: &str = "Do this? y, or Enter to stop:";
+
+/// A sitting at which the script has failed in its second step.
+fn failed(columns: u16, rows: u16) -> Sat {
+    let home = Home::new();
+    std::fs::create_dir(home.path("scripts")).unwrap();
+    home.put("scripts/mend.rhai", MEND);
+    let terminal = Terminal::start(&home, columns, rows, &[]);
+    terminal.until_line("opsh ›");
+    let sat = Sat { home, terminal, answered: Cell::new(0) };
+    let dir = sat.home.0.path().display().to_string();
+    sat.says(&format!("mend {dir}"), &["go     does it"]);
+    sat.terminal.keys("go\r");
+    sat.agree().agree();
+    sat.terminal.until_line("opsh (mend.rhai failed) ›");
+    sat
+}
+
+impl Sat {
+    /// Says yes to the next question.
+    fn agree(&self) -> &Sat {
+        let asked = self.answered.get() + 1;
+        self.terminal.until_written(QUESTION, asked);
+        self.answered.set(asked);
+        self.terminal.keys("y\r");
+        self
+    }
+
+    fn says(&self, line: &str, shows: &[&str]) -> &Sat {
+        let next = self.terminal.prompts() + 1;
+        self.terminal.keys(line).keys("\r").until_prompts(next);
+        for text in shows {
+            self.terminal.until(text);
+        }
+        self
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.home.path("log")).unwrap_or_default()
+    }
+
+    /// The records of the script's run, however many there are of it.
+    fn run(&self) -> Vec<Value> {
+        let runs = self.home.run(&["--json", "runs"]).exits(0).json_lines();
+        let of_script = |run: &&Value| run["mode"] == "apply" && run["what"].as_str().unwrap().contains("mend");
+        let found: Vec<&Value> = runs.iter().filter(of_script).collect();
+        let [run] = found[..] else { panic!("one run, whatever was tried: {runs:?}") };
+        self.home.run(&["journal", "export", run["run"].as_str().unwrap()]).exits(0).json_lines()
+    }
+}
+
+fn of_kind<'a>(records: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    records.iter().filter(|record| record["kind"] == kind).collect()
+}
+
+#[test]
+fn a_retry_leaves_out_what_is_done_and_what_was_typed_before_it_is_in_the_same_record() {
+    for (columns, rows) in [(80, 24), (120, 40)] {
+        let sat = failed(columns, rows);
+        sat.terminal.until("retry     run it again").until("undo     take back what it did: 1 of 2 effects");
+        assert_eq!(sat.log(), "noted\n");
+        // The script's variables and functions are there.
+        sat.says("doubled(sum) + 4", &["84"]);
+        // Once more in vain.
+        sat.terminal.keys("retry\r");
+        sat.agree().terminal.until_line("opsh (mend.rhai failed) ›");
+        let next = sat.terminal.prompts() + 1;
+        sat.terminal.keys("here.run([\"touch\", dir + \"/ready\"])\r");
+        sat.agree().terminal.until_prompts(next);
+        sat.terminal.keys("retry\r");
+        sat.agree().terminal.until("step \"note\" was done").until("mended 40").until_line("opsh ›");
+        assert_eq!(sat.log(), "noted\nlooked\n", "a step that was done is not done again");
+        sat.says("sum", &["Undefined variable: sum"]);
+
+        let records = sat.run();
+        assert_eq!(of_kind(&records, "run.retry").len(), 2);
+        let lines: Vec<&str> =
+            of_kind(&records, "line").iter().map(|line| line["body"]["text"].as_str().unwrap()).collect();
+        assert_eq!(lines, ["doubled(sum) + 4", "here.run([\"touch\", dir + \"/ready\"])"]);
+        assert_eq!(story_of(&records).last().unwrap(), "run.end ok");
+        assert_eq!(of_kind(&records, "run.end").len(), 1);
+        sat.home.run(&["journal", "verify"]).exits(0);
+    }
+}
+
+#[test]
+fn every_choice_is_in_the_docs() {
+    let doc = std::fs::read_to_string("docs/shell.md").unwrap();
+    for (word, does) in opsh::session::failure::CHOICES {
+        let row = format!("| `{word}` | {does} |");
+        assert!(doc.lines().any(|line| line == row), "{row}");
+    }
+}
+
+#[test]
+fn an_undo_takes_back_what_the_run_did_and_ends_it() {
+    let sat = failed(80, 24);
+    sat.terminal.keys("undo\r");
+    sat.agree().terminal.until("undone: 1 of 2 effects").until_line("opsh ›");
+    assert!(!sat.home.path("log").exists());
+    sat.says("undo", &["Undefined variable: undo"]);
+    let records = sat.run();
+    assert_eq!(of_kind(&records, "effect.undone").len(), 1, "in the record of the run itself");
+    assert_eq!(story_of(&records).last().unwrap(), "run.end failed");
+    sat.says(":undo", &["nothing to undo"]);
+}
+
+#[test]
+fn nothing_is_skipped_and_an_abort_says_how_to_go_on() {
+    for leave in ["abort\r", "\x04", ":quit\r"] {
+        let sat = failed(120, 40);
+        sat.says("skip", &["no script goes on without its backup"]);
+        // A no is no way out either.
+        sat.terminal.keys("undo\r").until_line(QUESTION);
+        sat.terminal.keys("\r").until("the answer was no").until_line("opsh (mend.rhai failed) ›");
+        sat.terminal.keys(leave).until("mend.rhai ended as failed").until("opsh resume").until("opsh undo");
+        let records = sat.run();
+        assert_eq!(story_of(&records).last().unwrap(), "run.end failed");
+        assert_eq!(sat.log(), "noted\n");
+        // What was left can be gone on with from outside.
+        sat.home.put("ready", "");
+        let run = records[0]["run"].as_str().unwrap();
+        sat.home.run(&["--yes", "resume", run]).exits(0);
+        assert_eq!(sat.log(), "noted\nlooked\n");
+    }
+}
+
+#[test]
+fn what_never_began_does_not_wait_and_a_terminal_that_closes_loses_nothing() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("scripts")).unwrap();
+    home.put("scripts/mend.rhai", MEND);
+    let terminal = Terminal::start(&home, 80, 24, &[]);
+    terminal.until_line("opsh ›");
+    let next = terminal.prompts() + 1;
+    terminal.keys("mend\r").until("DIR").until_prompts(next).until_line("opsh ›");
+    terminal.keys("mend /nowhere\r").until("go     does it").until_prompts(next + 1);
+    terminal.keys("go\r").until_line(QUESTION);
+    terminal.keys("\r").until("nothing changed").until_line("opsh ›");
+
+    let mut sat = failed(80, 24);
+    sat.terminal.kill();
+    sat.terminal.ends();
+    let story = story_of(&sat.run());
+    assert_eq!(story[story.len() - 2..], ["run.failed", "run.end killed"], "{story:?}");
+    sat.home.run(&["runs"]).exits(0).shows(&["killed"]);
+    sat.home.run(&["journal", "verify"]).exits(0);
+}
