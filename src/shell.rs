@@ -38,10 +38,10 @@ fn read_all(session: &mut Session) -> Result<()> {
 
 fn sit(session: &mut Session) -> Result<()> {
     let screen = session.gate().screen().clone();
-    let mut editor = Editor::new(session.world().state_dir.join("history"), screen.options().color)?;
+    let mut editor = Editor::new(session.world().state_dir.join("history"), screen.options().color, names(session))?;
     greet(session);
     loop {
-        let code = match editor.read(&prompt(session), names(session))? {
+        let code = match editor.read(&prompt(session), |names| refresh(session, names))? {
             Read::Line(code) => code,
             Read::Interrupted => continue,
             // What failed is left first, the shell after that.
@@ -65,63 +65,54 @@ fn sit(session: &mut Session) -> Result<()> {
     }
 }
 
-/// What Tab offers.
+/// What Tab offers that stays as it is.
 fn names(session: &Session) -> Names {
-    let variables = session.variables();
-    let is_shadowed = |word: &Word| variables.iter().any(|variable| variable.name == word.name);
-    let seen = session.seen();
     Names {
-        words: words(session).into_iter().filter(|word| !is_shadowed(word)).collect(),
+        words: words(session),
         commands: COMMANDS.iter().map(|one| (one.name.into(), format!("{}  {}", one.args, one.doc))).collect(),
         stacks: session.stacks(),
         hosts: session.hosts(),
         host_tags: session.host_tags(),
-        services: session.services(),
-        containers: seen.containers.clone(),
-        tags: seen.tags.clone(),
-        scripts: known::scripts(),
         modules: known::modules(),
         topics: known::topics(),
-        variables,
-        functions: session.functions(),
+        ..Names::default()
     }
+}
+
+/// What the last line may have changed of it.
+fn refresh(session: &Session, names: &mut Names) {
+    if names.stack.as_deref() != session.stack_in_use() {
+        names.stack = session.stack_in_use().map(String::from);
+        names.words = words(session);
+    }
+    let changed = known::scripts_changed();
+    if names.scripts_changed != changed {
+        names.scripts_changed = changed;
+        names.scripts = known::scripts();
+    }
+    names.services = session.services();
+    names.containers.clone_from(&session.seen().containers);
+    names.tags.clone_from(&session.seen().tags);
+    names.variables = session.variables();
+    names.functions = session.functions();
 }
 
 /// Verbs of the stack in use, scripts, and the two words that are neither.
 fn words(session: &Session) -> Vec<Word> {
-    let plain = |name: &str, signature: &str, doc: &str, params: &[&str]| Word {
+    let plain = |name: &str, signature: &str, doc: &str| Word {
         name: name.into(),
         signature: signature.into(),
         doc: doc.into(),
-        params: params.iter().map(|name| name.to_string()).collect(),
-        options: Vec::new(),
+        ..Word::default()
     };
     let mut all = vec![
-        plain("go", "go", "does what was planned last", &[]),
-        plain("help", "help [NAME]", "explains verbs, functions and words", &["topic"]),
+        plain("go", "go", "does what was planned last"),
+        Word { params: vec!["topic".into()], ..plain("help", "help [NAME]", "explains verbs, functions and words") },
     ];
-    let of_stack = session::words::all().into_iter().filter(|_| session.stack_in_use().is_some());
-    all.extend(of_stack.map(|word| Word {
-        signature: word.usage(),
-        doc: word.doc.split(". ").next().unwrap_or_default().trim_end_matches('.').into(),
-        params:
-            word.signature.params.iter().filter(|param| param.kind != "map").map(|param| param.name.into()).collect(),
-        options: word.options().iter().map(|(name, _)| session::words::option_words(name)).collect(),
-        name: word.name.into(),
-    }));
-    all.extend(session.script_words().into_iter().map(|(name, usage, doc)| {
-        Word {
-            options: usage
-                .split(['[', ' '])
-                .filter(|word| word.starts_with("--"))
-                .map(|word| word.trim_end_matches(']').into())
-                .collect(),
-            params: vec!["tag".into()],
-            signature: format!("{name} {usage}"),
-            doc,
-            name,
-        }
-    }));
+    if session.stack_in_use().is_some() {
+        all.extend(session::words::all().iter().map(Word::of_verb));
+    }
+    all.extend(session.script_words().into_iter().map(Word::of_script));
     all
 }
 

@@ -30,7 +30,9 @@ connects to it, each within a deadline of its own.
 /// Everything, or what `name` means, as Markdown. Fails as [`help::find`].
 pub fn markdown(name: Option<&str>) -> Result<String> {
     match name.map(help::find).transpose()? {
-        Some(Found::Group(found) | Found::These(found)) => Ok(found.iter().map(section).collect::<Vec<_>>().join("\n")),
+        Some(Found::Group(found) | Found::These(found)) => {
+            Ok(found.into_iter().map(section).collect::<Vec<_>>().join("\n"))
+        }
         None => Ok(everything()),
     }
 }
@@ -41,7 +43,7 @@ fn everything() -> String {
     for group in groups {
         text += &format!("\n## {group}\n");
         // What a script starts from comes first.
-        let (starts, verbs): (Vec<Entry>, Vec<Entry>) =
+        let (starts, verbs): (Vec<&Entry>, Vec<&Entry>) =
             help::entries().filter(|entry| entry.group == group).partition(|entry| entry.class == "script");
         for entry in starts.iter().chain(&verbs) {
             text += &format!("\n{}", section(entry));

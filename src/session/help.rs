@@ -9,6 +9,7 @@ use crate::screen::Screen;
 use rhai::{Engine, EvalAltResult, NativeCallContext};
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 /// One thing that scripts can call, as help and reference show it.
 pub struct Entry {
@@ -74,23 +75,26 @@ impl Entry {
 }
 
 /// Every verb by system, then every function.
-pub fn entries() -> impl Iterator<Item = Entry> {
-    let verbs = bind::all().map(Entry::of_verb);
-    verbs.chain(engine::functions().map(Entry::of_function))
+pub fn entries() -> std::slice::Iter<'static, Entry> {
+    static ENTRIES: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+        let verbs = bind::all().map(Entry::of_verb);
+        verbs.chain(engine::functions().map(Entry::of_function)).collect()
+    });
+    ENTRIES.iter()
 }
 
 /// What a name means.
 pub enum Found {
     /// A system, a receiver, a module: all that belongs to it.
-    Group(Vec<Entry>),
+    Group(Vec<&'static Entry>),
     /// A verb or function; several when receivers share its name.
-    These(Vec<Entry>),
+    These(Vec<&'static Entry>),
 }
 
 /// What `name` means: a system (`docker`), a receiver (`stack`), a verb (`docker.restart`), a function (`args::need`),
 /// or the last word of one (`restart`). Fails with the nearest name.
 pub fn find(name: &str) -> Result<Found> {
-    let all = |wanted: &dyn Fn(&Entry) -> bool| entries().filter(wanted).collect::<Vec<_>>();
+    let all = |wanted: &dyn Fn(&Entry) -> bool| entries().filter(|entry| wanted(entry)).collect::<Vec<_>>();
     let group = all(&|entry| entry.belongs_to(name));
     if !group.is_empty() {
         return Ok(Found::Group(group));
@@ -101,10 +105,9 @@ pub fn find(name: &str) -> Result<Found> {
 }
 
 fn unknown(name: &str) -> Error {
-    let entries: Vec<Entry> = entries().collect();
-    let names = || entries.iter().map(|entry| entry.name.as_str());
-    let groups: BTreeSet<&str> = entries.iter().map(|entry| entry.group).collect();
-    let words = entries.iter().map(|entry| entry.signature.name);
+    let names = || entries().map(|entry| entry.name.as_str());
+    let groups: BTreeSet<&str> = entries().map(|entry| entry.group).collect();
+    let words = entries().map(|entry| entry.signature.name);
     let (what, why) = if name.contains('.') {
         ("verb", suggestion(name, names()))
     } else if let (None, Some(near)) = (nearest(name, groups.iter().copied()), nearest(name, names().chain(words))) {
@@ -119,13 +122,13 @@ fn unknown(name: &str) -> Error {
 pub fn show(screen: &Screen, name: Option<&str>) -> Result<()> {
     let shown = match name.map(find).transpose()? {
         Some(Found::These(these)) => {
-            screen.print(&these.iter().map(Entry::detail).collect::<Vec<_>>().join("\n\n"));
+            screen.print(&these.iter().map(|entry| entry.detail()).collect::<Vec<_>>().join("\n\n"));
             return Ok(());
         }
         Some(Found::Group(entries)) => entries,
         None => entries().collect(),
     };
-    let row = |entry: &Entry| [entry.name.as_str(), entry.class, entry.summary()].map(String::from).to_vec();
+    let row = |entry: &&Entry| [entry.name.as_str(), entry.class, entry.summary()].map(String::from).to_vec();
     screen.table(&["verb", "class", "what it does"], shown.iter().map(row).collect());
     screen.print("\nopsh help VERB explains one; a script starts at stack(NAME) or host(NAME)");
     Ok(())

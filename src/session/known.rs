@@ -6,6 +6,13 @@ use crate::config::LOCAL;
 use crate::engine::modules;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::SystemTime;
+
+/// Keywords of Rhai that scripts here can use.
+pub const KEYWORDS: &[&str] = &[
+    "as", "break", "catch", "const", "continue", "do", "else", "export", "false", "fn", "for", "global", "if",
+    "import", "in", "let", "loop", "private", "return", "switch", "this", "throw", "true", "try", "until", "while",
+];
 
 /// A variable of the session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,13 +103,22 @@ pub fn modules() -> Vec<String> {
 /// What `help` explains: systems and receivers, then verbs and functions.
 pub fn topics() -> Vec<String> {
     let groups: BTreeSet<&str> = help::entries().map(|entry| entry.group).collect();
-    groups.into_iter().map(String::from).chain(help::entries().map(|entry| entry.name)).collect()
+    groups.into_iter().map(String::from).chain(help::entries().map(|entry| entry.name.clone())).collect()
+}
+
+/// The folders that script files are offered of, and what stands before their names.
+const FOLDERS: [(&str, &str); 2] = [(".", ""), ("scripts", "scripts/")];
+
+/// When a name was last put into each of [`FOLDERS`], or taken out of it; a folder that is not there has no time.
+#[expect(clippy::disallowed_methods, reason = "which scripts there are is no effect")]
+pub fn scripts_changed() -> [Option<SystemTime>; 2] {
+    FOLDERS.map(|(folder, _)| std::fs::metadata(folder).and_then(|about| about.modified()).ok())
 }
 
 /// Scripts in the working directory and in its `scripts/`, by path.
 pub fn scripts() -> Vec<String> {
     let mut found = Vec::new();
-    for (folder, before) in [(".", ""), ("scripts", "scripts/")] {
+    for (folder, before) in FOLDERS {
         // A folder that is not there holds none.
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());

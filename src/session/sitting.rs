@@ -2,7 +2,7 @@
 
 use super::failure::Failed;
 use super::header::Header;
-use super::known::Seen;
+use super::known::{KEYWORDS, Seen};
 use super::{Session, built_in, runbook, undo, words};
 use crate::bind::host;
 use crate::bind::stack::StackHandle;
@@ -397,7 +397,6 @@ impl Session {
                 None => words_on(&self.host_of(place)?, rest),
             };
         }
-        let line = &words::plain(line);
         let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
         if self.scope.contains(name) {
             return Ok(Meaning::Rhai);
@@ -410,10 +409,7 @@ impl Session {
         if let Some(script) = self.script(dashed) {
             return Ok(Meaning::Script(script.clone(), self.script_argv(&script, &line[dashed.len()..])?));
         }
-        let all = words::all();
-        let Some(word) = all.iter().find(|word| word.name == name) else {
-            return self.not_a_word(line, name, rest, &all);
-        };
+        let Some((word, rest)) = words::find(line) else { return self.not_a_word(line, name, rest) };
         if self.sitting.stack.is_none() {
             let known: Vec<&str> = self.world.config.stack_names().collect();
             let error = Error::new(Kind::Usage, format!("{name} was not done"), "no stack is in use");
@@ -454,7 +450,7 @@ impl Session {
     }
 
     /// Two words that cannot be Rhai were meant as something else; one may be.
-    fn not_a_word(&self, line: &str, name: &str, rest: &str, all: &[words::Word]) -> Result<Meaning> {
+    fn not_a_word(&self, line: &str, name: &str, rest: &str) -> Result<Meaning> {
         if rest.is_empty() || KEYWORDS.contains(&name) || self.is_rhai(line) {
             return Ok(Meaning::Rhai);
         }
@@ -472,7 +468,7 @@ impl Session {
                 .next(format!("!{line}     here")));
         }
         let scripts = built_in::NAMES.iter().copied();
-        let why = suggestion(name, all.iter().map(|word| word.name).chain(scripts));
+        let why = suggestion(name, words::all().iter().map(|word| word.name).chain(scripts));
         Err(Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb"))
     }
 
@@ -536,12 +532,6 @@ impl Session {
         Ok(argv)
     }
 }
-
-/// Words that begin a line of Rhai.
-const KEYWORDS: &[&str] = &[
-    "let", "const", "if", "for", "while", "loop", "do", "fn", "private", "import", "export", "return", "throw", "try",
-    "switch", "break", "continue", "global", "this",
-];
 
 fn words_on(host: &str, text: &str) -> Result<Meaning> {
     words::on_host(host, text).map(|(code, changes)| Meaning::Words(code, changes))

@@ -4,6 +4,7 @@
 use crate::bind::{self, host};
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Param, Signature};
+use std::sync::LazyLock;
 
 /// A verb of the stack in use that can be typed as a word.
 pub struct Word {
@@ -26,21 +27,30 @@ pub struct Word {
 /// Verbs of these are words, by what stands before them in Rhai. Where two have the same name the first is meant.
 const RECEIVERS: &[(&str, &str)] = &[("stack", "p."), ("repo", "p.repo.")];
 
-/// Words that are not the name of their verb. What is after `sql` is one statement.
-const OTHERS: &[(&str, &str, &str, bool)] = &[("sql", "db.query", "p.db.", true)];
-
-/// `sql cancel 4711` is `cancel_query 4711`, and the same of `sql kill`: no statement begins so.
-pub fn plain(line: &str) -> std::borrow::Cow<'_, str> {
-    for (typed, word) in [("sql cancel ", "cancel_query "), ("sql kill ", "kill_query ")] {
-        if let Some(pid) = line.strip_prefix(typed) {
-            return format!("{word}{pid}").into();
-        }
-    }
-    line.into()
-}
+/// Words that are not the name of their verb. What is after `sql` is one statement; none begins as the other two do.
+const OTHERS: &[(&str, &str, &str, bool)] = &[
+    ("sql", "db.query", "p.db.", true),
+    ("sql cancel", "db.cancel", "p.", false),
+    ("sql kill", "db.kill", "p.", false),
+];
 
 /// Every word there is.
-pub fn all() -> Vec<Word> {
+pub fn all() -> &'static [Word] {
+    static WORDS: LazyLock<Vec<Word>> = LazyLock::new(of_signatures);
+    &WORDS
+}
+
+/// The word that a line begins with, and what follows it; where two fit, the longer one.
+pub fn find(line: &str) -> Option<(&'static Word, &str)> {
+    let follows = |rest: &str| rest.is_empty() || rest.starts_with(char::is_whitespace);
+    let fitting = all().iter().filter_map(|word| {
+        let rest = line.trim().strip_prefix(word.name).filter(|rest| follows(rest))?;
+        Some((word, rest.trim_start()))
+    });
+    fitting.max_by_key(|(word, _)| word.name.len())
+}
+
+fn of_signatures() -> Vec<Word> {
     let mut words: Vec<Word> = Vec::new();
     for (receiver, before) in RECEIVERS {
         for verb in bind::all().map(bind::Binding::verb) {
@@ -208,7 +218,7 @@ impl Word {
     fn bad(&self, why: &str) -> Error {
         Error::new(Kind::Usage, format!("{} was not done", self.name), why)
             .next(format!("{}     how it is typed", self.usage()))
-            .next(format!("help {}     what it does", self.name))
+            .next(format!("help {}     what it does", self.signature.name))
     }
 }
 
@@ -300,8 +310,9 @@ mod tests {
     use super::*;
 
     fn rhai(line: &str) -> Result<String> {
-        let (name, rest) = split(line).expect("words");
-        all().into_iter().find(|word| word.name == name).expect("a word").rhai(rest)
+        assert!(split(line).is_some(), "{line}");
+        let (word, rest) = find(line).expect("a word");
+        word.rhai(rest)
     }
 
     #[test]
@@ -327,9 +338,10 @@ mod tests {
 
     #[test]
     fn ending_a_query_is_typed_behind_sql() {
-        assert_eq!(rhai(&plain("sql cancel 4711")).expect("words"), "p.cancel_query(4711)");
-        assert_eq!(rhai(&plain("sql kill 4711")).expect("words"), "p.kill_query(4711)");
-        assert_eq!(plain("sql SELECT 1"), "sql SELECT 1");
+        assert_eq!(rhai("sql cancel 4711").expect("words"), "p.cancel_query(4711)");
+        assert_eq!(rhai("sql kill 4711").expect("words"), "p.kill_query(4711)");
+        assert_eq!(rhai("sql cancelled").expect("a statement"), r#"p.db.query("cancelled")"#);
+        assert!(rhai("sql kill").expect_err("no pid").why.contains("pid is missing"));
     }
 
     #[test]
@@ -398,7 +410,7 @@ mod tests {
     #[test]
     fn every_word_has_a_usage_and_no_two_have_one_name() {
         let words = all();
-        for word in &words {
+        for word in words {
             assert!(word.usage().starts_with(word.name));
             assert_eq!(words.iter().filter(|other| other.name == word.name).count(), 1, "{}", word.name);
         }

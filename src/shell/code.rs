@@ -3,21 +3,20 @@
 use super::lex::{self, Kind, Token};
 use super::names::Names;
 use crate::session::help::{self, Entry};
+use crate::session::known::KEYWORDS;
 
 /// Code before the cursor. Places are indices of its tokens.
 pub struct Code<'a> {
     text: &'a str,
     /// Its tokens.
     pub tokens: Vec<Token>,
-    /// All that can be called.
-    pub entries: Vec<Entry>,
     names: &'a Names,
 }
 
 impl<'a> Code<'a> {
     /// Takes it apart.
     pub fn new(text: &'a str, names: &'a Names) -> Code<'a> {
-        Code { text, tokens: lex::tokens(text), entries: help::entries().collect(), names }
+        Code { text, tokens: lex::tokens(text), names }
     }
 
     /// The text of a token; empty where there is none.
@@ -59,7 +58,7 @@ impl<'a> Code<'a> {
     }
 
     fn is_keyword(&self, place: usize) -> bool {
-        lex::KEYWORDS.contains(&self.at(place))
+        KEYWORDS.contains(&self.at(place))
     }
 
     /// Which argument of the call opened at `open` the place `end` is in, from 0.
@@ -77,16 +76,16 @@ impl<'a> Code<'a> {
     }
 
     /// What the call opened at `open` may be of: one function, or all of that name when the receiver's type is unknown.
-    pub fn callees(&self, open: usize) -> Vec<&Entry> {
+    pub fn callees(&self, open: usize) -> Vec<&'static Entry> {
         if self.at(open) != "(" || open == 0 {
             return Vec::new();
         }
         let name = self.at(open - 1);
-        let named = self.entries.iter().filter(|entry| entry.signature.name == name && !entry.is_property());
+        let named = help::entries().filter(|entry| entry.signature.name == name && !entry.is_property());
         match self.before(open, 2) {
             "." | "?." => {
                 let receiver = self.type_before(open - 2);
-                let fits = |entry: &&Entry| match &receiver {
+                let fits = |entry: &&'static Entry| match &receiver {
                     Some(receiver) => entry.receivers.contains(&receiver.as_str()),
                     None => !entry.receivers.is_empty(),
                 };
@@ -126,7 +125,7 @@ impl<'a> Code<'a> {
     fn property(&self, dot: usize, name: &str) -> Option<String> {
         let receiver = self.type_before(dot)?;
         let of = |entry: &&Entry| entry.is_property() && entry.receivers.contains(&receiver.as_str());
-        self.entries.iter().filter(of).find(|entry| entry.signature.name == name).map(|e| e.signature.result.into())
+        help::entries().filter(of).find(|entry| entry.signature.name == name).map(|e| e.signature.result.into())
     }
 
     /// What this very text makes of it, by an assignment or a loop over hosts, else what the session knows.

@@ -1,9 +1,10 @@
 //! What Tab offers: a pure function of the line, the cursor and the names that are known.
 
 use super::code::Code;
-use super::lex::{KEYWORDS, Kind};
+use super::lex::Kind;
 pub use super::names::{Names, Word};
-use crate::session::help::Entry;
+use crate::session::help::{self, Entry};
+use crate::session::known::KEYWORDS;
 
 /// Something that may stand at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,10 +98,8 @@ enum Typed<'l> {
 
 fn typed(head: &str) -> Typed<'_> {
     let line = head.trim_start();
-    for word in [":load ", "run "] {
-        if let Some(path) = line.strip_prefix(word).map(str::trim_start) {
-            return if path.contains(' ') { Typed::Nothing } else { Typed::CommandFile(path) };
-        }
+    if let Some(path) = line.strip_prefix(":load ").map(str::trim_start) {
+        return if path.contains(' ') { Typed::Nothing } else { Typed::CommandFile(path) };
     }
     let is_one_word = !line.contains(char::is_whitespace);
     match line.chars().next() {
@@ -229,7 +228,7 @@ fn word_at(code: &Code<'_>, place: usize, typed: &str, names: &Names) -> Vec<Can
     let before = place.checked_sub(1).map_or("", |before| code.at(before));
     let mut found = match before {
         "." | "?." => members(code, place - 1, names),
-        "::" => of_module(code, code.at(place.saturating_sub(2))),
+        "::" => of_module(code.at(place.saturating_sub(2))),
         // A new name.
         "let" | "const" | "fn" | "for" => Vec::new(),
         "{" | "," if is_in_map(code, place) => option_names(code, place),
@@ -241,7 +240,7 @@ fn word_at(code: &Code<'_>, place: usize, typed: &str, names: &Names) -> Vec<Can
 
 fn members(code: &Code<'_>, dot: usize, names: &Names) -> Vec<Candidate> {
     let Some(receiver) = code.type_before(dot) else { return Vec::new() };
-    let verbs = code.entries.iter().filter(|entry| entry.receivers.contains(&receiver.as_str()));
+    let verbs = help::entries().filter(|entry| entry.receivers.contains(&receiver.as_str()));
     let own = METHODS.iter().filter(|(of, _)| *of == receiver).flat_map(|(_, all)| all.split_whitespace());
     let variable = dot.checked_sub(1).filter(|at| *at == 0 || code.at(at - 1) != ".").map(|at| code.at(at));
     let keys = names.variables.iter().filter(|known| Some(known.name.as_str()) == variable && receiver == "map");
@@ -254,8 +253,8 @@ fn members(code: &Code<'_>, dot: usize, names: &Names) -> Vec<Candidate> {
         .collect()
 }
 
-fn of_module(code: &Code<'_>, module: &str) -> Vec<Candidate> {
-    let those = code.entries.iter().filter(|entry| entry.signature.module == Some(module));
+fn of_module(module: &str) -> Vec<Candidate> {
+    let those = help::entries().filter(|entry| entry.signature.module == Some(module));
     those.map(|entry| Candidate::call(entry.signature.name, entry.sig, entry.summary())).collect()
 }
 
@@ -277,7 +276,7 @@ fn globals(code: &Code<'_>, first: bool, keywords: bool, names: &Names) -> Vec<C
     let mut found: Vec<Candidate> = code.declared().map(|name| Candidate::new(name, "")).collect();
     found.extend(names.variables.iter().map(|known| Candidate::new(&known.name, &known.type_name)));
     found.extend(names.functions.iter().map(|call| Candidate::call(call.split('(').next().unwrap_or(call), call, "")));
-    for entry in code.entries.iter().filter(|entry| entry.receivers.is_empty()) {
+    for entry in help::entries().filter(|entry| entry.receivers.is_empty()) {
         match entry.signature.module {
             Some(module) => found.push(Candidate::new(format!("{module}::"), "module")),
             None => found.push(Candidate::of(entry)),
@@ -288,7 +287,7 @@ fn globals(code: &Code<'_>, first: bool, keywords: bool, names: &Names) -> Vec<C
             replacement: word.name.clone(),
             display: format!("{}  {}", word.signature, word.doc),
         };
-        found.extend(names.words.iter().map(word));
+        found.extend(names.words().map(word));
     }
     if keywords {
         found.extend(KEYWORDS.iter().map(|word| Candidate::new(*word, "keyword")));

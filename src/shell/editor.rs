@@ -121,8 +121,9 @@ fn build(known: &Shared, colors: bool) -> Result<rustyline::Editor<Helping, File
 impl Editor {
     /// An editor whose history is the file `history`; one that cannot be read is an empty one. `colors` says whether
     /// what is typed has any. Fails when the terminal cannot be used.
-    pub fn new(history: PathBuf, colors: bool) -> Result<Editor> {
+    pub fn new(history: PathBuf, colors: bool, names: Names) -> Result<Editor> {
         let known = Shared::default();
+        known.known().names = names;
         let mut editor = build(&known, colors)?;
         let _ = editor.load_history(&history);
         known.known().kept.extend(editor.history().iter().cloned());
@@ -138,11 +139,13 @@ impl Editor {
         }
     }
 
-    /// Reads one whole input behind `prompt`; `names` decides what Tab offers and which input is whole.
-    pub fn read(&mut self, prompt: &str, names: Names) -> Result<Read> {
+    /// Reads one whole input behind `prompt`. Names decide what Tab offers and which input is whole; `refresh` puts in
+    /// what has changed of them.
+    pub fn read(&mut self, prompt: &str, refresh: impl FnOnce(&mut Names)) -> Result<Read> {
         let size = self.editor.dimensions().map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()));
         let mut known = self.known.known();
-        (known.names, known.size) = (names, size);
+        known.size = size;
+        refresh(&mut known.names);
         drop(known);
         let read = self.editor.readline(prompt);
         let interrupted = std::mem::take(&mut self.known.known().interrupted);

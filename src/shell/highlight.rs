@@ -1,6 +1,7 @@
 //! Colours of a line that is being typed. Only sequences without width are added: the cursor stays where it is.
 
-use super::lex::{self, KEYWORDS, Kind, Token};
+use super::lex::{self, Kind, Token};
+use crate::session::known::KEYWORDS;
 use std::collections::HashSet;
 
 const KEYWORD: &str = "\x1b[35m";

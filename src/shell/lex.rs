@@ -39,12 +39,6 @@ impl Token {
     }
 }
 
-/// Keywords of Rhai that scripts here can use.
-pub const KEYWORDS: &[&str] = &[
-    "as", "break", "catch", "const", "continue", "do", "else", "export", "false", "fn", "for", "global", "if",
-    "import", "in", "let", "loop", "private", "return", "switch", "this", "throw", "true", "try", "until", "while",
-];
-
 /// The tokens of `line`, in order.
 pub fn tokens(line: &str) -> Vec<Token> {
     let mut lexer = Lexer { line, at: 0, tokens: Vec::new() };

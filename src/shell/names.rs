@@ -2,11 +2,15 @@
 
 use super::lex::{self, Kind};
 use crate::session::known::Variable;
+use crate::session::words;
+use std::time::SystemTime;
 
 /// What completion may offer; nothing is asked of a host or of the engine for it.
 #[derive(Clone, Default)]
 pub struct Names {
-    /// Words of the current stack, typed without Rhai around them.
+    /// The stack in use.
+    pub stack: Option<String>,
+    /// Its words, typed without Rhai around them; see [`Names::words`].
     pub words: Vec<Word>,
     /// `:use` and the like, each with one line about it.
     pub commands: Vec<(String, String)>,
@@ -28,6 +32,8 @@ pub struct Names {
     pub modules: Vec<String>,
     /// What `help` explains: `docker.restart`, `stack`.
     pub topics: Vec<String>,
+    /// When a file was last put into the folders that scripts are offered of.
+    pub scripts_changed: [Option<SystemTime>; 2],
     /// Variables of the session.
     pub variables: Vec<Variable>,
     /// Functions of earlier lines: `name(a, b)`.
@@ -49,7 +55,38 @@ pub struct Word {
     pub options: Vec<String>,
 }
 
+impl Word {
+    /// A verb of the stack in use.
+    pub fn of_verb(word: &words::Word) -> Word {
+        let params = word.signature.params.iter().filter(|param| param.kind != "map");
+        Word {
+            name: word.name.into(),
+            signature: word.usage(),
+            doc: word.doc.split(". ").next().unwrap_or_default().trim_end_matches('.').into(),
+            params: params.map(|param| param.name.into()).collect(),
+            options: word.options().iter().map(|(name, _)| words::option_words(name)).collect(),
+        }
+    }
+
+    /// A script, by its usage line.
+    pub fn of_script((name, usage, doc): (String, String, String)) -> Word {
+        let options = usage.split(['[', ' ']).filter(|word| word.starts_with("--"));
+        Word {
+            options: options.map(|word| word.trim_end_matches(']').into()).collect(),
+            params: vec!["tag".into()],
+            signature: format!("{name} {usage}"),
+            doc,
+            name,
+        }
+    }
+}
+
 impl Names {
+    /// Words that no variable has the name of.
+    pub fn words(&self) -> impl Iterator<Item = &Word> {
+        self.words.iter().filter(|word| !self.variables.iter().any(|variable| variable.name == word.name))
+    }
+
     /// True for a line that only the language can say is whole. `:command`, `@host …`, `!command` and a known word
     /// that no Rhai follows are whole as they are.
     pub fn is_rhai(&self, line: &str) -> bool {
@@ -60,7 +97,7 @@ impl Names {
     pub fn word_of(&self, line: &str) -> Option<&Word> {
         let tokens = lex::tokens(line);
         let first = tokens.first().filter(|token| token.kind == Kind::Word)?;
-        let word = self.words.iter().find(|word| word.name == first.of(line))?;
+        let word = self.words().find(|word| word.name == first.of(line))?;
         let goes_on = match tokens.get(1) {
             Some(next) if next.from == first.to => true,
             Some(next) => matches!(next.of(line), "=" | "." | "?." | "(" | "[" | ";" | "+" | "*" | "/" | "::"),

@@ -5,7 +5,7 @@
 //! else ever sees the table without it.
 
 use super::entry::{Entry, SELECT, entry, hex, put};
-use super::query::is_unsettled;
+use super::query::IS_UNSETTLED;
 use super::schema::NO_DELETE;
 use super::{Journal, Record, clock, words};
 use crate::error::{Error, Kind, Result};
@@ -83,9 +83,8 @@ fn holder(connection: &Connection, to: i64) -> rusqlite::Result<Option<(i64, Str
         "SELECT h.seq, h.run FROM journal h WHERE h.seq <= ?1 AND h.run <> '-' AND (
             h.run IN (SELECT l.run FROM journal l WHERE l.seq > ?1 AND l.kind <> 'effect.settled')
             OR h.run IN (SELECT o.run FROM open JOIN journal o ON o.seq = open.seq)
-            OR h.run IN (SELECT b.run FROM journal b WHERE b.seq <= ?1 AND {}))
-         ORDER BY h.seq LIMIT 1",
-        is_unsettled()
+            OR h.run IN (SELECT b.run FROM journal b WHERE b.seq <= ?1 AND {IS_UNSETTLED}))
+         ORDER BY h.seq LIMIT 1"
     );
     connection.query_row(&sql, params![to], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }

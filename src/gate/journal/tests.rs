@@ -84,6 +84,15 @@ fn a_record_that_was_forged_with_a_fitting_hash_is_found_by_the_next_one() {
 }
 
 #[test]
+fn what_may_have_happened_is_found_without_reading_every_record() {
+    let (_dir, journal) = journal();
+    let sql = format!("EXPLAIN QUERY PLAN SELECT b.seq FROM journal b WHERE {}", query::IS_UNSETTLED);
+    let plan: Vec<String> = journal.read(&sql, params![], |row| row.get(3)).expect("a plan");
+    assert!(plan.iter().any(|step| step.contains("journal_unknown")), "{plan:#?}");
+    assert!(!plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("journal_unknown")), "{plan:#?}");
+}
+
+#[test]
 fn an_effect_of_a_dead_process_ends_unknown_once() {
     let (dir, journal) = journal();
     add(&journal, "run.start", None, json!({"what": "x", "mode": "apply"}));

@@ -38,6 +38,7 @@ fn names() -> Names {
             variable("web", "host", ""),
         ],
         functions: vec!["ship(tag, to)".into()],
+        ..Names::default()
     }
 }
 
@@ -159,7 +160,6 @@ fn options_of_a_call() {
 fn modules_scripts_commands_and_places() {
     offers("import \"std/ro|", &["import \"std/rollout\""]);
     offers(":load scr|", &[":load scripts/rollback.rhai"]);
-    offers("run d|", &["run deploy.rhai"]);
     offers(":|", &[":reveal", ":use"]);
     offers(":u|", &[":use"]);
     offers("@prod|", &["@prod-1", "@prod-2", "@prod/"]);
