@@ -23,6 +23,7 @@ pub mod host;
 pub mod http;
 pub mod lock;
 pub mod migrate;
+pub mod names;
 pub mod plan;
 pub mod preflight;
 pub mod releases;

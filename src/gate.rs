@@ -3,6 +3,7 @@
 //! The gate knows neither Rhai nor any system; it is handed a future that does the work and a token that the work
 //! cannot be done without.
 
+mod beside;
 pub mod clock;
 mod consent;
 #[cfg(debug_assertions)]
@@ -21,6 +22,7 @@ mod wave;
 
 use crate::error::{Error, Kind, Place, Result};
 use crate::screen::{Mark, Screen};
+pub use beside::Beside;
 use consent::Admitted;
 pub use consent::{Grants, Intended};
 use journal::Journal;
@@ -321,6 +323,11 @@ impl Gate {
     /// Changes that this run began.
     pub fn has_changed(&self) -> bool {
         !self.run.borrow().trail.is_empty()
+    }
+
+    /// How many changes this run began, and skipped steps had made.
+    pub fn changes(&self) -> usize {
+        self.run.borrow().trail.len()
     }
 
     /// How a replay differs from its recording, if it does; whatever the script made of that. `content`: it ended

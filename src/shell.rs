@@ -15,11 +15,13 @@ use commands::{COMMANDS, Done};
 use complete::{Names, Word};
 use editor::{Editor, Read};
 use std::io::IsTerminal;
+use std::sync::Arc;
 
 /// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
 pub fn run(session: &mut Session) -> Result<()> {
     session.begin_sitting()?;
     let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
+    session.leave_names();
     session.end_sitting(result.as_ref().err());
     result
 }
@@ -62,6 +64,7 @@ fn sit(session: &mut Session) -> Result<()> {
         if session.take_interrupt() {
             editor.forget_typed();
         }
+        session.refresh_names();
     }
 }
 
@@ -93,6 +96,7 @@ fn refresh(session: &Session, names: &mut Names) {
     names.services = session.services();
     names.containers.clone_from(&session.seen().containers);
     names.tags.clone_from(&session.seen().tags);
+    names.arrived = Arc::clone(session.arrived());
     names.variables = session.variables();
     names.functions = session.functions();
 }

@@ -4,8 +4,8 @@
 //! function ends; when the reads of all entries have been performed together, it is called again and finds its answer.
 
 use super::fleet::{Row, outcomes};
-use super::{Binding, Call, map, values};
-use crate::error::{Error, Kind, Result, suggestion};
+use super::{Binding, Call, World, map, values};
+use crate::error::{Error, Kind, Place, Result, suggestion};
 use crate::gate::verb::{Class, Signature, Verb};
 use crate::gate::{ALL, Did, Done, Effect, Pass};
 use rhai::Dynamic;
@@ -14,6 +14,7 @@ use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 
 const BATCH: Verb = Verb {
     name: "plan.batch",
@@ -42,7 +43,7 @@ struct Options {
 fn batch(call: &Call<'_>) -> Result<Dynamic> {
     let Options { partial } = call.options(1)?;
     let mut entries = entries(call)?;
-    entries.iter_mut().for_each(|entry| entry.go_on(call));
+    entries.iter_mut().for_each(|entry| entry.go_on(call.world, call.place.clone()));
     // A mistake in one call is found before anything is read.
     let mistake = entries.iter().find_map(|entry| entry.over.as_ref()?.as_ref().err());
     if let Some(error) = mistake.filter(|_| !partial) {
@@ -62,14 +63,33 @@ fn batch(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 /// What the work of an effect is, once it is known which one.
-type Work = Pin<Box<dyn Future<Output = Result<Did>> + Send>>;
+pub type Work = Pin<Box<dyn Future<Output = Result<Did>> + Send>>;
 /// Results of the effects of one read.
 type Answer = Vec<Result<Done>>;
 
 /// A read that was collected.
-struct Question {
-    effects: Vec<Effect>,
+pub struct Question {
+    /// Its effects.
+    pub effects: Vec<Effect>,
     work: Box<dyn Fn(usize, Pass) -> Work>,
+}
+
+impl Question {
+    /// The work of the effect at this place.
+    pub fn work(&self, at: usize, pass: Pass) -> Work {
+        (self.work)(at, pass)
+    }
+}
+
+/// What these calls read first: each a verb's name, what stands before the dot, and the arguments. One that a verb does not
+/// take reads nothing.
+pub fn first_reads(world: &Rc<World>, calls: Vec<Vec<Dynamic>>) -> Vec<Question> {
+    let entries = calls.into_iter().filter_map(|call| entry(Dynamic::from(call)).ok());
+    let asked = entries.filter_map(|mut entry| {
+        entry.go_on(world, None);
+        entry.asks
+    });
+    asked.collect()
 }
 
 /// Where a verb's reads go while it is called for what it would read.
@@ -110,14 +130,14 @@ struct Entry {
 
 impl Entry {
     /// Calls the verb with what it was told so far.
-    fn go_on(&mut self, call: &Call<'_>) {
+    fn go_on(&mut self, world: &Rc<World>, place: Option<Place>) {
         let collector = Collector { told: &self.told, ..Collector::default() };
         let mut args: Vec<&mut Dynamic> = self.args.iter_mut().collect();
         let result = self.binding.perform(&Call {
-            world: call.world,
+            world,
             verb: self.binding.verb(),
             signature: &self.signature,
-            place: call.place.clone(),
+            place,
             args: &mut args,
             collector: Some(&collector),
         });
@@ -139,13 +159,13 @@ fn answer(call: &Call<'_>, entries: &mut [Entry]) {
     let effects: Vec<Effect> = each.iter().map(|(question, at)| question.effects[*at].clone()).collect();
     let work = |index: usize, pass| {
         let (question, at) = each[index];
-        (question.work)(at, pass)
+        question.work(at, pass)
     };
     let mut results = call.world.gate.perform_all(&effects, ALL, work).into_iter();
     for (at, question) in &questions {
         let entry = &mut entries[*at];
         entry.told.push(results.by_ref().take(question.effects.len()).collect());
-        entry.go_on(call);
+        entry.go_on(call.world, call.place.clone());
     }
 }
 

@@ -57,6 +57,15 @@ impl Way {
         &self.0.name
     }
 
+    /// True when an effect would find it open now. Nothing is waited for, not even another effect that opens it.
+    pub fn is_open(&self) -> bool {
+        let Ok(open) = self.0.open.try_lock() else { return false };
+        match &open.reach {
+            Some(Reach::Ssh(link)) => link.gone().is_none(),
+            _ => open.engine.is_some(),
+        }
+    }
+
     /// The open login; logs in when there is none, or when it was lost.
     ///
     /// Fails with `denied`, `unreachable` (also after 60 s without an end) or `usage`, as [`ssh::connect`] does.
@@ -106,6 +115,10 @@ impl Way {
         if let Some(error) = denied {
             let again = "a wrong password is tried once: correct it, then start opsh anew";
             return Err(error.clone().next(again));
+        }
+        if !pass.is_watched() {
+            let what = format!("no login to {}", self.0.name);
+            return Err(Error::new(Kind::Unreachable, what, "the one there was is gone, and nobody waits for another"));
         }
         let login = recipe.login(pass).await?;
         let linked = ssh::connect(pass, &login).await;

@@ -41,7 +41,7 @@ const OLDEST_SQLITE: i32 = 3_051_003;
 /// What is to be written.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
-    /// `run.start`, `run.end`, `effect.begin`, `effect.end`, `effect.read`, `effect.settled`, `consent`, `note`, ….
+    /// `run.start`, `run.end`, `system.start`, `effect.begin`, `effect.end`, `effect.read`, `effect.settled`, `consent`, `note`, ….
     pub kind: &'static str,
     /// The run it belongs to.
     pub run: &'a str,
@@ -171,16 +171,35 @@ impl Journal {
 
     /// As [`Journal::append`], for a draft that could not be written before.
     pub fn append_late(&self, draft: Entry) -> Result<i64> {
-        if place::identity(&self.path) != self.file {
-            // What is written to a file that was moved or removed is found by nobody.
-            return Err(unwritable(&self.path, "it was moved or removed while this opsh runs".into()));
-        }
+        self.check_place()?;
         self.write(draft, true).map(Option::unwrap_or_default).map_err(|error| unwritable(&self.path, words(&error)))
+    }
+
+    /// Writes all of these or none.
+    pub fn append_together(&self, drafts: Vec<Entry>) -> Result<()> {
+        self.check_place()?;
+        let put = |transaction: &Connection| {
+            let put = |draft| entry::put(transaction, draft, &clock::Process::this(), true).map(drop);
+            drafts.into_iter().try_for_each(put)
+        };
+        self.in_transaction(put).map_err(|error| unwritable(&self.path, words(&error)))
+    }
+
+    /// What is written to a file that was moved or removed is found by nobody.
+    fn check_place(&self) -> Result<()> {
+        if place::identity(&self.path) == self.file {
+            return Ok(());
+        }
+        Err(unwritable(&self.path, "it was moved or removed while this opsh runs".into()))
     }
 
     /// `late`: an end that comes after another one is written as late; else it is not written.
     fn write(&self, entry: Entry, late: bool) -> rusqlite::Result<Option<i64>> {
-        let written = self.write_now(entry, late);
+        self.in_transaction(|transaction| entry::put(transaction, entry, &clock::Process::this(), late))
+    }
+
+    fn in_transaction<T>(&self, put: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+        let written = self.write_now(put);
         let code = written.as_ref().err().and_then(rusqlite::Error::sqlite_error_code);
         let waits = code == Some(ErrorCode::DatabaseBusy);
         if self.is_kept_waiting.replace(waits) != waits {
@@ -189,12 +208,12 @@ impl Journal {
         written
     }
 
-    fn write_now(&self, entry: Entry, late: bool) -> rusqlite::Result<Option<i64>> {
+    fn write_now<T>(&self, put: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
         let mut connection = self.connection.borrow_mut();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let seq = entry::put(&transaction, entry, &clock::Process::this(), late)?;
+        let value = put(&transaction)?;
         transaction.commit()?;
-        Ok(seq)
+        Ok(value)
     }
 
     /// Runs and effects of processes that are gone get their end: `killed` and `unknown`. Two that start at once find

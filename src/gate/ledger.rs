@@ -103,6 +103,19 @@ impl Ledger {
         }
     }
 
+    /// True when records go to the journal, and none is missing there.
+    pub fn is_whole(&self) -> bool {
+        let run = self.run.borrow();
+        self.journal.is_ok() && run.spill.is_none() && run.missed.is_empty()
+    }
+
+    /// Writes what was read beside the run, together; its loss is said.
+    pub fn read_beside(&self, drafts: Vec<Entry>) {
+        if let Err(error) = self.journal().and_then(|journal| journal.append_together(drafts)) {
+            self.unrecorded(&error);
+        }
+    }
+
     fn write(&self, record: &Record<'_>) -> Result<()> {
         let mut run = self.run.borrow_mut();
         match &mut run.spill {

@@ -77,9 +77,14 @@ pub(super) const ROOM: usize = 16;
 
 impl Pass {
     pub(super) fn new(id: &str, effect: &Effect, marks: Arc<Marks>, wire: Wire) -> Pass {
+        Pass { marks, wire: Some(wire), ..Pass::unwatched(id, effect) }
+    }
+
+    /// A token for work that nobody waits for: what it says is heard by nobody, and no login is begun with it.
+    pub(super) fn unwatched(id: &str, effect: &Effect) -> Pass {
         let (target, says) = (effect.target.name.clone(), effect.says.clone());
         let about = About { verb: effect.verb.name, target, says, at_us: clock::wall_us() };
-        Pass { effect: id.into(), about, hold: None, marks, wire: Some(wire) }
+        Pass { effect: id.into(), about, hold: None, marks: Arc::default(), wire: None }
     }
 
     /// The same token, for what is done before the work and as a part of it.

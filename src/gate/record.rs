@@ -78,27 +78,11 @@ impl Gate {
         took: Duration,
         repeated: bool,
     ) -> Result<()> {
-        let mut body = json!({
-            "outcome": outcome, "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
-        });
+        let mut body = body_of_end(effect, outcome, result, took);
         if repeated {
             body["repeated"] = json!("the link was lost the first time");
         }
-        match result {
-            Ok(did) => {
-                body["value"] = did.value.clone();
-                if effect.class != Class::Read {
-                    body["changed"] = json!(did.changed);
-                    body["before"] = did.before.clone();
-                    body["after"] = did.after.clone();
-                }
-            }
-            Err(error) => body["error"] = error.to_json(),
-        }
-        if effect.class == Class::Read {
-            body["args"] = effect.args.clone();
-            body["at"] = json!(effect.place.as_ref().map(Place::to_string));
-        } else {
+        if effect.class != Class::Read {
             let (mark, says) = match result {
                 Ok(did) if did.changed => (Mark::Ok, human(took)),
                 Ok(_) => (Mark::Ok, "nothing to change".to_string()),
@@ -133,4 +117,28 @@ impl Gate {
             }
         }
     }
+}
+
+/// What is written of an end; of a read also what it was given, since it has no begin.
+pub(super) fn body_of_end(effect: &Effect, outcome: &str, result: &Result<Did>, took: Duration) -> Value {
+    let mut body = json!({
+        "outcome": outcome, "took_ms": took.as_millis() as u64, "verb": effect.verb.name,
+    });
+    let reads = effect.class == Class::Read;
+    match result {
+        Ok(did) => {
+            body["value"] = did.value.clone();
+            if !reads {
+                body["changed"] = json!(did.changed);
+                body["before"] = did.before.clone();
+                body["after"] = did.after.clone();
+            }
+        }
+        Err(error) => body["error"] = error.to_json(),
+    }
+    if reads {
+        body["args"] = effect.args.clone();
+        body["at"] = json!(effect.place.as_ref().map(Place::to_string));
+    }
+    body
 }

@@ -6,6 +6,7 @@ use crate::config::LOCAL;
 use crate::engine::modules;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 /// Keywords of Rhai that scripts here can use.
@@ -79,6 +80,9 @@ pub struct Seen {
     /// Of releases.
     pub tags: Vec<String>,
 }
+
+/// Names that come from a host while a line is typed.
+pub type Arrived = Arc<Mutex<Seen>>;
 
 impl Seen {
     /// Keeps the names in a list of maps.

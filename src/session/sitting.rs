@@ -3,6 +3,7 @@
 use super::failure::Failed;
 use super::header::Header;
 use super::known::{KEYWORDS, Seen};
+use super::refresh::Refresh;
 use super::{Session, built_in, runbook, undo, words};
 use crate::bind::host;
 use crate::bind::stack::StackHandle;
@@ -36,6 +37,8 @@ pub struct Sitting {
     pub(super) sits: bool,
     /// A script's run that failed, and waits.
     pub(super) failed: Option<Failed>,
+    /// What else, from hosts.
+    pub(super) refresh: Refresh,
 }
 
 /// What was rehearsed.
@@ -382,6 +385,7 @@ impl Session {
         let outer = self.gate().set_aside();
         let result = work(self);
         self.keep_aside(outer);
+        self.sitting.refresh.is_due();
         result
     }
 

@@ -204,7 +204,8 @@ impl Completer for Helping {
     type Candidate = Pair;
 
     fn complete(&self, line: &str, position: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
-        let known = self.shared.known();
+        let mut known = self.shared.known();
+        known.names.bring_in();
         let (start, found) = complete(line, position, &known.names);
         let (columns, rows) = known.size;
         // A list that would scroll away is one of names alone, in columns.

@@ -1,8 +1,9 @@
 //! What can be named at the prompt, all of it known before a key is pressed.
 
 use super::lex::{self, Kind};
-use crate::session::known::Variable;
+use crate::session::known::{Arrived, Variable};
 use crate::session::words;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// What completion may offer; nothing is asked of a host or of the engine for it.
@@ -28,6 +29,8 @@ pub struct Names {
     pub tags: Vec<String>,
     /// Script files.
     pub scripts: Vec<String>,
+    /// Names of these three kinds that come from a host at any time; see [`Names::bring_in`].
+    pub arrived: Arrived,
     /// What `import` finds.
     pub modules: Vec<String>,
     /// What `help` explains: `docker.restart`, `stack`.
@@ -85,6 +88,20 @@ impl Names {
     /// Words that no variable has the name of.
     pub fn words(&self) -> impl Iterator<Item = &Word> {
         self.words.iter().filter(|word| !self.variables.iter().any(|variable| variable.name == word.name))
+    }
+
+    /// Takes in what has arrived by now.
+    pub fn bring_in(&mut self) {
+        let arrived = Arc::clone(&self.arrived);
+        let Ok(seen) = arrived.lock() else { return };
+        for (names, more) in [
+            (&mut self.services, &seen.services),
+            (&mut self.containers, &seen.containers),
+            (&mut self.tags, &seen.tags),
+        ] {
+            let new: Vec<String> = more.iter().filter(|name| !names.contains(name)).cloned().collect();
+            names.extend(new);
+        }
     }
 
     /// True for a line that only the language can say is whole. `:command`, `@host …`, `!command` and a known word

@@ -1,8 +1,12 @@
 //! Tab at a real terminal, for each kind of thing that it offers.
 
 use super::home::Home;
-use super::terminal::Terminal;
+use super::processes::until;
+use super::sshd::Sshd;
+use super::terminal::{End, Terminal, current};
+use serde_json::Value;
 use std::net::TcpListener;
+use std::process::Command;
 
 const CTRL_U: &str = "\x15";
 
@@ -125,4 +129,81 @@ fn words_of_the_stack_in_use_take_their_options_and_its_services() {
         terminal.keys(CTRL_U).until_line(prompt);
     }
     terminal.keys("logs \t").until("web  service").until("worker  service").until_line(&format!("{prompt} logs w"));
+}
+
+/// Two stacks on one host, each a repository with one tag that no file names.
+fn two_stacks(home: &Home, sshd: &Sshd) {
+    let mut config = sshd.host(0, "sandbox = true");
+    for (name, tag) in [("shop", "v7.1.0"), ("mail", "v8.2.0")] {
+        let dir = home.path(name);
+        let init = "git init -q \"$0\" && cd \"$0\" && git -c user.name=t -c user.email=t@t commit -q --allow-empty -m one && git tag \"$1\"";
+        assert!(Command::new("sh").args(["-c", init]).arg(&dir).arg(tag).status().unwrap().success());
+        config += &format!(
+            "[stack.{name}]\nhost = \"web-0\"\ndir = \"{}\"\n\
+             compose = {{ files = [\"compose.yml\"], project = \"nobody-{name}\" }}\nservices = {{ web = {{}} }}\n",
+            dir.display()
+        );
+    }
+    home.put("opsh.toml", &config);
+}
+
+/// The line that Tab makes of what is typed at an empty prompt, without the colon typed behind it.
+fn completed(terminal: &Terminal, prompt: &str, typed: &str) -> String {
+    terminal.keys(typed).keys("\t").keys(":");
+    terminal.wait_for("the line completed", |screen| current(screen).ends_with(':'));
+    let line = terminal.look(current);
+    terminal.keys(CTRL_U).until_line(prompt);
+    line.trim_start_matches(prompt).trim_end_matches(':').trim().into()
+}
+
+/// Kind and body of the records of system runs, oldest first.
+fn beside(home: &Home) -> Vec<(String, Value)> {
+    let database = rusqlite::Connection::open(home.journal()).unwrap();
+    let sql = "SELECT kind, body FROM journal WHERE run IN (SELECT run FROM journal WHERE kind = 'system.start') ORDER BY seq";
+    let mut statement = database.prepare(sql).unwrap();
+    let body = |text: String| serde_json::from_str(&text).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, body(row.get(1)?)))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+/// How the reads of tags ended.
+fn reads_of_tags(home: &Home) -> Vec<String> {
+    let reads = beside(home).into_iter().filter(|(_, body)| body["verb"] == "git.tags");
+    reads.map(|(_, body)| body["outcome"].as_str().unwrap().into()).collect()
+}
+
+#[test]
+fn tags_of_a_host_that_is_connected_are_offered_after_a_line_and_hang_nobody_when_it_does() {
+    let Some(sshd) = Sshd::start() else { return };
+    let home = Home::new();
+    two_stacks(&home, &sshd);
+    let mut terminal = Terminal::start(&home, 100, 30, &[]);
+    let line = |terminal: &Terminal, typed: &str, prompt: &str| {
+        let next = terminal.prompts() + 1;
+        terminal.keys(typed).keys("\r").until_prompts(next).until_line(prompt);
+    };
+    terminal.until_line("opsh ›");
+    line(&terminal, ":use shop", "opsh shop ›");
+    // No login is begun for a name.
+    assert_eq!(completed(&terminal, "opsh shop ›", "mark_bad v7"), "mark_bad v7");
+    line(&terminal, "@ true", "opsh shop ›");
+    until("the tag that no file names", || {
+        (completed(&terminal, "opsh shop ›", "mark_bad v7") == "mark_bad v7.1.0").then_some(())
+    });
+
+    sshd.freeze();
+    line(&terminal, ":use mail", "opsh mail ›");
+    assert_eq!(completed(&terminal, "opsh mail ›", "mark_bad v8"), "mark_bad v8");
+    assert_eq!(completed(&terminal, "opsh mail ›", "logs w"), "logs web");
+    line(&terminal, "40 + 2", "opsh mail ›");
+    terminal.until("42");
+    terminal.keys("\x04");
+    assert_eq!(terminal.ends(), End::Exit(0));
+
+    assert_eq!(reads_of_tags(&home), ["ok", "interrupted"]);
+    assert_eq!(beside(&home).iter().filter(|(kind, _)| kind == "system.start").count(), 2);
+    let runs = home.run(&["runs", "--json"]).exits(0).json_lines();
+    assert_eq!(runs.iter().map(|run| run["what"].as_str().unwrap()).collect::<Vec<_>>(), ["prompt"]);
+    assert!(!terminal.raw().contains("git.tags"), "nothing is shown of it");
+    home.run(&["journal", "verify"]).exits(0);
 }

@@ -85,6 +85,12 @@ impl Sshd {
         own.for_each(|process| processes::signal(process.pid, libc::SIGKILL));
     }
 
+    /// Stops the processes of its sessions without ending them: what was connected hangs.
+    pub fn freeze(&self) {
+        let server = self.child.as_ref().unwrap().id() as i32;
+        processes::below(server).iter().for_each(|process| processes::signal(process.pid, libc::SIGSTOP));
+    }
+
     /// What a restarted machine has besides: another boot id. It counts from the next [`Sshd::serve`] on. False, and said
     /// so, where it cannot be had.
     pub fn reboots(&mut self) -> bool {
