@@ -303,3 +303,48 @@ fn what_goes_on_is_counted_and_the_late_ones_are_named() {
     let mixed = [on("a", &READ), on("b", &WAIT)];
     assert_eq!(label(&mixed, &results[2..4]), "batch  0/2 done, waiting for test.read a, test.wait b");
 }
+
+#[test]
+fn reads_beside_a_run_wait_for_nobody_and_are_recorded_in_a_run_that_is_none_of_a_persons() {
+    let (_dir, gate) = gate(Mode::Observe, false, &[]);
+    let work = |at: usize, pass: Pass| async move {
+        assert!(!pass.is_watched());
+        if at == 1 {
+            std::future::pending::<()>().await;
+        }
+        ok().await
+    };
+    let mut reads = gate.begin_beside(vec![effect(&READ)], work).expect("begun");
+    while !reads.has_ended() {
+        std::thread::yield_now();
+    }
+    gate.end_beside(reads);
+    let mut reads = gate.begin_beside(vec![effect(&READ), effect(&READ)], work).expect("begun");
+    assert!(!reads.has_ended(), "one of them never ends");
+    // What a person does meanwhile has its own record and consent.
+    gate.perform(&effect(&READ), |_| ok()).expect("performed");
+    gate.end_beside(reads);
+    let journal = gate.journal().expect("open");
+    let records = journal.beside().expect("read");
+    let written: Vec<&str> = records.iter().map(|record| record.kind.as_str()).collect();
+    assert_eq!(written, ["system.start", "effect.read", "system.start", "effect.read", "effect.read"]);
+    assert_eq!((&records[1].body["outcome"], &records[4].body["outcome"]), (&json!("ok"), &json!("interrupted")));
+
+    assert_eq!(kinds(&gate), ["run.start", "effect.read"]);
+    assert_eq!(journal.runs(9).expect("read").len(), 1);
+    assert!(journal.unsettled().expect("read").is_empty());
+    assert_eq!(journal.run(&records[0].run).expect_err("it is exported to nobody").kind, Kind::NotFound);
+    journal.verify().expect("whole");
+}
+
+#[test]
+fn beside_a_run_nothing_is_changed_and_nothing_read_that_cannot_be_recorded() {
+    let (dir, gate) = gate(Mode::Apply, true, &["test.destroy"]);
+    let never = |_, _| async { panic!("it was begun") };
+    assert!(gate.begin_beside(vec![effect(&READ), effect(&CHANGE)], never).is_none());
+    without_journal(&dir, || {
+        gate.note("line", json!({}));
+        assert!(gate.begin_beside(vec![effect(&READ)], never).is_none());
+    });
+    assert!(gate.journal().expect("open").beside().expect("read").is_empty());
+}

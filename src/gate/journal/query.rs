@@ -108,6 +108,13 @@ impl Journal {
         self.read(&format!("{SELECT} b WHERE {IS_UNSETTLED} ORDER BY b.seq DESC"), params![], entry)
     }
 
+    /// Every record of system runs, oldest first.
+    #[cfg(test)]
+    pub fn beside(&self) -> Result<Vec<Entry>> {
+        let of_system = "run IN (SELECT run FROM journal WHERE kind = 'system.start')";
+        self.read(&format!("{SELECT} WHERE {of_system} ORDER BY seq"), params![], entry)
+    }
+
     pub(super) fn read<T>(
         &self,
         sql: &str,

@@ -3,7 +3,8 @@
 
 use super::lab::Lab;
 use super::opsh::{OPSH, Opsh};
-use crate::terminal::{End, Terminal};
+use crate::processes::until;
+use crate::terminal::{End, Terminal, current};
 use serde_json::Value;
 use std::process::Command;
 
@@ -112,6 +113,37 @@ fn a_script_at_the_prompt_is_a_run_of_its_own_that_undo_takes_back() {
     let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
     assert_eq!(marked, 0);
     leave(terminal);
+}
+
+#[test]
+fn after_a_word_tab_offers_what_only_the_host_knows_and_no_run_tells_of_it() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
+    let terminal = at_prompt(&opsh, 120, 40, &[]);
+    terminal.until("opsh ›");
+    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
+    line(&terminal, "frozen", &["opsh prod (observe) ›"]);
+    assert!(!terminal.raw().contains(&tag));
+    let typed = format!("mark_bad {}", &tag[..tag.len() - 1]);
+    until("the tag", || {
+        terminal.keys(&typed).keys("\t").keys(":");
+        terminal.wait_for("the line", |screen| current(screen).ends_with(':'));
+        let offered = terminal.screen().contains(&tag);
+        terminal.keys("\x15").until_line("opsh prod (observe) ›");
+        offered.then_some(())
+    });
+    leave(terminal);
+
+    let database = rusqlite::Connection::open(opsh.state_dir().join("journal.db")).unwrap();
+    let run: String =
+        database.query_row("SELECT run FROM journal WHERE kind = 'system.start'", [], |row| row.get(0)).unwrap();
+    let sql = "SELECT json_extract(body, '$.verb') || ' ' || json_extract(body, '$.outcome') FROM journal WHERE run = ?1 AND effect IS NOT NULL";
+    let mut statement = database.prepare(sql).unwrap();
+    let reads: Vec<String> = statement.query_map([&run], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(reads, ["docker.ps ok", "git.tags ok"]);
+    assert!(!opsh.run(&["runs", "--json"]).exits(0).out.contains(&run));
+    assert_ne!(opsh.run(&["journal", "export", &run]).code, Some(0));
 }
 
 #[test]
