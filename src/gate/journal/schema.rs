@@ -39,6 +39,7 @@ CREATE TABLE open (
 ) STRICT;
 CREATE INDEX journal_run ON journal(run, seq);
 CREATE INDEX journal_effect ON journal(effect);
+CREATE INDEX journal_start ON journal(seq, run) WHERE kind = 'run.start';
 CREATE INDEX journal_unknown ON journal(effect)
   WHERE kind = 'effect.end' AND json_extract(body, '$.outcome') IN ('unknown', 'timeout', 'interrupted');
 CREATE TRIGGER journal_no_update BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;

@@ -84,12 +84,16 @@ fn a_record_that_was_forged_with_a_fitting_hash_is_found_by_the_next_one() {
 }
 
 #[test]
-fn what_may_have_happened_is_found_without_reading_every_record() {
+fn what_a_prompt_asks_is_found_without_reading_every_record() {
     let (_dir, journal) = journal();
-    let sql = format!("EXPLAIN QUERY PLAN SELECT b.seq FROM journal b WHERE {}", query::IS_UNSETTLED);
-    let plan: Vec<String> = journal.read(&sql, params![], |row| row.get(3)).expect("a plan");
-    assert!(plan.iter().any(|step| step.contains("journal_unknown")), "{plan:#?}");
-    assert!(!plan.iter().any(|step| step.starts_with("SCAN") && !step.contains("journal_unknown")), "{plan:#?}");
+    let unsettled = format!("SELECT b.seq FROM journal b WHERE {}", query::IS_UNSETTLED);
+    let runs = "SELECT run FROM journal WHERE kind = 'run.start' ORDER BY seq DESC";
+    for (sql, index) in [(unsettled.as_str(), "journal_unknown"), (runs, "journal_start")] {
+        let plan = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: Vec<String> = journal.read(&plan, params![], |row| row.get(3)).expect("a plan");
+        assert!(plan.iter().any(|step| step.contains(index)), "{plan:#?}");
+        assert!(!plan.iter().any(|step| step.starts_with("SCAN") && !step.contains(index)), "{plan:#?}");
+    }
 }
 
 #[test]
