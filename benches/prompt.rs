@@ -135,7 +135,9 @@ fn tab(shell: &Shell, terminal: &Terminal) -> Duration {
 /// Measures both in turns.
 fn compare(what: &str, [opsh, peer]: [&Shell; 2], pairs: usize, measure: impl Fn(&Shell) -> Duration) {
     // The first of each finds nothing in any cache, and opsh makes its journal.
-    [opsh, peer].map(&measure);
+    for shell in [opsh, peer] {
+        measure(shell);
+    }
     let mut took: Vec<(f64, f64)> = Vec::new();
     for pair in 0..pairs {
         let ms = |shell: &Shell| measure(shell).as_secs_f64() * 1000.0;
