@@ -85,12 +85,13 @@ pub struct Seen {
 pub type Arrived = Arc<Mutex<Seen>>;
 
 impl Seen {
-    /// Keeps the names in a list of maps.
+    /// Keeps the names in a list of maps. What has a control character is left out: Tab would write it to the terminal.
     pub fn take(&mut self, value: &Value) {
         for (key, names) in
             [("service", &mut self.services), ("container", &mut self.containers), ("tag", &mut self.tags)]
         {
-            for name in value.as_array().into_iter().flatten().filter_map(|row| row[key].as_str()) {
+            let given = value.as_array().into_iter().flatten().filter_map(|row| row[key].as_str());
+            for name in given.filter(|name| !name.contains(char::is_control)) {
                 if !names.iter().any(|known| known == name) {
                     names.push(name.into());
                 }
@@ -130,4 +131,23 @@ pub fn scripts() -> Vec<String> {
     }
     found.sort();
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn each_name_is_kept_once_and_none_that_a_terminal_would_obey() {
+        let mut seen = Seen::default();
+        let rows =
+            json!([{ "service": "web", "container": "shop-web-1" }, { "service": "\u{1b}[2Jdb" }, { "tag": "v1" }]);
+        seen.take(&rows);
+        seen.take(&rows);
+        assert_eq!(
+            (seen.services, seen.containers, seen.tags),
+            (vec!["web".into()], vec!["shop-web-1".into()], vec!["v1".into()])
+        );
+    }
 }
