@@ -21,7 +21,7 @@ pub struct Refresh {
 
 impl Refresh {
     /// What a run of its own changed nobody counts here: the names are read again after it.
-    pub fn is_due(&mut self) {
+    pub fn make_due(&mut self) {
         if let Some((_, _, changes)) = &mut self.last {
             *changes = usize::MAX;
         }

@@ -385,7 +385,7 @@ impl Session {
         let outer = self.gate().set_aside();
         let result = work(self);
         self.keep_aside(outer);
-        self.sitting.refresh.is_due();
+        self.sitting.refresh.make_due();
         result
     }
 
