@@ -4,18 +4,19 @@
 //! `opsh -e CODE | jq` works. Every line passes [`crate::redact`], and control characters of remote output are left
 //! out or become visible instead of acting on the terminal.
 
+mod cut;
 mod escapes;
 mod stream;
+mod values;
 
 pub use stream::Streamer;
 
 use crate::error::Error;
 use crate::redact;
 use crate::sources::Sources;
-use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 use std::borrow::Cow;
-use std::cell::Cell as StdCell;
+use std::cell::{Cell as StdCell, RefCell};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 
@@ -49,10 +50,21 @@ impl Options {
 }
 
 fn terminal_width(descriptor: i32) -> Option<u16> {
+    terminal_size(descriptor).map(|size| size.columns)
+}
+
+/// Columns and rows of a terminal.
+#[derive(Clone, Copy)]
+pub struct Size {
+    columns: u16,
+    rows: u16,
+}
+
+fn terminal_size(descriptor: i32) -> Option<Size> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: `size` is a valid winsize for the whole call.
     let asked = unsafe { libc::ioctl(descriptor, libc::TIOCGWINSZ, &mut size) };
-    (asked == 0 && size.ws_col > 0).then_some(size.ws_col)
+    (asked == 0 && size.ws_col > 0).then_some(Size { columns: size.ws_col, rows: size.ws_row })
 }
 
 /// The screen.
@@ -63,6 +75,8 @@ pub struct Screen {
     open: StdCell<u64>,
     /// Streams so far.
     streams: StdCell<u64>,
+    /// What was shown in part, whole.
+    long: RefCell<String>,
 }
 
 /// Colours of standard error.
@@ -78,7 +92,13 @@ enum Tone {
 impl Screen {
     /// A screen with these options.
     pub fn new(options: Options) -> Screen {
-        Screen { options, busy: StdCell::new(false), open: StdCell::new(0), streams: StdCell::new(0) }
+        Screen {
+            options,
+            busy: StdCell::new(false),
+            open: StdCell::new(0),
+            streams: StdCell::new(0),
+            long: RefCell::default(),
+        }
     }
 
     /// What kind of screen it is.
@@ -107,14 +127,36 @@ impl Screen {
         }
     }
 
+    /// The value of a line at the prompt: as [`Screen::value`], and of what is longer than the terminal a part, with how to
+    /// see all of it.
+    pub fn glimpse(&self, value: &Value) {
+        let size = terminal_size(1).filter(|_| !self.options.json && !value.is_null());
+        let Some(size) = size else { return self.value(value) };
+        let text = fit(&self.show(value));
+        let Some(part) = cut::part(&text, size, values::is_log(value)) else { return self.to_stdout(&text) };
+        let more = format!("… {} more lines{}     :all", part.left, if part.is_end { " before these" } else { "" });
+        self.to_stdout(part.shown);
+        self.to_stderr(&self.paint(Tone::Dim, &more));
+        self.long.replace(text);
+    }
+
+    /// All of what [`Screen::glimpse`] showed a part of last; false when there is nothing of the kind.
+    pub fn all(&self) -> bool {
+        let long = self.long.borrow();
+        if !long.is_empty() {
+            self.to_stdout(&long);
+        }
+        !long.is_empty()
+    }
+
     /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
     pub fn show(&self, value: &Value) -> String {
-        show(&redact::clean_json(value.clone()), self.options.width)
+        values::show(&redact::clean_json(value.clone()), self.options.width)
     }
 
     /// Rows under headings, in the order given.
     pub fn table(&self, columns: &[&str], rows: Vec<Vec<String>>) {
-        self.print(&lines_of(columns, rows, self.options.width));
+        self.print(&values::lines_of(columns, rows, self.options.width));
     }
 
     /// Progress, plans, notes.
@@ -348,97 +390,6 @@ fn visible(c: char) -> String {
     }
 }
 
-/// Columns that come first, in this order; the rest follow by name.
-const FIRST: &[&str] = &[
-    "service",
-    "name",
-    "tag",
-    "version",
-    "container",
-    "image",
-    "state",
-    "status",
-    "verdict",
-    "health",
-    "commit",
-    "date",
-    "at",
-    "by",
-];
-
-fn show(value: &Value, width: u16) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if !items.is_empty() && items.iter().all(is_log_line) => log(items),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width),
-        Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
-        Value::Object(map) => {
-            let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-            let line = |key: &String| format!("{key:longest$}  {}", short(&map[key]));
-            order(map.keys().map(String::as_str).collect())
-                .iter()
-                .map(|key| line(&key.to_string()))
-                .collect::<Vec<_>>()
-                .join("\n")
-        }
-        other => other.to_string(),
-    }
-}
-
-/// `#{ at, stream, text }`: lines are read as lines, and a column would fold them.
-fn is_log_line(item: &Value) -> bool {
-    item.as_object()
-        .is_some_and(|map| map.len() == 3 && ["at", "stream", "text"].iter().all(|key| map.contains_key(*key)))
-}
-
-fn log(items: &[Value]) -> String {
-    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_string();
-    // To the second: what else the time is known to helps nobody who reads.
-    let at = |item: &Value| text(item, "at").chars().take(19).collect::<String>();
-    items.iter().map(|item| format!("{}Z  {}", at(item), text(item, "text"))).collect::<Vec<_>>().join("\n")
-}
-
-fn order(mut keys: Vec<&str>) -> Vec<&str> {
-    keys.sort_by_key(|key| (FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()), *key));
-    keys.dedup();
-    keys
-}
-
-fn table(items: &[Value], width: u16) -> String {
-    let columns =
-        order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
-    let row = |item: &Value| columns.iter().map(|column| item.get(column).map(short).unwrap_or_default()).collect();
-    lines_of(&columns, items.iter().map(row).collect(), width)
-}
-
-/// Rows under their headings, fitted to the width.
-fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-    table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
-    table.add_rows(rows);
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    // Nothing stands behind the last one.
-    if let Some(last) = columns.len().checked_sub(1).and_then(|last| table.column_mut(last)) {
-        last.set_padding((0, 0));
-    }
-    table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
-}
-
-fn short(value: &Value) -> String {
-    match value {
-        Value::Null => "-".into(),
-        Value::String(text) => text.clone(),
-        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
-            items.iter().map(short).collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
-    }
-}
-
 /// A line of standard input, given up on Ctrl-C.
 fn read_line() -> Option<String> {
     loop {
@@ -490,29 +441,6 @@ impl Drop for NoEcho {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_list_of_maps_is_a_table_with_the_telling_columns_first() {
-        let value = json!([
-            {"state": "running", "service": "backend", "restarts": 0},
-            {"state": "running", "service": "db", "restarts": 12},
-        ]);
-        assert_eq!(show(&value, 80), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
-    }
-
-    #[test]
-    fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
-        assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
-        assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
-    }
-
-    #[test]
-    fn lines_of_a_log_stay_lines() {
-        let line = |text: &str| json!({"at": "2026-01-02T03:04:05.678901Z", "stream": "stdout", "text": text});
-        let long = "x".repeat(100);
-        let shown = show(&json!([line(&long), line("b")]), 40);
-        assert_eq!(shown, format!("2026-01-02T03:04:05Z  {long}\n2026-01-02T03:04:05Z  b"));
-    }
 
     #[test]
     fn what_stands_under_a_secrets_name_is_hidden_in_lines_and_tables() {

@@ -167,7 +167,7 @@ fn evaluate(session: &mut Session, line: &str) -> bool {
     let result = meant(session, line);
     let screen = session.gate().screen().clone();
     match result {
-        Ok(Done::Value(value)) => screen.value(&value),
+        Ok(Done::Value(value)) => screen.glimpse(&value),
         Ok(Done::Json(value)) => screen.raw(&crate::redact::clean(&value.to_string())),
         Ok(Done::Quit) => return true,
         // Who pressed Ctrl-C knows why; what goes on without its opsh is another matter.

@@ -224,7 +224,7 @@ impl Lines {
 }
 
 /// How many columns a character takes at most; the bar takes one.
-fn columns(c: char) -> usize {
+pub fn columns(c: char) -> usize {
     let narrow = (c as u32) < 0x1100 || ('\u{2500}'..='\u{257f}').contains(&c);
     if narrow { 1 } else { 2 }
 }

@@ -38,6 +38,7 @@ pub const COMMANDS: &[Command] = &[
     Command { name: ":attach", args: "[RUN]", doc: "wait for work that goes on on the hosts, or list it", run: attach },
     Command { name: ":save", args: "FILE [FROM..TO]", doc: "make a script of the lines that went well", run: save },
     Command { name: ":load", args: "FILE", doc: "evaluate a file as if it was typed", run: load },
+    Command { name: ":all", args: "", doc: "all of what was shown in part last", run: all },
     Command { name: ":time", args: "LINE", doc: "how long a line takes", run: time },
     Command { name: ":json", args: "LINE", doc: "what a line returns, as JSON", run: json },
     Command { name: ":reveal", args: "TAG", doc: "what •••#TAG hides, on this terminal only", run: reveal },
@@ -142,6 +143,13 @@ fn save(session: &mut Session, rest: &str) -> Result<Done> {
 
 fn load(session: &mut Session, file: &str) -> Result<Done> {
     session.load(file).map(Done::Value)
+}
+
+fn all(session: &mut Session, _: &str) -> Result<Done> {
+    if session.gate().screen().all() {
+        return done();
+    }
+    Err(Error::new(Kind::Usage, ":all was not done", "nothing was shown in part").next("it     the last value"))
 }
 
 fn time(session: &mut Session, line: &str) -> Result<Done> {

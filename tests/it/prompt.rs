@@ -425,6 +425,34 @@ fn what_was_typed_becomes_a_script_that_runs() {
 }
 
 #[test]
+fn what_is_longer_than_the_terminal_is_shown_in_part() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        let fits = usize::from(rows) - 3;
+        run(&terminal, ":all", "nothing was shown in part");
+        run(&terminal, "let list = []; for n in 0..200 { list.push(#{ row: n }) }", "");
+        run(&terminal, "list", &format!("\n{}\n… {} more lines     :all\n", fits - 2, 201 - fits));
+        // What was typed is still there.
+        terminal.until("opsh › list\nROW\n0\n1\n");
+        run(&terminal, "it.len() + 1000", "1200");
+        run(&terminal, ":all", "\n198\n199\nopsh ›");
+        assert_eq!(terminal.raw().matches("\r\n150\r\n").count(), 1, "all of it once");
+
+        run(
+            &terminal,
+            "let lines = list.map(|one| #{ at: \"2026-01-02T03:04:05Z\", stream: \"stdout\", text: `line ${one.row}` })",
+            "",
+        );
+        run(&terminal, "lines", &format!("line 199\n… {} more lines before these     :all\nopsh ›", 200 - fits));
+        assert!(!terminal.raw().contains("line 50"), "{}", terminal.raw());
+        leave(terminal);
+        let code = "let list = []; for n in 0..200 { list.push(#{ row: n }) } list";
+        assert_eq!(home.run(&["-e", code]).exits(0).out.lines().count(), 201);
+    }
+}
+
+#[test]
 fn a_sitting_begins_with_what_is_open() {
     let home = Home::new();
     let script = home.put("fails.rhai", "//! Fails.\n//!\n//! usage: opsh fails.rhai\nhost(\"local\").run([\"true\"], #{ undo: \"1\" }); throw \"no\"\n");

@@ -1,0 +1,130 @@
+//! Values as a person reads them: tables, lines of a log, `key  value` lines.
+
+use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde_json::Value;
+
+/// Columns that come first, in this order; the rest follow by name.
+const FIRST: &[&str] = &[
+    "service",
+    "name",
+    "tag",
+    "version",
+    "container",
+    "image",
+    "state",
+    "status",
+    "verdict",
+    "health",
+    "commit",
+    "date",
+    "at",
+    "by",
+];
+
+/// A value as a person reads it.
+pub fn show(value: &Value, width: u16) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if is_log(value) => log(items),
+        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width),
+        Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
+        Value::Object(map) => {
+            let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
+            let line = |key: &String| format!("{key:longest$}  {}", short(&map[key]));
+            order(map.keys().map(String::as_str).collect())
+                .iter()
+                .map(|key| line(&key.to_string()))
+                .collect::<Vec<_>>()
+                .join("\n")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Lines of a log, the newest of which tell most.
+pub fn is_log(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(is_log_line))
+}
+
+/// `#{ at, stream, text }`: lines are read as lines, and a column would fold them.
+fn is_log_line(item: &Value) -> bool {
+    item.as_object()
+        .is_some_and(|map| map.len() == 3 && ["at", "stream", "text"].iter().all(|key| map.contains_key(*key)))
+}
+
+fn log(items: &[Value]) -> String {
+    let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_string();
+    // To the second: what else the time is known to helps nobody who reads.
+    let at = |item: &Value| text(item, "at").chars().take(19).collect::<String>();
+    items.iter().map(|item| format!("{}Z  {}", at(item), text(item, "text"))).collect::<Vec<_>>().join("\n")
+}
+
+fn order(mut keys: Vec<&str>) -> Vec<&str> {
+    keys.sort_by_key(|key| (FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()), *key));
+    keys.dedup();
+    keys
+}
+
+fn table(items: &[Value], width: u16) -> String {
+    let columns =
+        order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
+    let row = |item: &Value| columns.iter().map(|column| item.get(column).map(short).unwrap_or_default()).collect();
+    lines_of(&columns, items.iter().map(row).collect(), width)
+}
+
+/// Rows under their headings, fitted to the width.
+pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
+    table.add_rows(rows);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    // Nothing stands behind the last one.
+    if let Some(last) = columns.len().checked_sub(1).and_then(|last| table.column_mut(last)) {
+        last.set_padding((0, 0));
+    }
+    table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+fn short(value: &Value) -> String {
+    match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().map(short).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_list_of_maps_is_a_table_with_the_telling_columns_first() {
+        let value = json!([
+            {"state": "running", "service": "backend", "restarts": 0},
+            {"state": "running", "service": "db", "restarts": 12},
+        ]);
+        assert_eq!(show(&value, 80), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
+    }
+
+    #[test]
+    fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
+        assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
+        assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
+    }
+
+    #[test]
+    fn lines_of_a_log_stay_lines() {
+        let line = |text: &str| json!({"at": "2026-01-02T03:04:05.678901Z", "stream": "stdout", "text": text});
+        let long = "x".repeat(100);
+        let shown = show(&json!([line(&long), line("b")]), 40);
+        assert_eq!(shown, format!("2026-01-02T03:04:05Z  {long}\n2026-01-02T03:04:05Z  b"));
+    }
+}
