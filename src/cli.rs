@@ -151,6 +151,9 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(dir) => working_dir().join(dir),
         None => default_state_dir()?,
     };
+    if let Some(Command::Journal(_) | Command::Runs(_)) = &cli.command {
+        in_configured_zone(cli.config.as_deref(), screen);
+    }
     match cli.command {
         Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
         Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
@@ -309,6 +312,13 @@ fn unsettled(session: &Session, screen: &Screen) {
     }
     if !open.is_empty() {
         screen.say("  opsh runs     what to type about each run");
+    }
+}
+
+/// The record is looked at whatever opsh.toml is like.
+fn in_configured_zone(path: Option<&Path>, screen: &Screen) {
+    if let Some(zone) = configuration(path).ok().as_ref().and_then(Config::timezone) {
+        screen.set_zone(zone).unwrap_or_else(|why| screen.warn(&format!("screen.timezone is not valid: {why}")));
     }
 }
 

@@ -24,6 +24,15 @@ pub struct Config {
     order: Vec<String>,
     stacks: BTreeMap<String, Arc<Stack>>,
     redact: Redact,
+    screen: Screen,
+}
+
+/// `[screen]`: how things are shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Screen {
+    /// The IANA name of the zone that times are shown in; this machine's when absent.
+    pub timezone: Option<String>,
 }
 
 /// `[redact]`: what is secret besides what opsh knows.
@@ -285,6 +294,8 @@ struct File {
     stack: BTreeMap<String, Stack>,
     #[serde(default)]
     redact: Redact,
+    #[serde(default)]
+    screen: Screen,
 }
 
 impl Config {
@@ -332,7 +343,8 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("."));
         let mut hosts: Vec<(toml::Spanned<String>, Host)> = file.host.into_iter().collect();
         hosts.sort_by_key(|(name, _)| name.span().start);
-        let mut config = Config { path: Some(path.to_path_buf()), redact: file.redact, ..Config::default() };
+        let mut config =
+            Config { path: Some(path.to_path_buf()), redact: file.redact, screen: file.screen, ..Config::default() };
         for (name, host) in hosts {
             let name = name.into_inner();
             check_host(&name, &host).map_err(bad)?;
@@ -393,6 +405,11 @@ impl Config {
     /// `[redact]`.
     pub fn redact(&self) -> &Redact {
         &self.redact
+    }
+
+    /// The zone that times are shown in, when the file names one.
+    pub fn timezone(&self) -> Option<&str> {
+        self.screen.timezone.as_deref()
     }
 
     /// Every secret that the file names, with its place: `host.prod-1.password`.

@@ -25,6 +25,12 @@ const FUNCTIONS: &[Function] = &[
         r#"table([#{ tag: "v1", state: "here" }])"#,
     ),
     Function::new(
+        "local_time(at: string) -> string",
+        "A time as the screen shows it. `at` is as RFC 3339; returns it to the minute, with the name of its zone, which is \
+         `timezone` of `[screen]` in opsh.toml, or this machine's. Any other text is returned as it is.",
+        r#"local_time("2026-11-24T17:00:05Z")"#,
+    ),
+    Function::new(
         "help(name?: string) -> ()",
         "Explains verbs and functions at the screen. Without `name` it lists them all; `name` is a system (`docker`), \
          a receiver (`stack`), a verb (`docker.restart`) or a function. Fails with `usage` for another name, naming \
@@ -118,6 +124,8 @@ fn register_text(engine: &mut Engine, world: &Rc<World>) {
     engine.register_fn("print", move |list: Array| shown(list.into()));
     engine.register_fn("print", show.clone());
     engine.register_fn("table", show);
+    let screen = world.gate.screen().clone();
+    engine.register_fn("local_time", move |at: &str| screen.minute(at));
 }
 
 /// The functions that are named `args::…` in [`FUNCTIONS`].

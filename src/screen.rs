@@ -6,6 +6,7 @@
 
 mod cut;
 mod escapes;
+mod human;
 mod stream;
 mod values;
 
@@ -14,6 +15,8 @@ pub use stream::Streamer;
 use crate::error::Error;
 use crate::redact;
 use crate::sources::Sources;
+use human::Zone;
+use jiff::Timestamp;
 use serde_json::Value;
 use std::borrow::Cow;
 use std::cell::{Cell as StdCell, RefCell};
@@ -77,6 +80,8 @@ pub struct Screen {
     streams: StdCell<u64>,
     /// What was shown in part, whole.
     long: RefCell<String>,
+    /// Of the times that are shown.
+    zone: RefCell<Zone>,
 }
 
 /// Colours of standard error.
@@ -98,7 +103,24 @@ impl Screen {
             open: StdCell::new(0),
             streams: StdCell::new(0),
             long: RefCell::default(),
+            zone: RefCell::new(Zone::system()),
         }
+    }
+
+    /// Times are shown in this zone from now on, by its IANA name. Fails, saying why, when there is no such zone.
+    pub fn set_zone(&self, name: &str) -> Result<(), String> {
+        self.zone.replace(Zone::named(name)?);
+        Ok(())
+    }
+
+    /// A time, microseconds since 1970: `2026-11-24 15:17:43 JST`.
+    pub fn time(&self, at_us: i64) -> String {
+        Timestamp::from_microsecond(at_us).map_or_else(|_| at_us.to_string(), |at| self.zone.borrow().time(at))
+    }
+
+    /// An RFC 3339 time to the minute, `2026-11-24 15:17 JST`; any other text as it is.
+    pub fn minute(&self, text: &str) -> String {
+        self.zone.borrow().minute(text)
     }
 
     /// What kind of screen it is.
@@ -151,7 +173,7 @@ impl Screen {
 
     /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
     pub fn show(&self, value: &Value) -> String {
-        values::show(&redact::clean_json(value.clone()), self.options.width)
+        values::show(&redact::clean_json(value.clone()), self.options.width, &self.zone.borrow())
     }
 
     /// Rows under headings, in the order given.

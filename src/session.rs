@@ -121,6 +121,9 @@ impl Session {
     pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
         let names = &options.config.redact().names;
         redact::add_names(names).map_err(|why| Error::new(Kind::Usage, "redact.names is not valid", why))?;
+        if let Some(zone) = options.config.timezone() {
+            screen.set_zone(zone).map_err(|why| Error::new(Kind::Usage, "screen.timezone is not valid", why))?;
+        }
         let gate = match &options.replay {
             None => {
                 // Known before the first line is shown or recorded, although the login that needs them comes later.

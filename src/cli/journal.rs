@@ -113,7 +113,7 @@ fn prune(
         return Ok(());
     }
     let to = to.unwrap_or_else(|| state_dir.join(format!("pruned-{from}-{last}.jsonl")));
-    let before = clock::local(before_us);
+    let before = screen.time(before_us);
     screen.say(&format!(
         "{records} records of {runs} runs before {before}, {from} to {last}; exported to {}",
         to.display()
@@ -151,7 +151,7 @@ fn list(runs: &[RunLine], screen: &Screen) {
         let outcome = format!("{}{open}", run.outcome);
         vec![
             run.run.clone(),
-            clock::local(run.at_us),
+            screen.time(run.at_us),
             outcome,
             run.changes.to_string(),
             run.mode.clone(),
@@ -171,7 +171,7 @@ fn show(entries: &[Entry], all: bool, screen: &Screen) {
         return entries.iter().for_each(|entry| screen.value(&entry.to_json()));
     }
     let quiet = |entry: &&Entry| !all && entry.kind == "effect.read" && entry.body["outcome"] == "ok";
-    for line in entries.iter().filter(|entry| !quiet(entry)).flat_map(lines) {
+    for line in entries.iter().filter(|entry| !quiet(entry)).flat_map(|entry| lines(entry, screen)) {
         screen.print(&line);
     }
     match entries.iter().filter(quiet).count() {
@@ -181,9 +181,9 @@ fn show(entries: &[Entry], all: bool, screen: &Screen) {
 }
 
 /// One record as lines for a person.
-fn lines(entry: &Entry) -> Vec<String> {
+fn lines(entry: &Entry, screen: &Screen) -> Vec<String> {
     let text = |key: &str| entry.body.get(key).and_then(Value::as_str).unwrap_or("").to_string();
-    let at = clock::local(entry.happened_us());
+    let at = screen.time(entry.happened_us());
     let target = entry.target.as_deref().unwrap_or("");
     let took = entry.body.get("took_ms").and_then(Value::as_u64).map_or(String::new(), |ms| format!("  {ms} ms"));
     match entry.kind.as_str() {

@@ -53,14 +53,6 @@ pub fn rfc3339(at_us: i64) -> String {
     Timestamp::from_microsecond(at_us).map(|at| format!("{at:.6}")).unwrap_or_else(|_| at_us.to_string())
 }
 
-/// `2026-11-24 15:17:43` in this machine's zone.
-pub fn local(at_us: i64) -> String {
-    match Timestamp::from_microsecond(at_us) {
-        Ok(at) => at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => at_us.to_string(),
-    }
-}
-
 /// A new run id, sortable by time: `20261124-061743-k3f9`.
 #[expect(clippy::disallowed_methods, reason = "the home of the clock")]
 pub fn run_id() -> String {

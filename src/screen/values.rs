@@ -1,5 +1,6 @@
 //! Values as a person reads them: tables, lines of a log, `key  value` lines.
 
+use super::human::Zone;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -22,16 +23,16 @@ const FIRST: &[&str] = &[
 ];
 
 /// A value as a person reads it.
-pub fn show(value: &Value, width: u16) -> String {
+pub fn show(value: &Value, width: u16, zone: &Zone) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Array(items) if is_log(value) => log(items),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width),
+        Value::Array(items) if is_log(value) => log(items, zone),
+        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width, zone),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
         Value::Object(map) => {
             let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-            let line = |key: &String| format!("{key:longest$}  {}", short(&map[key]));
+            let line = |key: &String| format!("{key:longest$}  {}", cell(key, &map[key], zone));
             order(map.keys().map(String::as_str).collect())
                 .iter()
                 .map(|key| line(&key.to_string()))
@@ -53,11 +54,10 @@ fn is_log_line(item: &Value) -> bool {
         .is_some_and(|map| map.len() == 3 && ["at", "stream", "text"].iter().all(|key| map.contains_key(*key)))
 }
 
-fn log(items: &[Value]) -> String {
+fn log(items: &[Value], zone: &Zone) -> String {
     let text = |item: &Value, key: &str| item[key].as_str().unwrap_or_default().to_string();
-    // To the second: what else the time is known to helps nobody who reads.
-    let at = |item: &Value| text(item, "at").chars().take(19).collect::<String>();
-    items.iter().map(|item| format!("{}Z  {}", at(item), text(item, "text"))).collect::<Vec<_>>().join("\n")
+    let line = |item: &Value| format!("{}  {}", zone.of_line(&text(item, "at")), text(item, "text"));
+    items.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 fn order(mut keys: Vec<&str>) -> Vec<&str> {
@@ -66,10 +66,15 @@ fn order(mut keys: Vec<&str>) -> Vec<&str> {
     keys
 }
 
-fn table(items: &[Value], width: u16) -> String {
+fn table(items: &[Value], width: u16, zone: &Zone) -> String {
     let columns =
         order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
-    let row = |item: &Value| columns.iter().map(|column| item.get(column).map(short).unwrap_or_default()).collect();
+    let row = |item: &Value| {
+        columns
+            .iter()
+            .map(|column| item.get(column).map(|value| cell(column, value, zone)).unwrap_or_default())
+            .collect()
+    };
     lines_of(&columns, items.iter().map(row).collect(), width)
 }
 
@@ -89,6 +94,11 @@ pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String 
     table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
 }
 
+/// The value of a key.
+fn cell(key: &str, value: &Value, zone: &Zone) -> String {
+    zone.word(key, value).unwrap_or_else(|| short(value))
+}
+
 fn short(value: &Value) -> String {
     match value {
         Value::Null => "-".into(),
@@ -105,26 +115,40 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn tokyo() -> Zone {
+        Zone::named("Asia/Tokyo").expect("a zone")
+    }
+
     #[test]
     fn a_list_of_maps_is_a_table_with_the_telling_columns_first() {
         let value = json!([
             {"state": "running", "service": "backend", "restarts": 0},
             {"state": "running", "service": "db", "restarts": 12},
         ]);
-        assert_eq!(show(&value, 80), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
+        assert_eq!(show(&value, 80, &tokyo()), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
     }
 
     #[test]
     fn a_map_is_lines_and_a_list_of_words_is_one_a_line() {
-        assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80), "name  x\nzeta  1");
-        assert_eq!(show(&json!(["a", "b"]), 80), "a\nb");
+        assert_eq!(show(&json!({"zeta": 1, "name": "x"}), 80, &tokyo()), "name  x\nzeta  1");
+        assert_eq!(show(&json!(["a", "b"]), 80, &tokyo()), "a\nb");
     }
 
     #[test]
     fn lines_of_a_log_stay_lines() {
         let line = |text: &str| json!({"at": "2026-01-02T03:04:05.678901Z", "stream": "stdout", "text": text});
         let long = "x".repeat(100);
-        let shown = show(&json!([line(&long), line("b")]), 40);
-        assert_eq!(shown, format!("2026-01-02T03:04:05Z  {long}\n2026-01-02T03:04:05Z  b"));
+        let shown = show(&json!([line(&long), line("b")]), 40, &tokyo());
+        assert_eq!(shown, format!("2026-01-02T12:04:05+09:00  {long}\n2026-01-02T12:04:05+09:00  b"));
+    }
+
+    #[test]
+    fn times_durations_and_sizes_are_worded_in_tables_and_lines() {
+        let value = json!({"at": "2026-01-02T20:04:05Z", "age_s": 90, "size_bytes": 2048, "name": "x"});
+        let shown =
+            "NAME  AT                       AGE_S       SIZE_BYTES\nx     2026-01-03 05:04:05 JST  1 min 30 s  2.0 KiB";
+        assert_eq!(show(&json!([value]), 80, &tokyo()), shown);
+        let shown = "name        x\nat          2026-01-03 05:04:05 JST\nage_s       1 min 30 s\nsize_bytes  2.0 KiB";
+        assert_eq!(show(&value, 80, &tokyo()), shown);
     }
 }

@@ -45,7 +45,7 @@ pub fn list(journal: &Journal, count: usize, json: bool, screen: &Screen) -> Res
         let line = &row.line;
         let changes = if line.changes == 0 { String::new() } else { line.changes.to_string() };
         let unknown = if line.unknown == 0 { String::new() } else { line.unknown.to_string() };
-        let at = clock::local(line.at_us);
+        let at = screen.time(line.at_us);
         vec![row.short.clone(), at, line.actor.clone(), row.outcome.clone(), changes, unknown, line.what.clone()]
     };
     let columns = ["run", "when", "who", "outcome", "changes", "unknown", "what"];

@@ -34,7 +34,7 @@ impl Case {
     fn command(&self, state: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(OPSH);
         command.current_dir(env!("CARGO_MANIFEST_DIR")).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", state);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", state).env("TZ", "UTC");
         command.arg("--state-dir").arg(state).arg("--config").arg(self.dir.join("opsh.toml"));
         command.args(words).stdin(Stdio::null());
         command

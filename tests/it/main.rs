@@ -34,3 +34,4 @@ mod tidy;
 mod undo;
 mod verbs;
 mod work;
+mod zone;

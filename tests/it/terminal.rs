@@ -60,7 +60,7 @@ impl Terminal {
     pub fn command(home: &Home, words: &[&str]) -> Command {
         let mut command = Command::new(OPSH);
         command.args(words).current_dir(home.0.path()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8");
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         command.env("HOME", home.0.path()).env("XDG_STATE_HOME", home.path("state")).env("TERM", "xterm-256color");
         command
     }

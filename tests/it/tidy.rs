@@ -68,7 +68,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("http_body_util", &["bind/docker/transport", "bind/http/client"], "HTTP"),
     ("hyper", &["bind/docker/transport", "bind/docker/wait", "bind/http/client"], "HTTP"),
     ("hyper_util", &["bind/docker/transport", "bind/http/client"], "HTTP"),
-    ("jiff", &["gate/clock", "bind/docker"], "time: the clock is the gate's, the Engine's stamps are parsed"),
+    (
+        "jiff",
+        &["gate/clock", "bind/docker", "screen"],
+        "time: the clock is the gate's, the Engine's stamps are parsed, the zone is shown",
+    ),
     ("libc", &["bind/ssh", "gate/clock", "gate/fault", "gate/journal", "screen"], "what std lacks"),
     ("openssh", &["bind/ssh"], "ssh"),
     ("regex", &["redact"], "shapes of what is secret"),
