@@ -1,9 +1,21 @@
 //! `:save`, `:load`, `:note`: what was typed becomes a script, a script is read as if it was typed, a remark is recorded.
 
+use super::sitting::Line;
 use super::{Session, file_of, text_of, words};
 use crate::error::{Error, Kind, Result};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What [`Session::save`] wrote.
+pub struct Saved {
+    /// How many lines the script has.
+    pub lines: usize,
+    /// Where the recording is, or why there is none.
+    pub recording: Result<PathBuf>,
+}
 
 impl Session {
     /// Writes a remark into the record.
@@ -12,28 +24,38 @@ impl Session {
     }
 
     /// Makes a script of the lines that went well: all of them, or those of a range `FROM..TO`, which counts from 1 and
-    /// holds both ends. Returns how many.
+    /// holds both ends. What they were answered is put beside it, as the recording that replays it.
     ///
     /// Fails with `usage` for a range that has no lines and a file that is there already, and nothing is written.
-    #[expect(clippy::disallowed_methods, reason = "a script is what the operator writes, not an effect of it")]
-    pub fn save(&self, file: &str, range: &str) -> Result<usize> {
+    pub fn save(&self, file: &str, range: &str) -> Result<Saved> {
         let bad = |why: String| Error::new(Kind::Usage, format!("{file} was not written"), why);
         let lines = between(self.lines(), range).map_err(bad)?;
-        let text = self.as_script(file, lines);
-        let mut new = std::fs::OpenOptions::new();
-        let made = new.write(true).create_new(true).open(file);
-        made.and_then(|mut made| std::io::Write::write_all(&mut made, text.as_bytes()))
-            .map_err(|error| bad(error.to_string()))?;
-        Ok(lines.len())
+        let script = (PathBuf::from(file), self.as_script(file, lines));
+        let recording = self.as_recording(lines).map(|text| (PathBuf::from(file).with_extension("jsonl"), text));
+        let files: Vec<_> = std::iter::once(&script).chain(recording.as_ref().ok()).collect();
+        write_new(&files).map_err(bad)?;
+        Ok(Saved { lines: lines.len(), recording: recording.map(|(path, _)| path) })
     }
 
-    fn as_script(&self, file: &str, lines: &[String]) -> String {
+    /// The run so far as `opsh journal export` prints it, without what other lines did: a replay compares changes, and
+    /// those of a line that failed are in no script.
+    fn as_recording(&self, lines: &[Line]) -> Result<String> {
+        let entries = self.gate().journal()?.run(&self.gate().run_id())?;
+        let mut noted = 0;
+        let kept = entries.iter().filter(|entry| {
+            noted += usize::from(entry.kind == "line");
+            noted == 0 || lines.iter().any(|line| line.noted == noted)
+        });
+        Ok(kept.map(|entry| format!("{}\n", entry.to_json())).collect())
+    }
+
+    fn as_script(&self, file: &str, lines: &[Line]) -> String {
         let mut text = format!("//! Saved from a sitting at the prompt.\n//!\n//! usage: opsh {file}\n");
         if let Some(stack) = self.stack_in_use() {
             text += &format!("let p = stack({});\n\n", words::literal(stack));
         }
         for line in lines {
-            let line = line.trim_end();
+            let line = line.code.trim_end();
             // Behind a comment a semicolon would be a part of it.
             let end = if line.ends_with(';') {
                 ""
@@ -54,8 +76,26 @@ impl Session {
     }
 }
 
+/// Writes files that are not there yet, readable by their owner only: all of them, or none.
+#[expect(clippy::disallowed_methods, reason = "a script is what the operator writes, not an effect of it")]
+fn write_new(files: &[&(PathBuf, String)]) -> std::result::Result<(), String> {
+    let mut made: Vec<&Path> = Vec::new();
+    let mut write = |path, text: &str| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        made.push(path);
+        file.write_all(text.as_bytes())
+    };
+    let written = files.iter().try_for_each(|(path, text)| {
+        write(path.as_path(), text).map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
+    });
+    if written.is_err() {
+        made.iter().for_each(|path| drop(std::fs::remove_file(path)));
+    }
+    written
+}
+
 /// The lines of `1..3`, `2..` or `..4`; of no range all of them.
-fn between<'a>(lines: &'a [String], range: &str) -> std::result::Result<&'a [String], String> {
+fn between<'a, T>(lines: &'a [T], range: &str) -> std::result::Result<&'a [T], String> {
     let (from, to) = range.split_once("..").unwrap_or(("", ""));
     let number = |text: &str, default: usize| match text.trim() {
         "" => Ok(default),
@@ -85,6 +125,6 @@ mod tests {
         for range in ["0..1", "3..2", "2..9", "x..", "4.."] {
             assert!(between(&lines, range).is_err(), "{range}");
         }
-        assert!(between(&[], "").is_err());
+        assert!(between::<String>(&[], "").is_err());
     }
 }

@@ -29,8 +29,10 @@ pub struct Sitting {
     fixed: bool,
     /// What `go` does.
     pub(super) pending: Option<Pending>,
-    /// Lines that went well, as Rhai.
-    lines: Vec<String>,
+    /// Lines that were evaluated, and so noted in the record.
+    noted: usize,
+    /// Those that went well.
+    lines: Vec<Line>,
     /// What Tab may offer.
     seen: Seen,
     /// A person sits here.
@@ -39,6 +41,14 @@ pub struct Sitting {
     pub(super) failed: Option<Failed>,
     /// What else, from hosts.
     pub(super) refresh: Refresh,
+}
+
+/// A line that went well.
+pub struct Line {
+    /// It as Rhai.
+    pub code: String,
+    /// Which of the lines in the record it is, from 1.
+    pub noted: usize,
 }
 
 /// What was rehearsed.
@@ -107,8 +117,8 @@ impl Session {
         self.gate().end_run(error);
     }
 
-    /// Lines that went well, as Rhai, oldest first.
-    pub fn lines(&self) -> &[String] {
+    /// Lines that went well, oldest first.
+    pub fn lines(&self) -> &[Line] {
         &self.sitting.lines
     }
 
@@ -265,11 +275,12 @@ impl Session {
             note["typed"] = json!(line);
         }
         self.gate().note("line", note);
+        self.sitting.noted += 1;
         let result = self.eval(code);
         if let Ok(value) = &result {
             // What was only rehearsed was not done.
             if self.gate().mode() != Mode::Plan {
-                self.sitting.lines.push(code.to_string());
+                self.sitting.lines.push(Line { code: code.to_string(), noted: self.sitting.noted });
             }
             self.sitting.seen.take(value);
         }

@@ -36,7 +36,12 @@ pub const COMMANDS: &[Command] = &[
     Command { name: ":runs", args: "[COUNT]", doc: "the newest runs, and what to type about them", run: runs },
     Command { name: ":undo", args: "[RUN]", doc: "take a run back; without one what changed last", run: undo },
     Command { name: ":attach", args: "[RUN]", doc: "wait for work that goes on on the hosts, or list it", run: attach },
-    Command { name: ":save", args: "FILE [FROM..TO]", doc: "make a script of the lines that went well", run: save },
+    Command {
+        name: ":save",
+        args: "FILE [FROM..TO]",
+        doc: "a script of the lines that went well, and its recording",
+        run: save,
+    },
     Command { name: ":load", args: "FILE", doc: "evaluate a file as if it was typed", run: load },
     Command { name: ":all", args: "", doc: "all of what was shown in part last", run: all },
     Command { name: ":time", args: "LINE", doc: "how long a line takes", run: time },
@@ -136,8 +141,13 @@ fn save(session: &mut Session, rest: &str) -> Result<Done> {
     let with_range = rest.rsplit_once(char::is_whitespace).filter(|(_, range)| range.contains(".."));
     let (file, range) = with_range.unwrap_or((rest, ""));
     let file = file.trim();
-    let count = session.save(file, range)?;
-    session.gate().screen().say(&format!("{file} has {count} lines; opsh {file} runs them"));
+    let saved = session.save(file, range)?;
+    let screen = session.gate().screen();
+    screen.say(&format!("{file} has {} lines     opsh {file}", saved.lines));
+    match saved.recording.map(|path| path.display().to_string()) {
+        Ok(path) => screen.say(&format!("{path} is their recording     opsh --replay {path} {file}")),
+        Err(error) => screen.warn(&format!("there is no recording of them: {}", error.why)),
+    }
     done()
 }
 

@@ -408,6 +408,8 @@ fn what_was_typed_becomes_a_script_that_runs() {
     says(&terminal, ":save kept.rhai", &["kept.rhai has 3 lines"]);
     says(&terminal, ":save kept.rhai", &["was not written", "exists"]);
     says(&terminal, ":save one.rhai 3..3", &["one.rhai has 1 lines"]);
+    says(&terminal, ":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
+    assert!(!home.path("kept.txt").exists(), "both or none");
     says(&terminal, ":load kept.rhai", &["42"]);
     says(&terminal, ":note looked at the disk", &[]);
     says(&terminal, ":json [1, 2]", &["[1,2]"]);
@@ -422,6 +424,29 @@ fn what_was_typed_becomes_a_script_that_runs() {
     assert!(text.contains("usage: opsh kept.rhai") && text.contains("let p = stack(\"shop\");"), "{text}");
     let remark = home.story();
     assert!(!remark.is_empty());
+}
+
+#[test]
+fn what_was_saved_is_replayed_by_its_recording() {
+    let home = Home::new();
+    let terminal = in_shop(&home, 120, 40);
+    says(&terminal, ":apply \"a test\"", &[]);
+    answers(&terminal, "host(\"local\").run([\"touch\", \"failed\"]); throw \"no\"", "y", "why: no");
+    answers(&terminal, "!touch made", "y", "✓ host.run");
+    says(&terminal, "!stat -c found-%n made", &["found-made"]);
+    says(&terminal, "print(p.name + \" is\")", &["shop is"]);
+    says(&terminal, ":save night.rhai 1..2", &["night.rhai has 2 lines     opsh night.rhai"]);
+    says(&terminal, ":save all.rhai", &["all.jsonl is their recording     opsh --replay all.jsonl all.rhai"]);
+    terminal.keys(CTRL_D);
+    std::fs::remove_file(home.path("made")).unwrap();
+    for file in ["night", "all"] {
+        let ran = home.run(&["--replay", &format!("{file}.jsonl"), &format!("{file}.rhai")]);
+        assert!(ran.exits(0).err.contains("✓ host.run"));
+        assert!(!home.path("made").exists(), "a replay changes nothing");
+    }
+    // What another line did is no part of it.
+    let recording = std::fs::read_to_string(home.path("night.jsonl")).unwrap();
+    assert!(recording.contains("touch made") && !recording.contains("touch failed"), "{recording}");
 }
 
 #[test]
