@@ -9,7 +9,7 @@ use super::{Binding, Call, Look, host, stack};
 use crate::config::{From, Probe, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Pass, Target};
+use crate::gate::{Pass, Target, clock};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -45,7 +45,8 @@ const PROBE: Verb = Verb {
     waits: false,
     sig: "stack.probe() -> array",
     doc: "Asks every probe of the stack once. Each may take 5 s, and its row is `url`, `status` (0 when there was no \
-          answer), `expect`, `ok`, `ms`, and `said`, the beginning of the body or the error. Fails with `usage` when \
+          answer), `expect`, `ok`, `ms`, and `said`, the beginning of the body or the error; of an https probe from here also \
+          `certificate_ends` and `certificate_left_s` (negative when it has ended). Fails with `usage` when \
           the stack has no probes; no answer, or a wrong one, is a row. Deadline 60 s.",
     example: r#"stack("prod").probe()"#,
 };
@@ -204,9 +205,10 @@ pub async fn ask_all(reach: &Reach, pass: &Pass, stack: &Stack) -> Result<Vec<Va
 /// the service.
 async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Result<Value> {
     let timeout = Duration::from_secs(5);
+    let mut ends = None;
     let answer = match probe.from {
         From::Host => curl(reach, pass, &stack.host, &probe.url, timeout).await,
-        From::Here => client::get(pass, &probe.url, timeout, BODY).await,
+        From::Here => client::get_seeing(pass, &probe.url, timeout, BODY, &mut ends).await,
     };
     let (status, ms, said) = match answer {
         Ok(answer) => (answer.status, answer.total_ms, answer.body),
@@ -218,7 +220,13 @@ async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Result
     let said: String = said.chars().take(200).collect();
     let ms = (ms * 10.0).round() / 10.0;
     let ok = status == probe.expect;
-    Ok(json!({ "url": probe.url, "status": status, "expect": probe.expect, "ok": ok, "ms": ms, "said": said }))
+    let mut row =
+        json!({ "url": probe.url, "status": status, "expect": probe.expect, "ok": ok, "ms": ms, "said": said });
+    if let Some(ends_us) = ends.and_then(|seconds| i64::try_from(seconds).ok()).map(|seconds| seconds * 1_000_000) {
+        row["certificate_ends"] = json!(clock::rfc3339(ends_us));
+        row["certificate_left_s"] = json!((ends_us - clock::wall_us()) / 1_000_000);
+    }
+    Ok(row)
 }
 
 #[derive(Deserialize)]

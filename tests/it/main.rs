@@ -5,6 +5,7 @@
 mod asks;
 mod bans;
 mod cases;
+mod certificate;
 mod cli;
 mod closures;
 mod completion;

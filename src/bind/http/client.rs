@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::client::verify_server_cert_signed_by_trust_anchor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::ParsedCertificate;
+use tokio_rustls::rustls::{self, CertificateError, ClientConfig, RootCertStore};
 
 /// What came back.
 #[derive(Debug)]
@@ -47,12 +50,23 @@ impl Answer {
 
 /// GETs `url`; `keep` bytes of the body at most.
 pub async fn get(pass: &Pass, url: &str, timeout: Duration, keep: usize) -> Result<Answer> {
+    get_seeing(pass, url, timeout, keep, &mut None).await
+}
+
+/// As [`get`]; `ends` becomes when the server's certificate ends, seconds since 1970, also when that is why it fails.
+pub async fn get_seeing(
+    pass: &Pass,
+    url: &str,
+    timeout: Duration,
+    keep: usize,
+    ends: &mut Option<u64>,
+) -> Result<Answer> {
     let what = || format!("GET {url} failed");
     let uri: Uri = url
         .parse()
         .map_err(|error: hyper::http::uri::InvalidUri| Error::new(Kind::Usage, what(), error.to_string()))?;
     let host = uri.host().ok_or_else(|| Error::new(Kind::Usage, what(), "the URL names no host"))?.to_string();
-    match tokio::time::timeout(timeout, phases(pass, &uri, &host, keep)).await {
+    match tokio::time::timeout(timeout, phases(pass, &uri, &host, keep, ends)).await {
         Ok(result) => result.map_err(|(phase, why)| Error::new(Kind::Unreachable, what(), format!("{phase}: {why}"))),
         Err(_) => Err(Error::new(Kind::Timeout, what(), format!("no answer within {} ms", timeout.as_millis()))),
     }
@@ -65,7 +79,7 @@ fn at<E: std::fmt::Display>(phase: &'static str) -> impl Fn(E) -> Failed {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that opens a TCP connection, and it takes a pass")]
-async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize) -> Result<Answer, Failed> {
+async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize, ends: &mut Option<u64>) -> Result<Answer, Failed> {
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let began = Instant::now();
@@ -76,7 +90,12 @@ async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize) -> Result<Answer, 
     let connected = Instant::now();
     let (mut answer, ready) = if secure {
         let name = ServerName::try_from(name.to_string()).map_err(at("tls"))?;
-        let stream = TlsConnector::from(tls()).connect(name, stream).await.map_err(at("tls"))?;
+        let stream = TlsConnector::from(tls()).connect(name, stream).await;
+        *ends = match &stream {
+            Ok(stream) => stream.get_ref().1.peer_certificates().and_then(|chain| end_of(chain.first()?)),
+            Err(error) => error.get_ref().and_then(|error| ended(error.downcast_ref()?)),
+        };
+        let stream = stream.map_err(at("tls"))?;
         let ready = Instant::now();
         (exchange(stream, uri, host, keep).await?, ready)
     } else {
@@ -123,6 +142,24 @@ where
     let body = String::from_utf8_lossy(&body).into_owned();
     let status = response.status().as_u16();
     Ok(Answer { status, body, dns_ms: 0.0, connect_ms: 0.0, tls_ms: 0.0, first_byte_ms, total_ms: 0.0 })
+}
+
+/// When a certificate ends. rustls does not tell that, but says so when it is asked whether one is valid at the end of time.
+fn end_of(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let last = UnixTime::since_unix_epoch(Duration::from_secs(253_402_300_799));
+    let known = ring::default_provider().signature_verification_algorithms.all;
+    let parsed = ParsedCertificate::try_from(certificate).ok()?;
+    ended(&verify_server_cert_signed_by_trust_anchor(&parsed, &RootCertStore::empty(), &[], last, known).err()?)
+}
+
+/// When the certificate ended that was refused for that.
+fn ended(error: &rustls::Error) -> Option<u64> {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            Some(not_after.as_secs())
+        }
+        _ => None,
+    }
 }
 
 /// The system's roots, loaded at the first https probe.
