@@ -10,6 +10,7 @@ mod names;
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
+use crate::session::failure::CHOICES;
 use crate::session::{self, Session, known};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
@@ -84,7 +85,9 @@ fn names(session: &Session) -> Names {
 
 /// What the last line may have changed of it.
 fn refresh(session: &Session, names: &mut Names) {
-    if names.stack.as_deref() != session.stack_in_use() {
+    let failed = session.failed().is_some();
+    if names.stack.as_deref() != session.stack_in_use() || names.failed != failed {
+        names.failed = failed;
         names.stack = session.stack_in_use().map(String::from);
         names.words = words(session);
     }
@@ -101,7 +104,7 @@ fn refresh(session: &Session, names: &mut Names) {
     names.functions = session.functions();
 }
 
-/// Verbs of the stack in use, scripts, and the two words that are neither.
+/// Verbs of the stack in use, scripts, and the words that are neither.
 fn words(session: &Session) -> Vec<Word> {
     let plain = |name: &str, signature: &str, doc: &str| Word {
         name: name.into(),
@@ -113,6 +116,9 @@ fn words(session: &Session) -> Vec<Word> {
         plain("go", "go", "does what was planned last"),
         Word { params: vec!["topic".into()], ..plain("help", "help [NAME]", "explains verbs, functions and words") },
     ];
+    if session.failed().is_some() {
+        all.extend(CHOICES.iter().map(|(word, does)| plain(word, word, does)));
+    }
     if session.stack_in_use().is_some() {
         all.extend(session::words::all().iter().map(Word::of_verb));
     }

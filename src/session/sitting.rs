@@ -275,11 +275,13 @@ impl Session {
             note["typed"] = json!(line);
         }
         self.gate().note("line", note);
-        self.sitting.noted += 1;
+        // Lines at a script that failed are in its record, not in that of the sitting.
+        let of_sitting = self.sitting.failed.is_none();
+        self.sitting.noted += usize::from(of_sitting);
         let result = self.eval(code);
         if let Ok(value) = &result {
             // What was only rehearsed was not done.
-            if self.gate().mode() != Mode::Plan {
+            if of_sitting && self.gate().mode() != Mode::Plan {
                 self.sitting.lines.push(Line { code: code.to_string(), noted: self.sitting.noted });
             }
             self.sitting.seen.take(value);

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 /// What completion may offer; nothing is asked of a host or of the engine for it.
 #[derive(Clone, Default)]
 pub struct Names {
+    /// A script failed, and its choices are words.
+    pub failed: bool,
     /// The stack in use.
     pub stack: Option<String>,
     /// Its words, typed without Rhai around them; see [`Names::words`].

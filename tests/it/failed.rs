@@ -135,6 +135,8 @@ fn an_undo_takes_back_what_the_run_did_and_ends_it() {
 fn nothing_is_skipped_and_an_abort_says_how_to_go_on() {
     for leave in ["abort\r", "\x04", ":quit\r"] {
         let sat = failed(120, 40);
+        sat.terminal.keys("ab\t").until_line("opsh (mend.rhai failed) › abort");
+        sat.terminal.keys("\x03").until_line("opsh (mend.rhai failed) ›");
         sat.says("skip", &["no script goes on without its backup"]);
         // A no is no way out either.
         sat.terminal.keys("undo\r").until_line(QUESTION);
