@@ -6,13 +6,12 @@ use super::outcome::settle;
 use super::record::body_of_end;
 use super::verb::Class;
 use super::wait::{Ended, Limit};
-use super::{AT_ONCE, Did, Effect, Gate, Pass, clock};
+use super::{Did, Effect, Gate, Pass, clock};
 use crate::error::{Error, Kind, Result};
 use serde_json::json;
 use std::future::Future;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
 
 /// Reads that were started and are not recorded yet.
 pub struct Beside {
@@ -49,13 +48,13 @@ impl Gate {
         }
         let (run, began) = (clock::run_id(), Instant::now());
         let (sender, inbox) = mpsc::channel();
-        let turns = Arc::new(Semaphore::new(AT_ONCE));
         for (at, effect) in effects.iter().enumerate() {
             let pass = Pass::unwatched(&id(&run, at), effect);
-            let limit = Limit { deadline: effect.deadline, turns: Arc::clone(&turns), marks: Arc::default() };
             let sender = sender.clone();
             // Who does not look after them any more has left.
-            self.io.start(work(at, pass), limit, move |ended| drop(sender.send((at, (ended, began.elapsed())))));
+            self.io.start(work(at, pass), Limit::alone(effect.deadline), move |ended| {
+                drop(sender.send((at, (ended, began.elapsed()))))
+            });
         }
         let ends = effects.iter().map(|_| None).collect();
         Some(Beside { run, began, effects, inbox, ends })

@@ -90,6 +90,13 @@ pub struct Limit {
     pub marks: Arc<Marks>,
 }
 
+impl Limit {
+    /// Of work that has its turn at once, and this long, whatever it says.
+    pub fn alone(deadline: Duration) -> Limit {
+        Limit { deadline, turns: Arc::new(Semaphore::new(1)), marks: Arc::default() }
+    }
+}
+
 /// Tells the end; work that panics is dropped, and its end told by that.
 struct Told<T, F: FnOnce(Ended<T>)>(Option<F>, std::marker::PhantomData<T>);
 
@@ -136,12 +143,7 @@ mod tests {
 
     fn wait<T: Send + 'static>(io: &Io, work: impl Future<Output = T> + Send + 'static, within_ms: u64) -> Ended<T> {
         let (sender, inbox) = mpsc::channel();
-        let limit = Limit {
-            deadline: Duration::from_millis(within_ms),
-            turns: Arc::new(Semaphore::new(1)),
-            marks: Arc::default(),
-        };
-        io.start(work, limit, move |ended| drop(sender.send(ended)));
+        io.start(work, Limit::alone(Duration::from_millis(within_ms)), move |ended| drop(sender.send(ended)));
         loop {
             if let Some(ended) = Io::hear(&inbox) {
                 return ended;
