@@ -10,6 +10,7 @@ pub mod help;
 pub mod incomplete;
 mod keep;
 pub mod known;
+mod locks;
 mod refresh;
 pub mod resume;
 pub mod reveal;

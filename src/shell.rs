@@ -182,6 +182,7 @@ fn evaluate(session: &mut Session, line: &str) -> bool {
         }
         Err(error) => screen.error(&error, session.sources()),
     }
+    session.say_who_has_the_lock();
     false
 }
 

@@ -97,6 +97,11 @@ impl World {
         Ok(way)
     }
 
+    /// Whether a host can be asked without a login before.
+    pub fn is_logged_in(&self, host: &str) -> bool {
+        self.ways.borrow().get(host).is_some_and(Way::is_open)
+    }
+
     /// A stack as a target: protected unless it or its host is a sandbox.
     pub fn stack_target(&self, stack: &Stack) -> Target {
         let host_is_sandbox = self.config.host(&stack.host).is_ok_and(|host| host.sandbox);

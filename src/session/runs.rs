@@ -67,7 +67,11 @@ pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
         let what = format!("{}  {}  {}", row.short, row.outcome, row.line.what);
         match row.next.first() {
             Some(next) => lines.push(format!("{what}     {}", next.split("     ").next().unwrap_or(next))),
-            None if row.line.outcome == "running" => lines.push(format!("{what}     by {}", row.line.actor)),
+            None if row.line.outcome == "running" => {
+                let locks: String =
+                    journal.locks(&row.line.run)?.iter().map(|stack| format!(", has the lock of {stack}")).collect();
+                lines.push(format!("{what}{locks}     by {}", row.line.actor));
+            }
             None => {}
         }
     }

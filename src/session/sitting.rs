@@ -13,6 +13,7 @@ use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::verb::Class;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,15 @@ pub struct Sitting {
     pub(super) failed: Option<Failed>,
     /// What else, from hosts.
     pub(super) refresh: Refresh,
+    /// Stacks whose lock was asked for.
+    locks: BTreeSet<String>,
+}
+
+impl Sitting {
+    /// True the first time for each stack.
+    pub fn asked_for_lock(&mut self, stack: &str) -> bool {
+        self.locks.insert(stack.into())
+    }
 }
 
 /// A line that went well.

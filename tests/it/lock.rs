@@ -3,6 +3,7 @@
 use crate::home::{Home, Ran};
 use crate::processes::{below, signal, until};
 use crate::sshd::Sshd;
+use crate::terminal::Terminal;
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -195,6 +196,25 @@ impl Running {
 
 fn value(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+}
+
+#[test]
+fn at_the_prompt_a_lock_that_somebody_else_has_is_said_once_without_a_login_for_it() {
+    let Some(stage) = Stage::remote() else { return };
+    let alice = stage.alice_looks("look()");
+    // Her own journal knows of it.
+    let again = Terminal::start(&stage.alice, 120, 40, &[]);
+    again.until("has the lock of prod     by alice");
+
+    let bob = Terminal::start(&stage.bob, 120, 40, &[]);
+    bob.until_line("opsh prod (observe) ›").keys("40 + 2\r").until_prompts(2);
+    assert!(!bob.screen().contains("the lock of prod"), "nothing was reached:\n{}", bob.screen());
+    bob.keys("@ true\r").until_prompts(3).until("open: the lock of prod is held by alice@").until(": hotfix     lock");
+    bob.keys("@ echo again\r").until_prompts(4).until("\nagain\n");
+    bob.keys("it.code + 70\r").until("70");
+    assert_eq!(bob.screen().matches("the lock of prod").count(), 1, "{}", bob.screen());
+    stage.end_look();
+    alice.ended().exits(0);
 }
 
 const TAKES: &str = "prod.locked(\"bob's work\", || mark(\"b\"), #{ wait_s: 1 })";

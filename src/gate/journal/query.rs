@@ -5,6 +5,7 @@ use super::{Journal, Record, words};
 use crate::error::{Error, Kind, Result};
 use rusqlite::{Row, params};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// One line of `opsh journal list`.
 #[derive(Clone, Debug)]
@@ -66,6 +67,19 @@ impl Journal {
     pub fn run(&self, id: &str) -> Result<Vec<Entry>> {
         let run = self.resolve(id)?;
         self.read(&format!("{SELECT} WHERE run = ?1 ORDER BY seq"), params![run], entry)
+    }
+
+    /// Stacks whose lock a run took and did not give back.
+    pub fn locks(&self, run: &str) -> Result<Vec<String>> {
+        let takes = "SELECT target, coalesce(json_extract(body, '$.args.step') <> 'release' AND
+                            json_extract(body, '$.value.state') = 'held', 0)
+                     FROM journal WHERE run = ?1 AND kind = 'effect.read' AND json_extract(body, '$.verb') = 'lock.take'
+                     ORDER BY seq";
+        let mut held = BTreeSet::new();
+        for (stack, is_taken) in self.read(takes, params![run], |row| Ok((row.get(0)?, row.get(1)?)))? {
+            let _: bool = if is_taken { held.insert(stack) } else { held.remove(&stack) };
+        }
+        Ok(held.into_iter().collect())
     }
 
     pub(super) fn resolve(&self, id: &str) -> Result<String> {
