@@ -4,7 +4,6 @@
 //! began, and the statement that ends it compares both.
 
 use super::docker::engine::Engine;
-use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, db};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
@@ -100,15 +99,8 @@ fn shown(mut row: Value) -> Value {
     row
 }
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
-    let stack = call.stack()?;
-    db::of_stack(&stack)?;
-    let way = call.world.way(&stack.host)?;
-    Ok((stack, way))
-}
-
 fn activity(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({})).within(30);
     let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
         sessions(&way.engine(&pass).await?, &stack).await.map(Value::from)
@@ -162,7 +154,7 @@ fn kill(call: &Call<'_>) -> Result<Receipt> {
 
 fn end(call: &Call<'_>, end: End) -> Result<Receipt> {
     let pid = call.int(0, 1..=4_194_304)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let target = call.world.stack_target(&stack);
     let look = Look::at(target.clone(), format!("session {pid}"), json!({ "pid": pid }));
     let seen = call.read(look, (Arc::clone(&stack), way.clone()), move |pass, (stack, way)| async move {

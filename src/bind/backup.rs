@@ -86,13 +86,6 @@ pub const BINDINGS: &[Binding] = &[
 /// Bytes a second that a dump is assumed to take when none was measured: compression on one busy core.
 const ASSUMED_RATE: u64 = 10 << 20;
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
-    let stack = call.stack()?;
-    db::of_stack(&stack)?;
-    let way = call.world.way(&stack.host)?;
-    Ok((stack, way))
-}
-
 /// A stack's database as backups see it.
 struct Source {
     reach: Reach,
@@ -184,7 +177,7 @@ fn problems(plan: &Value, real: &str) -> Vec<String> {
 }
 
 fn plan(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
         Source::open(&way, &pass, &stack).await?.survey(&pass).await
@@ -193,7 +186,7 @@ fn plan(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 fn list(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let value = call.read(look, (stack, way), |pass, (stack, way)| async move {
         let folder = Folder::look(&way.reach(&pass).await?, &pass, &stack).await?;
@@ -218,7 +211,7 @@ impl Default for MakeOptions {
 fn make(call: &Call<'_>) -> Result<Receipt> {
     let MakeOptions { touches, within_s } = call.options(0)?;
     call.in_range("within_s", within_s, 60..=86400)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let target = call.world.stack_target(&stack);
     let what = format!("the database of {} was not backed up", stack.name);
     let look = Look::at(target.clone(), "", json!({ "touches": touches }));
@@ -328,7 +321,7 @@ fn made_now(past: &Past<'_>) -> Result<Now> {
 
 fn remove(call: &Call<'_>) -> Result<Receipt> {
     let file = call.text(0)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = db::open(call)?;
     let dir = format!("{}/", stack.backup.dir.trim_end_matches('/'));
     let name = file.strip_prefix(&dir).filter(|name| folder::stamp(&stack, name).is_some());
     if name.is_none() {

@@ -6,6 +6,7 @@
 
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
+use super::way::Way;
 use super::{Binding, Call, Look, docker, stack};
 use crate::config::{Db, Stack};
 use crate::error::{Error, Kind, Result};
@@ -54,6 +55,13 @@ fn query(call: &Call<'_>) -> Result<Dynamic> {
         rows(&way.engine(&pass).await?, &stack, &sql, &params).await.map(Value::from)
     })?;
     Ok(super::map(value))
+}
+
+/// The stack before the dot, which has a database, and the way to its host.
+pub fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
+    let (stack, way) = call.stack_and_way()?;
+    of_stack(&stack)?;
+    Ok((stack, way))
 }
 
 /// The database of a stack, or an error that says what to write.

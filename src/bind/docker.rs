@@ -20,7 +20,6 @@ pub mod wait;
 
 use super::ssh::{Complaints, Reach};
 use super::undo::{Now, Past};
-use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, compose, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest, suggestion};
@@ -183,12 +182,6 @@ pub async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
     Engine::connect(&pass, host, dial, reason).await
 }
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
-    let stack = call.stack()?;
-    let way = call.world.way(&stack.host)?;
-    Ok((stack, way))
-}
-
 /// As [`find`]; `None` only when the Engine says that there is none.
 pub async fn look_for(engine: &Engine, stack: &Stack, service: &str) -> Result<Option<Container>> {
     match find(engine, stack, service).await {
@@ -244,7 +237,7 @@ fn password_in_url(text: &str) -> Option<&str> {
 }
 
 fn connect(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let value = call.read(Look::at(call.world.stack_target(&stack), "", json!({})), way, |pass, way| async move {
         let version = way.engine(&pass).await?.version().await?;
         Ok(json!({ "engine": version.engine, "api": version.api, "oldest_api": version.oldest_api }))
@@ -253,7 +246,7 @@ fn connect(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 fn ps(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let value = call.read(
         Look::at(call.world.stack_target(&stack), "", json!({})),
         (stack, way),
@@ -302,7 +295,7 @@ fn since(status: &str) -> String {
 
 fn container(call: &Call<'_>) -> Result<Dynamic> {
     let service = call.text(0)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service }));
     let value = call.read(look, (stack, way, service), |pass, (stack, way, service)| async move {
         let engine = way.engine(&pass).await?;
@@ -345,7 +338,7 @@ fn logs(call: &Call<'_>) -> Result<Dynamic> {
     let service = call.text(0)?;
     let options: LogOptions = call.options(1)?;
     call.in_range("tail", options.tail, 1..=MOST_LINES)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let mut args = json!({ "service": service, "tail": options.tail, "since_s": options.since_s });
     if let Some(text) = &options.grep {
         args["grep"] = json!(text);
@@ -386,7 +379,7 @@ fn image_json(image: Image) -> Value {
 
 fn image(call: &Call<'_>) -> Result<Dynamic> {
     let reference = call.text(0)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), reference.clone(), json!({ "reference": reference }));
     let value = call.read(look, (way, reference), |pass, (way, reference)| async move {
         Ok(way.engine(&pass).await?.image(&reference).await?.map_or(Value::Null, image_json))
@@ -396,7 +389,7 @@ fn image(call: &Call<'_>) -> Result<Dynamic> {
 
 fn kept_image(call: &Call<'_>) -> Result<Dynamic> {
     let (service, commit) = (call.text(0)?, call.text(1)?);
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look =
         Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service, "commit": commit }));
     let value = call.read(look, (stack, way, service, commit), |pass, (stack, way, service, commit)| async move {
@@ -415,7 +408,7 @@ fn kept_image(call: &Call<'_>) -> Result<Dynamic> {
 
 fn missing_files(call: &Call<'_>) -> Result<Dynamic> {
     let (image_id, paths) = (call.text(0)?, call.words(1)?);
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look =
         Look::at(call.world.stack_target(&stack), paths.join(" "), json!({ "image_id": image_id, "paths": paths }));
     let value = call.read(look, (way, image_id, paths), |pass, (way, image_id, paths)| async move {
@@ -427,7 +420,7 @@ fn missing_files(call: &Call<'_>) -> Result<Dynamic> {
 
 fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     let (image_id, reference) = (call.text(0)?, call.text(1)?);
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let Some((repository, tag)) = reference.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) else {
         return Err(call.bad(&format!("reference must be repository:tag, not \"{reference}\"")));
     };
@@ -486,7 +479,7 @@ pub fn short_id(id: &str) -> &str {
 
 fn restart(call: &Call<'_>) -> Result<Receipt> {
     let (service, grace) = (call.text(0)?, call.int_or(1, 10, 0..=600)?);
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let target = call.world.stack_target(&stack);
     // A name that is not there is no question to ask a person.
     let look = Look::at(target, service.clone(), json!({ "service": service, "before": "restart" }));

@@ -32,8 +32,7 @@ const FACTS: Verb = Verb {
 pub const BINDINGS: &[Binding] = &[Binding::Read(&FACTS, facts)];
 
 fn facts(call: &Call<'_>) -> Result<Dynamic> {
-    let stack = call.stack()?;
-    let way = call.world.way(&stack.host)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let value = call.read(look, (stack, way), |pass, (stack, way)| async move { seen(&pass, &stack, &way).await })?;
     Ok(super::map(value))

@@ -571,8 +571,7 @@ fn who(call: &Call<'_>) -> Result<Dynamic> {
 
 /// `held`, `lock`, `up` and `works`; null when nobody works on the stack.
 fn looked(call: &Call<'_>) -> Result<Value> {
-    let stack = call.stack()?;
-    let way = call.world.way(&stack.host)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     call.read(look, (stack, way), |pass, (stack, way)| async move {
         let reach = way.reach(&pass).await?;

@@ -177,9 +177,8 @@ pub const BINDINGS: &[Binding] = &[
 ];
 
 fn open(call: &Call<'_>) -> Result<(Arc<Stack>, way::Way)> {
-    let stack = call.stack()?;
+    let (stack, way) = call.stack_and_way()?;
     configured(&stack)?;
-    let way = call.world.way(&stack.host)?;
     Ok((stack, way))
 }
 

@@ -91,18 +91,12 @@ pub fn of_module(context: &NativeCallContext<'_>, call: &Call<'_>, code: &str, t
     report.map_err(|error| thrown(values::cause(&error)))
 }
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
-    let stack = call.stack()?;
-    let way = call.world.way(&stack.host)?;
-    Ok((stack, way))
-}
-
 /// Looks at the stack's host, with nothing but the stack.
 fn read<F>(call: &Call<'_>, work: impl Fn(Pass, Arc<Stack>, Way) -> F + 'static) -> Result<Dynamic>
 where
     F: Future<Output = Result<Value>> + Send + 'static,
 {
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
     let value = call.read(look, (stack, way), move |pass, (stack, way)| work(pass, stack, way))?;
     Ok(super::map(value))

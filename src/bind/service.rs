@@ -71,8 +71,8 @@ fn change(call: &Call<'_>, stack: &Stack, service: &str, deadline_s: u64, back: 
 }
 
 fn open(call: &Call<'_>) -> Result<(String, Arc<Stack>, Way)> {
-    let (service, stack) = (call.text(0)?, call.stack()?);
-    let way = call.world.way(&stack.host)?;
+    let service = call.text(0)?;
+    let (stack, way) = call.stack_and_way()?;
     Ok((service, stack, way))
 }
 

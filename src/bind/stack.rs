@@ -3,6 +3,7 @@
 use super::db::DbHandle;
 use super::function::Function;
 use super::git::RepoHandle;
+use super::way::Way;
 use super::{Call, World};
 use crate::bind::values::thrown;
 use crate::config::Stack;
@@ -114,6 +115,13 @@ impl Call<'_> {
     /// The stack before the dot.
     pub fn stack(&self) -> Result<Arc<Stack>> {
         self.this::<StackHandle>().map(|handle| handle.0)
+    }
+
+    /// The stack before the dot, and the way to its host.
+    pub fn stack_and_way(&self) -> Result<(Arc<Stack>, Way)> {
+        let stack = self.stack()?;
+        let way = self.world.way(&stack.host)?;
+        Ok((stack, way))
     }
 }
 

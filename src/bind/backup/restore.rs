@@ -153,13 +153,6 @@ fn name_of(db: &str, which: &str, stamp: &str) -> String {
     format!("{db}_{which}_{stamp}")
 }
 
-fn open(call: &Call<'_>) -> Result<(Arc<Stack>, Way)> {
-    let stack = call.stack()?;
-    db::of_stack(&stack)?;
-    let way = call.world.way(&stack.host)?;
-    Ok((stack, way))
-}
-
 /// What [`PLAN`] gives, as a read of the verb that is called.
 fn looked(call: &Call<'_>, stack: &Arc<Stack>, way: &Way, file: &str) -> Result<Value> {
     let look = Look::at(call.world.stack_target(stack), file, json!({ "file": file }));
@@ -169,7 +162,7 @@ fn looked(call: &Call<'_>, stack: &Arc<Stack>, way: &Way, file: &str) -> Result<
 }
 
 fn plan(call: &Call<'_>) -> Result<Dynamic> {
-    let (file, (stack, way)) = (call.text(0)?, open(call)?);
+    let (file, (stack, way)) = (call.text(0)?, db::open(call)?);
     looked(call, &stack, &way, &file).map(crate::bind::map)
 }
 
@@ -186,7 +179,7 @@ impl Default for Options {
 }
 
 fn restore(call: &Call<'_>) -> Result<Receipt> {
-    let (file, (stack, way)) = (call.text(0)?, open(call)?);
+    let (file, (stack, way)) = (call.text(0)?, db::open(call)?);
     let Options { within_s } = call.options(1)?;
     call.in_range("within_s", within_s, 60..=86400)?;
     let plan = looked(call, &stack, &way, &file)?;
@@ -253,7 +246,7 @@ fn restored_now(past: &Past<'_>) -> Result<Now> {
 }
 
 fn swap(call: &Call<'_>) -> Result<Receipt> {
-    let (name, (stack, way)) = (call.text(0)?, open(call)?);
+    let (name, (stack, way)) = (call.text(0)?, db::open(call)?);
     let db = db::of_stack(&stack)?.name.clone();
     let other =
         other_name(&db, &name).ok_or_else(|| call.bad(&format!("\"{name}\" is no name that a restore gives")))?;

@@ -1,7 +1,8 @@
 //! Words in a service's container: those that only look, and others.
 
+use super::detail;
+use super::engine::Engine;
 use super::exec::Exec;
-use super::{detail, open};
 use crate::bind::host::{KEEP, Ran, check_read};
 use crate::bind::{self, Binding, Call, Change, Look, Receipt};
 use crate::config::Stack;
@@ -71,7 +72,7 @@ fn read(call: &Call<'_>) -> Result<Dynamic> {
     check_read(&words).map_err(|why| call.bad(&why))?;
     let ReadOptions { within_s, check } = call.options(2)?;
     call.in_range("within_s", within_s, 1..=3600)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let args = json!({ "service": service, "words": words });
     let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
     let context = (stack, way, service, words);
@@ -89,7 +90,7 @@ fn exec(call: &Call<'_>) -> Result<Receipt> {
     }
     let ExecOptions { within_s } = call.options(2)?;
     call.in_range("within_s", within_s, 1..=86_400)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let args = json!({ "service": service, "words": words });
     let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
     call.change(Change::of(look), (stack, way, service, words), |pass, (stack, way, service, words)| async move {
@@ -113,17 +114,23 @@ async fn run(
     changes: bool,
 ) -> Result<Ran> {
     let engine = way.engine(pass).await?;
-    // Looked at first: what of its environment is secret is hidden in what comes.
-    let detail = detail(&engine, stack, service).await?;
+    let container = running(&engine, stack, service).await?;
+    if changes {
+        pass.sending();
+    }
+    let ran = engine.exec(&container, Exec { words: words.to_vec(), keep: KEEP, ..Exec::default() }).await?;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Ran { code: i32::try_from(ran.exit).unwrap_or(-1), out: text(ran.stdout), err: text(ran.stderr) })
+}
+
+/// Id of a service's container. It is looked at first: what of its environment is secret is hidden in what comes. Fails with
+/// `not_found` without one, and `failed` when it does not run.
+pub async fn running(engine: &Engine, stack: &Stack, service: &str) -> Result<String> {
+    let detail = detail(engine, stack, service).await?;
     if detail.state != "running" {
         let line = format!("stack({}).start({})", json!(stack.name), json!(service));
         let what = format!("nothing was run in {service}");
         return Err(Error::new(Kind::Failed, what, format!("its container is {}", detail.state)).next(line));
     }
-    if changes {
-        pass.sending();
-    }
-    let ran = engine.exec(&detail.id, Exec { words: words.to_vec(), keep: KEEP, ..Exec::default() }).await?;
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Ran { code: i32::try_from(ran.exit).unwrap_or(-1), out: text(ran.stdout), err: text(ran.stderr) })
+    Ok(detail.id)
 }

@@ -2,7 +2,7 @@
 
 use super::engine::Engine;
 use super::model::Image;
-use super::{SERVICE_LABEL, STACK_LABEL, find, open, short_id};
+use super::{SERVICE_LABEL, STACK_LABEL, find, short_id};
 use crate::bind::{Binding, Call, Change, Look, Receipt};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
@@ -44,7 +44,7 @@ fn prefix(stack: &Stack, service: &str) -> String {
 
 fn keep(call: &Call<'_>) -> Result<Receipt> {
     let service = call.text(0)?;
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), service.clone(), json!({ "service": service }));
     // A name more takes nothing from anybody: there is nothing to take back.
     call.change(Change::of(look), (stack, way, service), |pass, (stack, way, service)| async move {
@@ -70,7 +70,7 @@ fn keep(call: &Call<'_>) -> Result<Receipt> {
 
 fn prune(call: &Call<'_>) -> Result<Receipt> {
     let (service, keep) = (call.text(0)?, call.int(1, 1..=100)? as usize);
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let args = json!({ "service": service, "keep": keep });
     let says = format!("all but {keep} kept images of {service}");
     let look = Look::at(call.world.stack_target(&stack), says, args).within(120);

@@ -4,7 +4,7 @@
 use super::engine::Engine;
 use super::image::PREFLIGHT;
 use super::model::{Container, list, number, text, truth};
-use super::{STACK_LABEL, open, short_id};
+use super::{STACK_LABEL, short_id};
 use crate::bind::way::Way;
 use crate::bind::{self, Binding, Call, Change, Look, Receipt, host};
 use crate::error::{Error, Kind, Result, suggestion};
@@ -129,7 +129,7 @@ fn bytes(rows: &[Value]) -> i64 {
 }
 
 fn reclaimable(call: &Call<'_>) -> Result<Dynamic> {
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({})).within(120);
     let value =
         call.read(look, way, |pass, way| async move { listed(&way.engine(&pass).await?).await.map(Value::from) })?;
@@ -143,7 +143,7 @@ fn reclaim(call: &Call<'_>) -> Result<Receipt> {
             return Err(call.bad(&format!("there is no kind \"{kind}\"; {}", suggestion(kind, KINDS))));
         }
     }
-    let (stack, way) = open(call)?;
+    let (stack, way) = call.stack_and_way()?;
     let target = call.world.stack_target(&stack);
     let look = Look::at(target.clone(), kinds.join(", "), json!({ "kinds": kinds })).within(120);
     let agreed = call.read(look, (way.clone(), kinds.clone()), |pass, (way, kinds)| async move {
