@@ -33,6 +33,7 @@ pub mod service;
 pub mod ssh;
 pub mod stack;
 pub mod status;
+pub mod terminal;
 pub mod undo;
 
 use crate::error::{Error, Kind, Place, Result};
@@ -137,6 +138,7 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         runs::BINDINGS,
         service::BINDINGS,
         status::BINDINGS,
+        terminal::BINDINGS,
         work::BINDINGS,
     ]
     .into_iter()

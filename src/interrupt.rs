@@ -1,7 +1,7 @@
 //! Ctrl-C as one flag: raised by the signal handler, seen by waits, loops and questions.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::watch;
 
 struct Interrupt {
@@ -11,6 +11,29 @@ struct Interrupt {
 
 static INTERRUPT: LazyLock<Interrupt> =
     LazyLock::new(|| Interrupt { count: AtomicU32::new(0), raised: watch::channel(false).0 });
+
+/// A program has the terminal: keys are its own.
+static HELD: AtomicBool = AtomicBool::new(false);
+
+/// For as long as this lives Ctrl-C is for a program that has the terminal, and not for opsh.
+pub struct Held(());
+
+/// Keeps Ctrl-C away from opsh.
+pub fn hold() -> Held {
+    HELD.store(true, Ordering::Release);
+    Held(())
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.store(false, Ordering::Release);
+    }
+}
+
+/// True while Ctrl-C is not for opsh.
+pub fn is_held() -> bool {
+    HELD.load(Ordering::Acquire)
+}
 
 /// True between Ctrl-C and [`clear`].
 pub fn is_interrupted() -> bool {

@@ -10,6 +10,7 @@ mod human;
 mod stream;
 mod values;
 
+pub use human::span;
 pub use stream::Streamer;
 
 use crate::error::Error;
@@ -74,6 +75,8 @@ fn terminal_size(descriptor: i32) -> Option<Size> {
 pub struct Screen {
     options: Options,
     busy: StdCell<bool>,
+    /// A program has the terminal.
+    lent: StdCell<bool>,
     /// The stream whose unfinished line is the last thing on the screen; 0 for none.
     open: StdCell<u64>,
     /// Streams so far.
@@ -100,6 +103,7 @@ impl Screen {
         Screen {
             options,
             busy: StdCell::new(false),
+            lent: StdCell::new(false),
             open: StdCell::new(0),
             streams: StdCell::new(0),
             long: RefCell::default(),
@@ -291,6 +295,17 @@ impl Screen {
         }
     }
 
+    /// Gives the terminal to a program until it is taken back: nothing else is drawn meanwhile, and keys are the program's.
+    /// `None` when there is no terminal, or not all of it would be the program's.
+    pub fn lend(&self) -> Option<Lent<'_>> {
+        if !self.is_private() {
+            return None;
+        }
+        self.fresh_line();
+        self.lent.set(true);
+        Some(Lent { screen: self, modes: Modes::now(), _keys: crate::interrupt::hold() })
+    }
+
     /// Remote output as it comes, each line behind `label` and a bar.
     pub fn stream(&self, label: &str) -> Streamer<'_> {
         Streamer::new(self, label)
@@ -299,7 +314,12 @@ impl Screen {
     /// Shows that something takes its time; erased by the next line or by [`Screen::idle`].
     pub fn busy(&self, what: &str, elapsed: Duration) {
         let unfinished = self.open.get() != 0;
-        if !self.options.terminal || self.options.json || unfinished || elapsed < Duration::from_millis(300) {
+        if !self.options.terminal
+            || self.options.json
+            || self.lent.get()
+            || unfinished
+            || elapsed < Duration::from_millis(300)
+        {
             return;
         }
         const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -431,30 +451,72 @@ fn read_line() -> Option<String> {
     }
 }
 
+/// The terminal while a program has it.
+pub struct Lent<'a> {
+    screen: &'a Screen,
+    modes: Option<Modes>,
+    _keys: crate::interrupt::Held,
+}
+
+/// What a program that was cut off left switched on: the second screen, a hidden cursor, keys and the mouse as sequences,
+/// colours.
+const LEAVE_ALL: &str = "\x1b[?47l\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n";
+
+impl Lent<'_> {
+    /// The program has ended; `by_itself`: it put back what it had switched on.
+    pub fn take_back(self, by_itself: bool) {
+        if !by_itself {
+            let _ = write!(std::io::stderr().lock(), "{LEAVE_ALL}");
+        }
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        if let Some(modes) = &self.modes {
+            modes.set();
+        }
+        self.screen.lent.set(false);
+    }
+}
+
+/// Modes of the terminal.
+struct Modes(libc::termios);
+
+impl Modes {
+    /// As they are; `None` when descriptor 0 is no terminal.
+    fn now() -> Option<Modes> {
+        // SAFETY: a zeroed termios is a valid value to be overwritten by tcgetattr.
+        let mut modes: libc::termios = unsafe { std::mem::zeroed() };
+        // SAFETY: `modes` is valid for the call; descriptor 0 may be closed, which the result tells.
+        (unsafe { libc::tcgetattr(0, &mut modes) } == 0).then_some(Modes(modes))
+    }
+
+    /// Makes them so; what was typed and not read is forgotten.
+    fn set(&self) {
+        // SAFETY: the termios was filled by tcgetattr.
+        unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, &self.0) };
+    }
+}
+
 /// The terminal without echo for as long as this lives.
-struct NoEcho(Option<libc::termios>);
+struct NoEcho(Option<Modes>);
 
 impl NoEcho {
     fn new() -> NoEcho {
-        // SAFETY: a zeroed termios is a valid value to be overwritten by tcgetattr.
-        let mut old: libc::termios = unsafe { std::mem::zeroed() };
-        // SAFETY: `old` is valid for the call; descriptor 0 may be closed, which the result tells.
-        if unsafe { libc::tcgetattr(0, &mut old) } != 0 {
-            return NoEcho(None);
+        let old = Modes::now();
+        if let Some(Modes(mut quiet)) = old {
+            quiet.c_lflag &= !libc::ECHO;
+            Modes(quiet).set();
         }
-        let mut quiet = old;
-        quiet.c_lflag &= !libc::ECHO;
-        // SAFETY: `quiet` is a valid termios.
-        unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, &quiet) };
-        NoEcho(Some(old))
+        NoEcho(old)
     }
 }
 
 impl Drop for NoEcho {
     fn drop(&mut self) {
         if let Some(old) = &self.0 {
-            // SAFETY: `old` was filled by tcgetattr.
-            unsafe { libc::tcsetattr(0, libc::TCSAFLUSH, old) };
+            old.set();
         }
     }
 }

@@ -21,6 +21,7 @@ mod quote;
 mod records;
 mod run;
 mod scripts;
+mod terminal;
 #[cfg(test)]
 mod test_durable;
 #[cfg(test)]
@@ -126,6 +127,14 @@ impl Reach {
         match self {
             Reach::Local => "local",
             Reach::Ssh(link) => link.name(),
+        }
+    }
+
+    /// False once the login is known to be lost.
+    pub fn is_up(&self) -> bool {
+        match self {
+            Reach::Local => true,
+            Reach::Ssh(link) => link.gone().is_none(),
         }
     }
 }

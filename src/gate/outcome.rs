@@ -4,7 +4,6 @@ use super::verb::Class;
 use super::wait::Ended;
 use super::{Did, Effect, HERE, Lives};
 use crate::error::{Error, Kind, Result};
-use std::time::Duration;
 
 /// After a change that may have happened: where to look, and how to say what was seen.
 pub(super) fn advise(error: Error, effect: &Effect, run: &str) -> Error {
@@ -71,14 +70,5 @@ pub(super) fn outcome_words(error: &Error) -> String {
         Kind::Unknown => "outcome unknown: it may have happened".into(),
         Kind::Timeout | Kind::Interrupted => "stopped waiting: it may have happened".into(),
         _ => error.why.lines().next().unwrap_or("failed").to_string(),
-    }
-}
-
-/// `0.4 s`, `12 s`, `3 min 5 s`.
-pub fn human(took: Duration) -> String {
-    match took.as_secs() {
-        0..10 => format!("{:.1} s", took.as_secs_f64()),
-        seconds @ 10..120 => format!("{seconds} s"),
-        seconds => format!("{} min {} s", seconds / 60, seconds % 60),
     }
 }

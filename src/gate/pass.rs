@@ -63,6 +63,8 @@ pub(super) enum Event {
     Note(&'static str, Value),
     /// A secret is needed that only a person knows. No answer: there is no terminal, or nothing was typed.
     Ask(String, oneshot::Sender<Option<Secret>>),
+    /// A program is about to have the terminal, until the effect's end. False: there is none.
+    Lend(oneshot::Sender<bool>),
 }
 
 /// The way from the I/O thread to the session's thread.
@@ -194,6 +196,15 @@ impl Pass {
         let (reply, answer) = oneshot::channel();
         (self.wire.as_ref()?.send)(Event::Ask(question.into(), reply));
         answer.await.ok().flatten()
+    }
+
+    /// Gives the terminal to a program that is about to be started: until this effect's end nothing else is drawn, and keys
+    /// such as Ctrl-C are the program's. False when there is no terminal.
+    pub async fn terminal(&self) -> bool {
+        let Some(wire) = &self.wire else { return false };
+        let (reply, answer) = oneshot::channel();
+        (wire.send)(Event::Lend(reply));
+        answer.await.unwrap_or(false)
     }
 
     /// A token for tests of what lies behind the door.

@@ -3,9 +3,9 @@
 use super::journal::Record;
 use super::outcome::outcome_words;
 use super::verb::Class;
-use super::{Did, Effect, Gate, Lives, human};
+use super::{Did, Effect, Gate, Lives};
 use crate::error::{Error, Kind, Place, Result};
-use crate::screen::Mark;
+use crate::screen::{Mark, span};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl Gate {
         }
         if effect.class != Class::Read {
             let (mark, says) = match result {
-                Ok(did) if did.changed => (Mark::Ok, human(took)),
+                Ok(did) if did.changed => (Mark::Ok, span(took.as_secs_f64())),
                 Ok(_) => (Mark::Ok, "nothing to change".to_string()),
                 Err(error) => (Mark::Bad, outcome_words(error)),
             };

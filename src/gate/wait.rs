@@ -127,7 +127,10 @@ fn listen_for_interrupts() -> std::io::Result<()> {
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::spawn(async move {
         loop {
-            tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
+            tokio::select! {
+                _ = int.recv() => if interrupt::is_held() { continue },
+                _ = term.recv() => {}
+            }
             // Two were ignored by whatever runs: the third ends opsh. What was begun is in the journal as open.
             if interrupt::raise() > 2 {
                 std::process::exit(130);

@@ -7,7 +7,7 @@ use super::verb::Class;
 use super::wait::{Ended, Io, Limit};
 use super::{AT_ONCE, Did, Done, Effect, Gate, Left, Lives, Pass, fault, fault_before, fault_of, refused};
 use crate::error::{Kind, Result};
-use crate::screen::Streamer;
+use crate::screen::{Lent, Streamer};
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -57,6 +57,9 @@ impl Gate {
                     let flight = &mut flights[index];
                     // Its last line ends before the line that says how it ended.
                     drop(flight.shown.take());
+                    if let Some(lent) = flight.lent.take() {
+                        lent.take_back(matches!(ended, Ended::Done(Ok(_))));
+                    }
                     results[flight.at] = Some(self.land(flight, ended));
                     if left > 0 {
                         self.screen.busy(&label(effects, results), began.elapsed());
@@ -165,6 +168,10 @@ impl Gate {
                 // The work may have ended meanwhile: then nobody wants the answer.
                 let _ = reply.send(if terminal { self.screen.ask_secret(&question) } else { None });
             }
+            Event::Lend(reply) => {
+                flight.lent = self.screen.lend();
+                let _ = reply.send(flight.lent.is_some());
+            }
         }
     }
 }
@@ -179,11 +186,14 @@ struct Flight<'a> {
     repeated: bool,
     /// Its output on the screen, once it had any.
     shown: Option<Streamer<'a>>,
+    /// Its program has the terminal.
+    lent: Option<Lent<'a>>,
 }
 
 impl<'a> Flight<'a> {
     fn new(at: usize, effect: &'a Effect, id: String) -> Flight<'a> {
-        Flight { at, effect, id, began: Instant::now(), marks: Arc::default(), repeated: false, shown: None }
+        let (began, marks) = (Instant::now(), Arc::default());
+        Flight { at, effect, id, began, marks, repeated: false, shown: None, lent: None }
     }
 }
 

@@ -71,8 +71,8 @@ fn quantity(key: &str, amount: f64) -> Option<String> {
     (key == "bytes" || key.ends_with("_bytes")).then(|| size(amount))
 }
 
-/// Seconds in the two greatest units that they have.
-fn span(seconds: f64) -> String {
+/// Seconds in the two greatest units that they have: `0.4 s`, `12 s`, `3 min 5 s`, `1 h 15 min`.
+pub fn span(seconds: f64) -> String {
     if seconds < 10.0 && seconds.fract() != 0.0 {
         return format!("{seconds:.1} s");
     }

@@ -52,7 +52,7 @@ impl Said {
             ["docker", verb @ ("restart" | "stop" | "start"), rest @ ..] => {
                 self.say("", &format!("{verb} {}", service(rest, stack)));
             }
-            ["docker", "exec", rest @ ..] => self.exec(rest),
+            ["docker", "exec", rest @ ..] => self.exec(rest, stack),
             ["docker", "system" | "image" | "volume" | "builder", ..] => {
                 self.say("a prune may take images that a rollback needs", "room     what is full");
             }
@@ -96,6 +96,9 @@ impl Said {
             let words = if there.is_empty() { "WORDS" } else { there.trim() };
             let line = format!("@ {words}     when {place} is the host of the stack in use, else @NAME {words}");
             self.say("opsh logs in once, when the first line needs it", &line);
+        }
+        if there.is_empty() {
+            self.say("", "@ -t     a shell there; what is done in it is not recorded");
         }
     }
 
@@ -150,8 +153,11 @@ impl Said {
         self.say("", &line);
     }
 
-    fn exec(&mut self, rest: &[&str]) {
-        let mut words = rest.iter().skip_while(|word| word.starts_with('-'));
+    fn exec(&mut self, rest: &[&str], stack: Option<&Stack>) {
+        let is_option = |word: &&&str| word.starts_with('-');
+        let at_terminal = |word: &&str| *word == "--tty" || (!word.starts_with("--") && word.contains('t'));
+        let at_terminal = rest.iter().take_while(is_option).any(at_terminal);
+        let mut words = rest.iter().skip_while(is_option);
         let container = words.next().copied().unwrap_or("");
         let rest: Vec<&str> = words.copied().collect();
         let program = rest.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
@@ -162,7 +168,12 @@ impl Said {
                     "migration_state     which one failed, up or down, and what it left behind",
                 ),
                 Some(sql) if is_query(sql) => self.say("", &format!("sql {sql}")),
-                _ => self.say("sql only reads", "sql SELECT 1"),
+                _ => {
+                    self.say("sql only reads", "sql SELECT 1");
+                    if at_terminal {
+                        self.at_terminal(container, &rest, stack);
+                    }
+                }
             },
             "pg_isready" => self.say("pg_isready asks for no password and no database", "sql SELECT 1"),
             "env" | "printenv" => self.say(
@@ -177,8 +188,13 @@ impl Said {
                 "rollback TAG     takes the schema back with the image that knows how, after a backup",
             ),
             "migrate" => self.say("", "deploy TAG     applies what the release brings, before its code serves"),
+            _ if at_terminal => self.at_terminal(container, &rest, stack),
             _ => self.say("", &format!("@ docker exec {container} {}", rest.join(" "))),
         }
+    }
+
+    fn at_terminal(&mut self, container: &str, words: &[&str], stack: Option<&Stack>) {
+        self.say("", &format!("@/{} -t {}", service(&[container], stack), words.join(" ")));
     }
 }
 
@@ -278,7 +294,9 @@ mod tests {
             ("git tag --list 'v*' --sort=-v:refname | head -10", &["tags 10"]),
             ("git checkout v1.8.0", &["rollback v1.8.0"]),
             ("docker compose restart backend", &["restart backend"]),
-            ("ssh root@203.0.113.10", &["@ WORDS"]),
+            ("ssh root@203.0.113.10", &["@ WORDS", "@ -t"]),
+            ("docker exec -it vrc-shift-backend sh", &["@/backend -t sh"]),
+            ("docker exec -it vrc-shift-db psql -U u -d n", &["sql SELECT 1", "@/db -t psql -U u -d n"]),
             ("ssh -p 22 root@203.0.113.10 uptime", &["@ uptime"]),
             (
                 "DISPLAY=:0 SSH_ASKPASS=/tmp/askpass.sh setsid -w ssh -o StrictHostKeyChecking=no root@h \"\n cd /opt/x && \

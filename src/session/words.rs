@@ -128,9 +128,7 @@ impl Word {
             let value = match (param.kind, words.peek()) {
                 (_, None) if param.optional => break,
                 (_, None) => return Err(self.bad(&format!("{} is missing", param.name))),
-                ("array", _) => {
-                    format!("[{}]", words.by_ref().map(|word| literal(&word)).collect::<Vec<_>>().join(", "))
-                }
+                ("array", _) => list(&words.by_ref().collect::<Vec<_>>()),
                 _ => self.value(param.name, param.kind, &words.next().unwrap_or_default())?,
             };
             args.push(value);
@@ -274,17 +272,35 @@ const SHELL: &[char] = &['|', '&', ';', '<', '>', '$', '`', '*', '?', '~', '(', 
 pub fn in_container(stack: &str, service: &str, text: &str) -> Result<(String, bool)> {
     let bad = |why: &str| Error::new(Kind::Usage, format!("nothing was run in {service}"), why);
     let call = format!("stack({}).", literal(stack));
-    let words = match text.contains(SHELL) {
-        true => ["sh", "-c", text.trim()].map(String::from).to_vec(),
-        false => split_words(text).map_err(|why| bad(&why))?,
-    };
+    if let Some(text) = at_terminal(text) {
+        let words = if text.is_empty() { vec!["sh".into()] } else { program(text).map_err(|why| bad(&why))? };
+        return Ok((format!("{call}terminal({}, {})", literal(service), list(&words)), true));
+    }
+    let words = program(text).map_err(|why| bad(&why))?;
     if words.is_empty() {
         return Err(bad("the words are missing").next(format!("@{stack}/{service} printenv     for example")));
     }
-    let list = words.iter().map(|word| literal(word)).collect::<Vec<_>>().join(", ");
     let changes = host::check_read(&words).is_err();
     let verb = if changes { "exec" } else { "read" };
-    Ok((format!("{call}{verb}({}, [{list}])", literal(service)), changes))
+    Ok((format!("{call}{verb}({}, {})", literal(service), list(&words)), changes))
+}
+
+/// What follows `-t`: a program that has the terminal itself.
+fn at_terminal(text: &str) -> Option<&str> {
+    let rest = text.trim().strip_prefix("-t")?;
+    (rest.is_empty() || rest.starts_with(char::is_whitespace)).then(|| rest.trim())
+}
+
+/// The words of a program; what needs a shell is given to one, whole.
+fn program(text: &str) -> std::result::Result<Vec<String>, String> {
+    match text.contains(SHELL) {
+        true => Ok(["sh", "-c", text.trim()].map(String::from).to_vec()),
+        false => split_words(text),
+    }
+}
+
+fn list(words: &[String]) -> String {
+    format!("[{}]", words.iter().map(|word| literal(word)).collect::<Vec<_>>().join(", "))
 }
 
 /// The Rhai of `@HOST WORDS`, or of `!WORDS` on this machine: words that only look are a read, others a change, and
@@ -296,13 +312,16 @@ pub fn on_host(host: &str, text: &str) -> Result<(String, bool)> {
         return Err(bad("the words are missing").next(format!("@{host} df -h /     for example")));
     }
     let call = format!("host({}).", literal(host));
+    if let Some(text) = at_terminal(text) {
+        let words = program(text).map_err(|why| bad(&why))?;
+        return Ok((format!("{call}terminal({})", list(&words)), true));
+    }
     if text.contains(SHELL) {
         return Ok((format!("{call}sh({}, [])", literal(text)), true));
     }
     let words = split_words(text).map_err(|why| bad(&why))?;
-    let list = words.iter().map(|word| literal(word)).collect::<Vec<_>>().join(", ");
     let changes = host::check_read(&words).is_err();
-    Ok((format!("{call}{}([{list}])", if changes { "run" } else { "read" }), changes))
+    Ok((format!("{call}{}({})", if changes { "run" } else { "read" }, list(&words)), changes))
 }
 
 #[cfg(test)]
@@ -394,6 +413,9 @@ mod tests {
             ("systemctl restart nginx", r#"host("a").run(["systemctl", "restart", "nginx"])"#),
             ("ps aux | grep x", r#"host("a").sh("ps aux | grep x", [])"#),
             ("cat 'a b'", r#"host("a").read(["cat", "a b"])"#),
+            ("-t top -d 5", r#"host("a").terminal(["top", "-d", "5"])"#),
+            ("-t", r#"host("a").terminal([])"#),
+            ("-t dmesg | less", r#"host("a").terminal(["sh", "-c", "dmesg | less"])"#),
         ] {
             assert_eq!(on_host("a", text).expect(text), (code.to_string(), !code.contains("read")));
         }
@@ -402,6 +424,8 @@ mod tests {
             ("ls /app", r#"stack("p").read("b", ["ls", "/app"])"#),
             ("/app/batch run", r#"stack("p").exec("b", ["/app/batch", "run"])"#),
             ("printenv | sort", r#"stack("p").exec("b", ["sh", "-c", "printenv | sort"])"#),
+            ("-t psql -U app", r#"stack("p").terminal("b", ["psql", "-U", "app"])"#),
+            ("-t", r#"stack("p").terminal("b", ["sh"])"#),
         ] {
             assert_eq!(in_container("p", "b", text).expect(text), (code.to_string(), !code.contains("read")));
         }

@@ -22,6 +22,7 @@ mod network;
 mod output;
 mod preflight;
 mod processes;
+mod programs;
 mod prompt;
 mod readme;
 mod reference;

@@ -119,6 +119,11 @@ impl Link {
         waited.ok()?.ok()?.clone()
     }
 
+    /// The master's control socket.
+    pub(super) fn control(&self) -> &Path {
+        &self.0.control
+    }
+
     pub(super) fn session(&self) -> Arc<Session> {
         self.0.session.clone()
     }
