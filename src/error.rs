@@ -147,6 +147,11 @@ impl Error {
         self
     }
 
+    /// The error without what became of each target: that is recorded with its effect.
+    pub fn alone(&self) -> Error {
+        Error { results: Vec::new(), ..self.clone() }
+    }
+
     /// The error that [`Error::to_json`] was made of, without its places.
     pub fn from_json(json: &Value) -> Error {
         let text = |key: &str| json[key].as_str().map(String::from);

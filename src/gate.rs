@@ -27,7 +27,6 @@ use consent::Admitted;
 pub use consent::{Grants, Intended};
 use journal::Journal;
 pub use ledger::Ledger;
-pub use outcome::human;
 use outcome::outcome;
 pub use pass::{Hold, Pass};
 use policy::Mode;
@@ -191,9 +190,10 @@ struct Run {
     undoing: Option<Undoing>,
 }
 
-/// A run that waits while another one goes on.
+/// A run that waits while another one goes on, and where its records go.
 pub struct Aside {
     run: Run,
+    records: ledger::Run,
     mode: Mode,
 }
 
@@ -288,26 +288,22 @@ impl Gate {
 
     /// Lets the run that goes on wait while another one is begun.
     pub fn set_aside(&self) -> Aside {
-        Aside { run: self.run.take(), mode: self.mode() }
+        Aside { run: self.run.take(), records: self.ledger.set_aside(), mode: self.mode() }
     }
 
     /// Goes on with it. Whether the run that it waited for was a rehearsal is known there.
     pub fn take_up(&self, aside: Aside) {
         let inner = self.run.replace(aside.run);
         self.run.borrow_mut().skipped = inner.skipped;
+        self.ledger.take_up(aside.records);
         if aside.mode != self.mode() {
             self.note("mode", json!({ "mode": self.mode().word(), "why": "as before" }));
         }
     }
 
-    /// The run begins again: every step may be begun, and everything is asked for anew.
-    pub fn begin_again(&self) {
-        crate::interrupt::clear();
-        {
-            let mut run = self.run.borrow_mut();
-            (run.consent, run.skipped, run.steps) = Default::default();
-        }
-        self.note("run.retry", json!({}));
+    /// True when every record of the run that goes on is in the journal: what that tells of it is all.
+    pub fn is_recorded_whole(&self) -> bool {
+        self.ledger.is_whole()
     }
 
     /// True when a change was skipped since consent was last forgotten: this was a rehearsal.
@@ -325,11 +321,6 @@ impl Gate {
         !self.run.borrow().trail.is_empty()
     }
 
-    /// How many changes this run began, and skipped steps had made.
-    pub fn changes(&self) -> usize {
-        self.run.borrow().trail.len()
-    }
-
     /// How a replay differs from its recording, if it does; whatever the script made of that. `content`: it ended
     /// without an error.
     pub fn divergence(&self, content: bool) -> Option<Error> {
@@ -342,18 +333,19 @@ impl Gate {
             Kind::Refused => "refused",
             kind => outcome(kind),
         });
-        // What became of each target is recorded with its effect.
-        let error = error.map(|error| Error { results: Vec::new(), ..error.clone() }.to_json());
+        let error = error.map(|error| error.alone().to_json());
         self.note("run.end", json!({ "outcome": outcome, "error": error }));
     }
 
-    /// Consent covers one typed line at the prompt, never a sitting.
+    /// Consent covers one typed line at the prompt, never a sitting; and every step may be begun again.
     pub fn forget_consent(&self) {
         let mut run = self.run.borrow_mut();
-        run.consent.clear();
-        run.skipped.clear();
-        run.begun.clear();
-        run.steps.clear();
+        (run.consent, run.skipped, run.steps) = Default::default();
+    }
+
+    /// Another line of a sitting: what was done by those before it is not its doing.
+    pub fn forget_begun(&self) {
+        self.run.borrow_mut().begun.clear();
     }
 
     /// True when a change was skipped on this target in plan mode: what is read there from now on is not what it

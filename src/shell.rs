@@ -22,7 +22,7 @@ use std::sync::Arc;
 pub fn run(session: &mut Session) -> Result<()> {
     session.begin_sitting()?;
     let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
-    session.leave_names();
+    session.leave_reads();
     session.end_sitting(result.as_ref().err());
     result
 }

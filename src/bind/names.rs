@@ -1,4 +1,5 @@
-//! Names for Tab from the host of a stack: what its verbs read, beside the lines that are typed.
+//! What the prompt shows of a stack without being asked: names for Tab, and who has the lock. Its verbs read it, beside the
+//! lines that are typed.
 
 use super::batch::{self, Question};
 use super::git::RepoHandle;
@@ -24,17 +25,32 @@ pub fn begin(
     stack: &Arc<Stack>,
     arrived: impl Fn(&Value) + Clone + Send + 'static,
 ) -> Option<Beside> {
-    let is_open = world.ways.borrow().get(&stack.host).is_some_and(|way| way.is_open());
-    if !is_open {
-        return None;
-    }
     let containers = vec!["docker.ps".into(), Dynamic::from(StackHandle(Arc::clone(stack)))];
     let tags = vec!["git.tags".into(), Dynamic::from(RepoHandle::of_stack(stack)), TAGS.into()];
-    let mut reads = batch::first_reads(world, vec![containers, tags]);
+    beside(world, &stack.host, "names for Tab", vec![containers, tags], arrived)
+}
+
+/// Starts to look who has the lock of a stack; `None` as for [`begin`].
+pub fn begin_lock(world: &Rc<World>, stack: &Arc<Stack>) -> Option<Beside> {
+    let lock = vec!["lock.who".into(), Dynamic::from(StackHandle(Arc::clone(stack)))];
+    beside(world, &stack.host, "who has the lock", vec![lock], |_| {})
+}
+
+/// Starts what these verbs read first; each of them reads once.
+fn beside(
+    world: &Rc<World>,
+    host: &str,
+    what: &'static str,
+    calls: Vec<Vec<Dynamic>>,
+    arrived: impl Fn(&Value) + Clone + Send + 'static,
+) -> Option<Beside> {
+    if !world.is_logged_in(host) {
+        return None;
+    }
+    let mut reads = batch::first_reads(world, calls);
     reads.iter_mut().flat_map(|read| &mut read.effects).for_each(|effect| effect.deadline = WITHIN);
-    // Each of these verbs reads once.
     let effects = reads.iter().flat_map(|read| read.effects.iter().take(1).cloned()).collect();
-    world.gate.begin_beside(effects, |at, pass| {
+    world.gate.begin_beside(what, effects, |at, pass| {
         let (work, arrived) = (Question::work(&reads[at], 0, pass), arrived.clone());
         async move {
             let did = work.await?;

@@ -268,6 +268,11 @@ impl WayBack {
         way
     }
 
+    /// How many effects can be taken back, of how many that were not.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.back.len(), self.back.len() + self.stays.len())
+    }
+
     fn add(&mut self, change: Told) {
         if change.undone_by.is_some() {
             return self.undone.push(change);

@@ -22,6 +22,8 @@ struct Inner {
     /// `None` for this machine.
     ssh: Option<Recipe>,
     open: Mutex<Open>,
+    /// Whoever dials the Engine: it may hang, and what needs the login alone does not wait for it.
+    dialling: Mutex<()>,
 }
 
 struct Recipe {
@@ -43,13 +45,14 @@ const LOSS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 impl Way {
     /// To this machine.
     pub fn local() -> Way {
-        Way(Arc::new(Inner { name: LOCAL.into(), ssh: None, open: Mutex::default() }))
+        Way(Arc::new(Inner { name: LOCAL.into(), ssh: None, open: Mutex::default(), dialling: Mutex::default() }))
     }
 
     /// To a host over ssh; `known_hosts` is opsh's own list of host keys.
     pub fn to(host: Arc<Host>, known_hosts: PathBuf) -> Way {
         let name = host.name.clone();
-        Way(Arc::new(Inner { name, ssh: Some(Recipe { host, known_hosts }), open: Mutex::default() }))
+        let ssh = Some(Recipe { host, known_hosts });
+        Way(Arc::new(Inner { name, ssh, open: Mutex::default(), dialling: Mutex::default() }))
     }
 
     /// The host's name in opsh.toml, or `local`.
@@ -61,8 +64,8 @@ impl Way {
     pub fn is_open(&self) -> bool {
         let Ok(open) = self.0.open.try_lock() else { return false };
         match &open.reach {
-            Some(Reach::Ssh(link)) => link.gone().is_none(),
-            _ => open.engine.is_some(),
+            Some(reach) => reach.is_up(),
+            None => open.engine.is_some(),
         }
     }
 
@@ -79,21 +82,25 @@ impl Way {
     ///
     /// Fails as [`Way::reach`] and [`Engine::connect`] do.
     pub async fn engine(&self, pass: &Pass) -> Result<Engine> {
-        // Somebody may be typing the password meanwhile, for another effect on this host.
-        let mut open = pass.beside_deadline(self.0.open.lock()).await;
-        let reach = self.reach_in(&mut open, pass).await?;
-        if let Some(engine) = &open.engine {
+        let _one_at_a_time = pass.beside_deadline(self.0.dialling.lock()).await;
+        let reach = self.reach(pass).await?;
+        if let Some(engine) = &self.0.open.lock().await.engine {
             return Ok(engine.clone());
         }
-        let engine = pass.beside_deadline(docker::dialled(pass.for_connection(), &self.0.name, reach)).await?;
-        open.engine = Some(engine.clone());
+        let dialled = docker::dialled(pass.for_connection(), &self.0.name, reach.clone());
+        let engine = pass.beside_deadline(dialled).await?;
+        let mut open = self.0.open.lock().await;
+        // What rides on a link that was lost meanwhile is of no use to the next.
+        if reach.is_up() {
+            open.engine = Some(engine.clone());
+        }
         Ok(engine)
     }
 
     async fn reach_in(&self, open: &mut Open, pass: &Pass) -> Result<Reach> {
         let Some(recipe) = &self.0.ssh else { return Ok(Reach::Local) };
         let reach = match &open.reach {
-            Some(reach @ Reach::Ssh(link)) if link.gone().is_none() => reach.clone(),
+            Some(reach) if reach.is_up() => reach.clone(),
             _ => {
                 // What rode on a lost link is gone with it.
                 (open.reach, open.engine) = (None, None);

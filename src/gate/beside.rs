@@ -8,7 +8,7 @@ use super::verb::Class;
 use super::wait::{Ended, Limit};
 use super::{Did, Effect, Gate, Pass, clock};
 use crate::error::{Error, Kind, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::future::Future;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 /// Reads that were started and are not recorded yet.
 pub struct Beside {
     run: String,
+    what: &'static str,
     began: Instant,
     effects: Vec<Effect>,
     inbox: mpsc::Receiver<(usize, End)>,
@@ -32,13 +33,29 @@ impl Beside {
         }
         self.ends.iter().all(Option::is_some)
     }
+
+    /// The same, and waits for that as long as this.
+    pub fn has_ended_within(&mut self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while !self.has_ended() {
+            let left = until.saturating_duration_since(Instant::now());
+            let Ok((at, end)) = self.inbox.recv_timeout(left) else { return false };
+            self.ends[at] = Some(end);
+        }
+        true
+    }
 }
 
 impl Gate {
-    /// Starts reads and returns at once. No login is begun for them, nobody is asked, nothing is shown and nothing
+    /// Starts reads and returns at once; `what` says in the record what they are for. No login is begun for them, nobody is asked, nothing is shown and nothing
     /// repeated; their deadlines hold whatever they wait for. `None` in a replay, while records do not go to the journal,
     /// and when one of them is no read.
-    pub fn begin_beside<F>(&self, effects: Vec<Effect>, work: impl Fn(usize, Pass) -> F) -> Option<Beside>
+    pub fn begin_beside<F>(
+        &self,
+        what: &'static str,
+        effects: Vec<Effect>,
+        work: impl Fn(usize, Pass) -> F,
+    ) -> Option<Beside>
     where
         F: Future<Output = Result<Did>> + Send + 'static,
     {
@@ -57,16 +74,17 @@ impl Gate {
             });
         }
         let ends = effects.iter().map(|_| None).collect();
-        Some(Beside { run, began, effects, inbox, ends })
+        Some(Beside { run, what, began, effects, inbox, ends })
     }
 
-    /// Writes the records of all of them, together; what has not ended is left as it is.
-    pub fn end_beside(&self, mut beside: Beside) {
+    /// Writes the records of all of them, together, and gives what each read; `None` for one that failed, or has not ended
+    /// and is left as it is.
+    pub fn end_beside(&self, mut beside: Beside) -> Vec<Option<Value>> {
         beside.has_ended();
-        let Beside { run, began, effects, ends, .. } = beside;
-        let start = json!({ "what": "names for Tab", "for": self.run_id() });
+        let Beside { run, what, began, effects, ends, .. } = beside;
+        let start = json!({ "what": what, "for": self.run_id() });
         let record = Record { kind: "system.start", run: &run, effect: None, target: None, class: None, body: start };
-        let mut drafts = vec![Entry::draft(&record)];
+        let (mut drafts, mut values) = (vec![Entry::draft(&record)], Vec::new());
         for (at, (effect, end)) in effects.iter().zip(ends).enumerate() {
             let (outcome, result, took) = match end {
                 Some((ended, took)) => {
@@ -80,8 +98,10 @@ impl Gate {
             let class = Some(Class::Read);
             let record = Record { kind: "effect.read", run: &run, effect: Some(&id), target, class, body };
             drafts.push(Entry::draft(&record));
+            values.push(result.ok().map(|did| did.value));
         }
         self.ledger.read_beside(drafts);
+        values
     }
 }
 

@@ -21,9 +21,9 @@ pub struct Ledger {
     run: RefCell<Run>,
 }
 
-/// The run that goes on.
+/// Where the records of one run go.
 #[derive(Default)]
-struct Run {
+pub(super) struct Run {
     /// Where its records go from now on.
     spill: Option<Spill>,
     /// Why they go there.
@@ -60,6 +60,17 @@ impl Ledger {
     /// The journal, or why there is none.
     pub fn journal(&self) -> Result<&Journal> {
         self.journal.as_ref().map_err(Error::clone)
+    }
+
+    /// Another run is begun while this one waits.
+    pub(super) fn set_aside(&self) -> Run {
+        self.run.take()
+    }
+
+    /// Goes on with it; what the journal did not take of the other one is kept still.
+    pub(super) fn take_up(&self, aside: Run) {
+        let inner = self.run.replace(aside);
+        self.run.borrow_mut().missed.extend(inner.missed);
     }
 
     /// Writes a record that is no change. One that cannot be written is kept until the journal takes records again, or

@@ -81,6 +81,10 @@ impl Recording {
         if let Some(other) = entries.iter().find(|entry| entry["run"] != start["run"]) {
             return Err(bad(format!("it holds more than one run: {run} and {}", text_of(other, "run"))));
         }
+        if entries.iter().any(|entry| entry["kind"] == "run.retry" || entry["kind"] == "choice") {
+            let why = "somebody went on with it by hand after it had failed: no script does what was done there";
+            return Err(bad(why.into()));
+        }
         let body = &start["body"];
         let mode = text_of(body, "mode").parse().map_err(bad)?;
         let grants = Grants {

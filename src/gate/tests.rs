@@ -314,16 +314,14 @@ fn reads_beside_a_run_wait_for_nobody_and_are_recorded_in_a_run_that_is_none_of_
         }
         ok().await
     };
-    let mut reads = gate.begin_beside(vec![effect(&READ)], work).expect("begun");
-    while !reads.has_ended() {
-        std::thread::yield_now();
-    }
-    gate.end_beside(reads);
-    let mut reads = gate.begin_beside(vec![effect(&READ), effect(&READ)], work).expect("begun");
+    let mut reads = gate.begin_beside("names", vec![effect(&READ)], work).expect("begun");
+    assert!(reads.has_ended_within(Duration::from_secs(60)));
+    assert_eq!(gate.end_beside(reads).len(), 1);
+    let mut reads = gate.begin_beside("names", vec![effect(&READ), effect(&READ)], work).expect("begun");
     assert!(!reads.has_ended(), "one of them never ends");
     // What a person does meanwhile has its own record and consent.
     gate.perform(&effect(&READ), |_| ok()).expect("performed");
-    gate.end_beside(reads);
+    assert!(gate.end_beside(reads)[1].is_none());
     let journal = gate.journal().expect("open");
     let records = journal.beside().expect("read");
     let written: Vec<&str> = records.iter().map(|record| record.kind.as_str()).collect();
@@ -341,10 +339,10 @@ fn reads_beside_a_run_wait_for_nobody_and_are_recorded_in_a_run_that_is_none_of_
 fn beside_a_run_nothing_is_changed_and_nothing_read_that_cannot_be_recorded() {
     let (dir, gate) = gate(Mode::Apply, true, &["test.destroy"]);
     let never = |_, _| async { panic!("it was begun") };
-    assert!(gate.begin_beside(vec![effect(&READ), effect(&CHANGE)], never).is_none());
+    assert!(gate.begin_beside("names", vec![effect(&READ), effect(&CHANGE)], never).is_none());
     without_journal(&dir, || {
         gate.note("line", json!({}));
-        assert!(gate.begin_beside(vec![effect(&READ)], never).is_none());
+        assert!(gate.begin_beside("names", vec![effect(&READ)], never).is_none());
     });
     assert!(gate.journal().expect("open").beside().expect("read").is_empty());
 }

@@ -3,8 +3,10 @@
 //! There is no way to leave a step out: what a script does before it destroys something, such as a backup, is why it
 //! may. A person who wants something else types it, and that is recorded.
 
-use super::{Script, Session};
+use super::{Script, Session, built_in, digest, text_of, words};
 use crate::bind::undo::WayBack;
+use crate::config::LOCAL;
+use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Aside;
 use crate::gate::journal::Fate;
@@ -29,15 +31,12 @@ pub(super) struct Failed {
 pub const CHOICES: &[(&str, &str)] = &[
     ("retry", "run it again, without the steps that are done"),
     ("undo", "take back what it did"),
+    ("shell", "a shell on the host of the stack in use"),
     ("abort", "end it as it is; so does Ctrl-D"),
 ];
 
-/// What a person decides.
-enum Choice {
-    Retry,
-    Undo,
-    Abort,
-}
+/// Agrees to a script that is not what it was, as for `opsh resume`.
+const CHANGED: &str = "retry --changed-script";
 
 impl Session {
     /// Name of the script whose run failed and waits.
@@ -73,7 +72,7 @@ impl Session {
 
     /// The script's variables and functions are those of the lines that follow.
     fn wait(&mut self, script: Script, ast: AST, scope: Scope<'static>, error: Error) -> Error {
-        self.gate().note("run.failed", json!({ "error": Error { results: Vec::new(), ..error.clone() }.to_json() }));
+        self.gate().note("run.failed", json!({ "error": error.alone().to_json() }));
         // What cannot be imported was why it failed.
         let _ = self.keep_imports(&ast);
         let mut functions = self.functions.clone();
@@ -81,9 +80,17 @@ impl Session {
         let scope = std::mem::replace(&mut self.scope, scope);
         let functions = std::mem::replace(&mut self.functions, functions);
         self.sitting.pending = None;
-        let error = self.with_choices(error);
         self.sitting.failed = Some(Failed { script, ast, error: error.clone(), outer: None, scope, functions });
-        error
+        self.with_choices(error)
+    }
+
+    /// The sitting's own variables and functions again; what was rehearsed with those of the script is not done without.
+    fn leave(&mut self) -> Option<Failed> {
+        let mut failed = self.sitting.failed.take()?;
+        self.scope = std::mem::take(&mut failed.scope);
+        self.functions = std::mem::take(&mut failed.functions);
+        self.sitting.pending = None;
+        Some(failed)
     }
 
     /// The run that goes on from now on is the one that waits, and `outer` is gone on with after it.
@@ -100,15 +107,16 @@ impl Session {
 
     /// The error with what can be typed about it.
     fn with_choices(&self, mut error: Error) -> Error {
-        let story = self.gate().journal().and_then(|journal| journal.story(&self.gate().run_id()));
+        let story = self.own_story();
         let (steps, changes) = story.map(|story| (story.steps, story.changes)).unwrap_or_default();
         let is_open = changes.iter().any(|change| change.fate == Fate::Unknown);
         let way = WayBack::of(changes);
-        let (back, all) = (way.back.len(), way.back.len() + way.stays.len());
+        let (back, all) = way.counts();
         for (word, does) in CHOICES {
             let more = match (*word, steps.last()) {
                 ("retry", Some(step)) => format!("; the last one is \"{}\"", step.name),
-                ("undo", _) if back == 0 && !is_open => continue,
+                // It would be refused.
+                ("undo", _) if !way.destroyed.is_empty() || (back == 0 && !is_open) => continue,
                 ("undo", _) => format!(": {back} of {all} effects"),
                 _ => String::new(),
             };
@@ -120,77 +128,144 @@ impl Session {
     /// Does what a line means that is typed at a run that failed; `None` for a line that is about something else.
     pub(super) fn decided(&mut self, line: &str) -> Option<Result<Value>> {
         self.sitting.failed.as_ref()?;
-        let choice = match line.trim().trim_end_matches(';') {
-            "retry" => Choice::Retry,
-            "undo" => Choice::Undo,
-            "abort" => Choice::Abort,
+        let choice = line.trim().trim_end_matches(';');
+        let does: fn(&mut Session) -> Result<Value> = match choice {
+            "retry" => |session| session.retry(false),
+            CHANGED => |session| session.retry(true),
+            "undo" => Session::undo_failed,
+            "shell" => Session::shell_at_failed,
+            "abort" => Session::abort_typed,
             "skip" => return Some(Err(no_skip())),
             _ => return None,
         };
         crate::interrupt::clear();
-        self.gate().forget_consent();
-        self.gate().note("choice", json!({ "what": line.trim() }));
-        Some(match choice {
-            Choice::Retry => self.retry(),
-            Choice::Undo => self.undo_failed(),
-            Choice::Abort => {
-                let run = self.gate().run_id();
-                let name = self.failed().unwrap_or_default().to_string();
-                let error = self.abort();
-                self.gate().screen().say(&format!("· {name} ended as {}: run {run}", error.kind.word()));
-                error.next.iter().for_each(|next| self.gate().screen().say(&format!("  {next}")));
-                Ok(Value::Null)
-            }
-        })
+        self.begin_line();
+        self.sitting.pending = None;
+        self.gate().note("choice", json!({ "what": choice }));
+        Some(does(self))
     }
 
-    /// The same run once more from the script's beginning, without the steps that are done.
-    fn retry(&mut self) -> Result<Value> {
-        let story = self.gate().journal()?.story(&self.gate().run_id())?;
-        let Some(failed) = self.sitting.failed.take() else { return Ok(Value::Null) };
-        (self.scope, self.functions) = (failed.scope, failed.functions);
-        self.gate().begin_again();
-        *self.world.args.borrow_mut() = failed.script.args.clone();
+    /// Fails when nothing is to be changed here, and when the journal does not tell all that the run did.
+    fn may_decide(&self, what: &str) -> Result<()> {
+        let not = |kind, why: &str| Error::new(kind, format!("{what} was not done"), why);
+        if self.sitting.holds {
+            return Err(not(Kind::Refused, "nothing is to be changed here: a person said :observe")
+                .next(":apply \"WHY\"     changes are asked for from then on"));
+        }
+        if !self.gate().is_recorded_whole() {
+            let why = "part of this run's record is not in the journal, which cannot be written: it does not tell what was done";
+            return Err(not(Kind::Unmet, why)
+                .next("abort     ends it; the next opsh that can write the journal brings the record in"));
+        }
+        Ok(())
+    }
+
+    /// The same run once more from the script's beginning, without the steps that are done. It goes on waiting when that
+    /// does not end well, whatever the reason.
+    fn retry(&mut self, changed_script: bool) -> Result<Value> {
+        self.may_decide("retry")?;
+        let story = self.own_story()?;
+        self.take_new_text(changed_script)?;
+        let Some(Failed { script, ast, outer, .. }) = self.leave() else { return Err(nothing_failed()) };
+        self.gate().note("run.retry", json!({ "sha256": digest(&script.text) }));
+        *self.world.args.borrow_mut() = script.args.clone();
         self.in_mode(Mode::Apply, "retry", |session| {
-            let result = session.attempt(failed.script, failed.ast, &[story]);
-            if let Some(outer) = failed.outer {
+            let (scope, result) = session.attempt(&script, &ast, &[story]);
+            let result = match result {
+                Err(error) => Err(session.wait(script, ast, scope, error)),
+                result => session.ended(result),
+            };
+            if let Some(outer) = outer {
                 session.keep_aside(outer);
             }
             result
         })
     }
 
-    /// Takes back what the run did, and ends it. It goes on waiting when that does not end well.
-    pub(super) fn undo_failed(&mut self) -> Result<Value> {
-        let story = self.gate().journal()?.story(&self.gate().run_id())?;
-        self.in_mode(Mode::Apply, "undo", |session| {
-            session.go_back(story, false)?;
-            session.abort();
-            Ok(Value::Null)
-        })
+    /// The script's text as it is now. Fails with `usage` when it is not what it was and nobody agreed to that.
+    fn take_new_text(&mut self, changed_script: bool) -> Result<()> {
+        let Some(Failed { script, ast, .. }) = &mut self.sitting.failed else { return Err(nothing_failed()) };
+        if built_in::find(&script.file.display().to_string()).is_some() {
+            return Ok(());
+        }
+        let text = text_of(&script.file)?;
+        if text == script.text {
+            return Ok(());
+        }
+        if !changed_script {
+            let why = format!("{} is not what it was when this run began", script.name);
+            return Err(Error::new(Kind::Usage, "retry was not done", why)
+                .next(format!("{CHANGED}     its steps still mean the same"))
+                .next("abort     and run it anew"));
+        }
+        // What is shown of an error is the text that has it.
+        self.world.sources.put(&script.name, &text);
+        let mut compiled = self.engine.compile(&text).map_err(|error| engine::unparsable(&script.name, &error))?;
+        compiled.set_source(script.name.as_str());
+        (script.text, *ast) = (text, compiled);
+        Ok(())
+    }
+
+    /// Takes back what the run did, and ends it. It goes on waiting when that does not end well, or there was nothing.
+    fn undo_failed(&mut self) -> Result<Value> {
+        self.may_decide("undo")?;
+        let story = self.own_story()?;
+        let undone = self.in_mode(Mode::Apply, "undo", |session| session.go_back(story, false));
+        if undone.map_err(after_abort)? > 0 {
+            self.abort();
+        }
+        Ok(Value::Null)
+    }
+
+    /// What is done in a shell nobody sees; that it was opened, and when it ended, is in the run's record.
+    fn shell_at_failed(&mut self) -> Result<Value> {
+        self.may_decide("shell")?;
+        let host = match self.stack_in_use() {
+            Some(name) => self.world.config.stack(name)?.host.clone(),
+            None => LOCAL.into(),
+        };
+        let code = format!("host({}).terminal([])", words::literal(&host));
+        self.in_mode(Mode::Apply, "shell", |session| session.eval_typed(&code, "shell")).map(|_| Value::Null)
+    }
+
+    fn abort_typed(&mut self) -> Result<Value> {
+        let run = self.gate().run_id();
+        let name = self.failed().unwrap_or_default().to_string();
+        let error = self.abort();
+        self.gate().screen().say(&format!("· {name} ended as {}: run {run}", error.kind.word()));
+        error.next.iter().for_each(|next| self.gate().screen().say(&format!("  {next}")));
+        Ok(Value::Null)
     }
 
     /// Ends the run with the error that it failed with. Gives that, and what can be typed about the run from now on.
-    pub(super) fn abort(&mut self) -> Error {
-        let Some(failed) = self.sitting.failed.take() else { return nothing_failed() };
-        (self.scope, self.functions) = (failed.scope, failed.functions);
-        let error = Error { next: Vec::new(), ..failed.error };
+    fn abort(&mut self) -> Error {
+        let Some(Failed { error, outer, .. }) = self.leave() else { return nothing_failed() };
         let ended = self.ended::<Value>(Err(error));
-        if let Some(outer) = failed.outer {
-            self.gate().take_up(outer);
+        if let Some(outer) = outer {
+            self.keep_aside(outer);
         }
-        *self.world.args.borrow_mut() = Default::default();
         ended.err().unwrap_or_else(nothing_failed)
     }
 
     /// Ends a run that waits, because the sitting ends or its person leaves it. False when none waits.
     pub fn abort_failed(&mut self) -> bool {
-        let waits = self.sitting.failed.is_some();
-        if waits {
-            let _ = self.decided("abort");
-        }
-        waits
+        self.decided("abort").is_some()
     }
+
+    /// Fails while a run waits: `what` is about the sitting, not about the script whose variables are in its place.
+    pub(super) fn refuse_while_failed(&self, what: &str, next: &str) -> Result<()> {
+        let Some(name) = self.failed() else { return Ok(()) };
+        let why = format!("{name} failed and waits: its variables are here, and lines are in its record");
+        Err(Error::new(Kind::Usage, format!("{what} was not done"), why).next("abort     first").next(next))
+    }
+}
+
+/// What can be typed about a run only once it has ended.
+fn after_abort(mut error: Error) -> Error {
+    for next in error.next.iter_mut().filter(|next| next.starts_with("opsh undo")) {
+        *next = format!("abort, then {next}");
+    }
+    error
 }
 
 fn nothing_failed() -> Error {

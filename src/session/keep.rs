@@ -15,6 +15,8 @@ pub struct Saved {
     pub lines: usize,
     /// Where the recording is, or why there is none.
     pub recording: Result<PathBuf>,
+    /// Why the script cannot be run as it is: a line uses what a line set that is not among them.
+    pub lacks: Option<String>,
 }
 
 impl Session {
@@ -26,15 +28,18 @@ impl Session {
     /// Makes a script of the lines that went well: all of them, or those of a range `FROM..TO`, which counts from 1 and
     /// holds both ends. What they were answered is put beside it, as the recording that replays it.
     ///
-    /// Fails with `usage` for a range that has no lines and a file that is there already, and nothing is written.
+    /// Fails with `usage` for a range that has no lines, a file that is there already and while a script that failed waits,
+    /// and nothing is written.
     pub fn save(&self, file: &str, range: &str) -> Result<Saved> {
+        self.refuse_while_failed(":save", "opsh journal export RUN     its record, once it has ended")?;
         let bad = |why: String| Error::new(Kind::Usage, format!("{file} was not written"), why);
         let lines = between(self.lines(), range).map_err(bad)?;
         let script = (PathBuf::from(file), self.as_script(file, lines));
         let recording = self.as_recording(lines).map(|text| (PathBuf::from(file).with_extension("jsonl"), text));
         let files: Vec<_> = std::iter::once(&script).chain(recording.as_ref().ok()).collect();
         write_new(&files).map_err(bad)?;
-        Ok(Saved { lines: lines.len(), recording: recording.map(|(path, _)| path) })
+        let lacks = self.engine.compile(&script.1).err().map(|error| error.to_string());
+        Ok(Saved { lines: lines.len(), recording: recording.map(|(path, _)| path), lacks })
     }
 
     /// The run so far as `opsh journal export` prints it, without what other lines did: a replay compares changes, and
@@ -54,8 +59,9 @@ impl Session {
         if let Some(stack) = self.stack_in_use() {
             text += &format!("let p = stack({});\n\n", words::literal(stack));
         }
-        for line in lines {
-            let line = line.code.trim_end();
+        for (at, line) in lines.iter().enumerate() {
+            let named = self.named_it(lines, at);
+            let line = named.as_deref().unwrap_or(&line.code).trim_end();
             // Behind a comment a semicolon would be a part of it.
             let end = if line.ends_with(';') {
                 ""
@@ -67,6 +73,14 @@ impl Session {
             text += &format!("{line}{end}\n");
         }
         crate::redact::clean(&text)
+    }
+
+    /// The line with a name for its value, when one that follows calls that `it`.
+    fn named_it(&self, lines: &[Line], at: usize) -> Option<String> {
+        let until_next = lines[at + 1..].iter().position(|line| line.gives).map_or(lines.len(), |next| at + 2 + next);
+        let is_used = lines[at + 1..until_next].iter().any(|line| mentions_it(&line.code));
+        let named = format!("let it = {}", lines[at].code);
+        (lines[at].gives && is_used && self.is_rhai(&named)).then_some(named)
     }
 
     /// Evaluates a file as if it was typed: its variables and functions stay.
@@ -112,9 +126,20 @@ fn between<'a, T>(lines: &'a [T], range: &str) -> std::result::Result<&'a [T], S
     lines.get(from.saturating_sub(1)..to).filter(|some| from > 0 && !some.is_empty()).ok_or_else(none)
 }
 
+/// True when `it` may be a variable there; a text that holds the word costs a name too many.
+fn mentions_it(code: &str) -> bool {
+    code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "it")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_a_word_of_its_own() {
+        assert!(["it", "it.code + 1", "print(`${it}`)"].into_iter().all(mentions_it));
+        assert!(!["item", "with_it", "x.iter()"].into_iter().any(mentions_it));
+    }
 
     #[test]
     fn a_range_counts_from_one_and_holds_both_ends() {

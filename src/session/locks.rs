@@ -1,40 +1,71 @@
 //! Who else has the lock of the stack in use: said at the prompt, once.
 
-use super::{Session, words};
-use crate::bind::values;
+use super::Session;
+use crate::bind::names;
+use crate::gate::Beside;
 use crate::interrupt;
-use rhai::{Dynamic, Scope};
 use serde_json::Value;
+use std::time::Duration;
+
+/// How long a prompt may come later for it; what takes longer is said after the next line.
+const AWAITED: Duration = Duration::from_secs(2);
+
+/// What is known of the lock of one stack.
+#[derive(Default)]
+pub struct Locks {
+    /// The stack.
+    of: Option<String>,
+    going: Option<Beside>,
+    /// It was said, or nobody has it.
+    is_known: bool,
+}
 
 impl Session {
-    /// Says who has the lock of the stack in use, once for each stack, after the first line that logged in to its host:
-    /// nobody waits for a login to be told of it. A look that fails says nothing.
+    /// Says who has the lock of the stack in use, once for each stack that is used, after the first line that logged in to
+    /// its host: nobody waits for a login to be told of it. A look that fails says nothing, and is taken again later.
     pub fn say_who_has_the_lock(&mut self) {
-        let Some(name) = self.stack_in_use().map(String::from) else { return };
-        let is_near = self.world.config.stack(&name).is_ok_and(|stack| self.world.is_logged_in(&stack.host));
-        if self.gate().is_replay() || interrupt::is_interrupted() || !is_near || !self.sitting.asked_for_lock(&name) {
+        let Some(stack) = self.stack_in_use().and_then(|name| self.world.config.stack(name).ok()) else { return };
+        if self.sitting.locks.of.as_ref() != Some(&stack.name) {
+            self.leave_lock();
+            self.sitting.locks = Locks { of: Some(stack.name.clone()), ..Locks::default() };
+        }
+        let locks = &mut self.sitting.locks;
+        if locks.is_known || interrupt::is_interrupted() {
             return;
         }
-        // Beside the sitting's own variables: `it` is still what the person asked for.
-        let code = format!("stack({}).lock()", words::literal(&name));
-        let Ok(lock) = self.engine.eval_with_scope::<Dynamic>(&mut Scope::new(), &code) else { return };
-        let lock = values::to_json(&lock);
-        let screen = self.gate().screen();
-        if let Some(line) = in_words(&name, &lock, &self.gate().run_id(), |at| screen.minute(at)) {
+        locks.going = locks.going.take().or_else(|| names::begin_lock(&self.world, &stack));
+        let Some(mut going) = locks.going.take() else { return };
+        if !going.has_ended_within(AWAITED) {
+            locks.going = Some(going);
+            return;
+        }
+        let Some(Some(lock)) = self.world.gate.end_beside(going).pop() else { return };
+        locks.is_known = true;
+        let screen = self.world.gate.screen();
+        if let Some(line) = in_words(&stack.name, &lock, &self.world.gate.run_id(), |at| screen.minute(at)) {
             screen.warn(&line);
+        }
+    }
+
+    /// Records what was looked at; what has no answer yet is not waited for.
+    pub(super) fn leave_lock(&mut self) {
+        if let Some(going) = self.sitting.locks.going.take() {
+            self.world.gate.end_beside(going);
         }
     }
 }
 
 /// `None` when nobody else has it.
 fn in_words(stack: &str, lock: &Value, own: &str, local: impl Fn(&str) -> String) -> Option<String> {
-    if lock.is_null() || lock["run"] == *own {
+    let (held, lock) = (&lock["held"], &lock["lock"]);
+    let holder = &lock["holder"];
+    if lock.is_null() || holder["run"] == *own {
         return None;
     }
-    let by = lock["by"].as_str().unwrap_or("somebody");
+    let by = holder["by"].as_str().unwrap_or("somebody");
     let since = local(lock["since"].as_str().unwrap_or("an unknown time"));
-    let why = lock["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
-    let how = if lock["held"] == true { "held by" } else { "kept by what was left running by" };
+    let why = holder["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
+    let how = if held == true { "held by" } else { "kept by what was left running by" };
     Some(format!("open: the lock of {stack} is {how} {by} since {since}{why}     lock"))
 }
 
@@ -47,12 +78,11 @@ mod tests {
     fn whoever_else_has_it_is_named_with_since_when_and_why() {
         let said = |lock: Value| in_words("prod", &lock, "own", |at| format!("<{at}>"));
         assert_eq!(said(Value::Null), None);
-        assert_eq!(said(json!({ "held": true, "run": "own", "by": "me", "since": "T", "why": "w" })), None);
-        let lock = json!({ "held": true, "run": "r", "by": "alice@mac", "since": "T", "why": "rollback v1.8.0" });
+        let lock = |held: bool, run: &str, by: &str, why: Option<&str>| json!({ "held": held, "lock": { "since": "T", "holder": { "run": run, "by": by, "why": why } } });
+        assert_eq!(said(lock(true, "own", "me", Some("w"))), None);
         let line = "open: the lock of prod is held by alice@mac since <T>: rollback v1.8.0     lock";
-        assert_eq!(said(lock).as_deref(), Some(line));
-        let left = json!({ "held": false, "run": "r", "by": "alice@mac", "since": "T", "why": null });
+        assert_eq!(said(lock(true, "r", "alice@mac", Some("rollback v1.8.0"))).as_deref(), Some(line));
         let line = "open: the lock of prod is kept by what was left running by alice@mac since <T>     lock";
-        assert_eq!(said(left).as_deref(), Some(line));
+        assert_eq!(said(lock(false, "r", "alice@mac", None)).as_deref(), Some(line));
     }
 }

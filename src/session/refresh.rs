@@ -15,16 +15,16 @@ const EVERY: Duration = Duration::from_secs(60);
 pub struct Refresh {
     arrived: Arrived,
     going: Option<Beside>,
-    /// The stack that was read last, when, and how many changes this sitting had made by then.
-    last: Option<(String, Instant, usize)>,
+    /// The stack whose names they are.
+    of: Option<String>,
+    /// When it was read last, and how many changes this sitting had made by then.
+    last: Option<(Instant, usize)>,
 }
 
 impl Refresh {
     /// What a run of its own changed nobody counts here: the names are read again after it.
     pub fn make_due(&mut self) {
-        if let Some((_, _, changes)) = &mut self.last {
-            *changes = usize::MAX;
-        }
+        self.last = None;
     }
 }
 
@@ -37,18 +37,20 @@ impl Session {
     /// After a line: records what was read beside it, and reads names again when another stack is used, something was
     /// changed, or they are old. Waits for no host.
     pub fn refresh_names(&mut self) {
-        if self.sitting.refresh.going.as_mut().is_some_and(|going| !going.has_ended()) {
+        let Some(stack) = self.stack_in_use().and_then(|name| self.world.config.stack(name).ok()) else { return };
+        let refresh = &mut self.sitting.refresh;
+        if refresh.of.as_ref() != Some(&stack.name) {
+            // Names of another stack must not be offered for this one, whoever still reads some.
+            refresh.arrived = Arrived::default();
+            (refresh.of, refresh.last) = (Some(stack.name.clone()), None);
+        }
+        if refresh.going.as_mut().is_some_and(|going| !going.has_ended()) {
             return;
         }
         self.leave_names();
-        let Some(stack) = self.stack_in_use().and_then(|name| self.world.config.stack(name).ok()) else { return };
-        let (refresh, changes) = (&mut self.sitting.refresh, self.world.gate.changes());
-        let same = refresh.last.as_ref().filter(|(name, ..)| *name == stack.name);
-        if same.is_some_and(|(_, at, before)| *before == changes && at.elapsed() < EVERY) {
+        let (refresh, changes) = (&mut self.sitting.refresh, self.world.gate.mark());
+        if refresh.last.is_some_and(|(at, before)| before == changes && at.elapsed() < EVERY) {
             return;
-        }
-        if same.is_none() {
-            refresh.arrived = Arrived::default();
         }
         let into = Arc::clone(&refresh.arrived);
         refresh.going = names::begin(&self.world, &stack, move |rows| {
@@ -57,14 +59,20 @@ impl Session {
             }
         });
         if refresh.going.is_some() {
-            refresh.last = Some((stack.name.clone(), Instant::now(), changes));
+            refresh.last = Some((Instant::now(), changes));
         }
     }
 
     /// Records what was read; what has no answer yet is not waited for.
-    pub fn leave_names(&mut self) {
+    fn leave_names(&mut self) {
         if let Some(going) = self.sitting.refresh.going.take() {
             self.world.gate.end_beside(going);
         }
+    }
+
+    /// The same for all that is read beside the lines: the sitting ends.
+    pub fn leave_reads(&mut self) {
+        self.leave_names();
+        self.leave_lock();
     }
 }

@@ -1,31 +1,26 @@
-//! A sitting at the prompt: the stack in use, the mode, what a typed line means, and what was rehearsed and waits for `go`.
+//! A sitting at the prompt: the stack in use, the mode, what is done about a line, and what was rehearsed and waits for `go`.
 
 use super::failure::Failed;
-use super::header::Header;
-use super::known::{KEYWORDS, Seen};
+use super::known::Seen;
+use super::locks::Locks;
+use super::meaning::{Meaning, ScriptWord};
 use super::refresh::Refresh;
-use super::{Session, built_in, runbook, undo, words};
-use crate::bind::host;
-use crate::bind::stack::StackHandle;
-use crate::config::LOCAL;
-use crate::error::{Error, Kind, Result, suggestion};
+use super::{Session, undo, words};
+use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
-use crate::gate::verb::Class;
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// What lasts from line to line, besides variables.
 #[derive(Default)]
 pub struct Sitting {
     /// Name of the stack in use.
-    stack: Option<String>,
+    pub(super) stack: Option<String>,
     /// A person said why changes are made: the mode stays what it is when another stack is used.
     applies: bool,
     /// A person, or the command line, said that nothing is to be changed: only `:apply` ends that.
-    holds: bool,
+    pub(super) holds: bool,
     /// The command line said so: nothing ends that.
     fixed: bool,
     /// What `go` does.
@@ -42,15 +37,8 @@ pub struct Sitting {
     pub(super) failed: Option<Failed>,
     /// What else, from hosts.
     pub(super) refresh: Refresh,
-    /// Stacks whose lock was asked for.
-    locks: BTreeSet<String>,
-}
-
-impl Sitting {
-    /// True the first time for each stack.
-    pub fn asked_for_lock(&mut self, stack: &str) -> bool {
-        self.locks.insert(stack.into())
-    }
+    /// Who else has the lock of the stack in use.
+    pub(super) locks: Locks,
 }
 
 /// A line that went well.
@@ -59,6 +47,8 @@ pub struct Line {
     pub code: String,
     /// Which of the lines in the record it is, from 1.
     pub noted: usize,
+    /// Its value is `it` for those that follow.
+    pub gives: bool,
 }
 
 /// What was rehearsed.
@@ -67,7 +57,7 @@ pub(super) enum Pending {
     /// A line.
     Rhai(String),
     /// A script with its arguments.
-    Script(Script, Vec<String>),
+    Script(ScriptWord, Vec<String>),
     /// Taking a run back.
     Undo(String),
 }
@@ -80,36 +70,6 @@ impl Pending {
             Pending::Undo(run) => format!(":undo {run}"),
         }
     }
-}
-
-/// A script that can be typed as a word.
-#[derive(Clone)]
-pub(super) enum Script {
-    /// In the folder `scripts` beside opsh.toml, or below where opsh was started.
-    File(PathBuf),
-    /// One that is built in.
-    BuiltIn(&'static str, &'static str),
-}
-
-impl Script {
-    fn name(&self) -> String {
-        match self {
-            Script::File(path) => path.display().to_string(),
-            Script::BuiltIn(name, _) => (*name).into(),
-        }
-    }
-}
-
-/// What a typed line means.
-enum Meaning {
-    /// Rhai as it was typed.
-    Rhai,
-    /// Words: the Rhai that they are, and whether it may change something.
-    Words(String, bool),
-    /// A script and its arguments.
-    Script(Script, Vec<String>),
-    /// What was rehearsed is done.
-    Go,
 }
 
 impl Session {
@@ -137,20 +97,6 @@ impl Session {
         &self.sitting.seen
     }
 
-    /// Scripts that can be typed as words: name, arguments, and the first line about each.
-    pub fn script_words(&self) -> Vec<(String, String, String)> {
-        let described = |name: &str| {
-            let text = match self.script(name)? {
-                Script::File(path) => super::text_of(&path).ok()?,
-                Script::BuiltIn(_, text) => text.into(),
-            };
-            let header = Header::parse(&text);
-            let usage = header.usage.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
-            Some((name.to_string(), usage, header.text.lines().next().unwrap_or_default().into()))
-        };
-        built_in::NAMES.iter().filter_map(|name| described(name)).collect()
-    }
-
     /// The stack that words are about.
     pub fn stack_in_use(&self) -> Option<&str> {
         self.sitting.stack.as_deref()
@@ -171,7 +117,13 @@ impl Session {
 
     /// Makes a stack the one that words are about, as the variable `p`. One that is protected is only observed until a
     /// person says why it is to be changed.
+    ///
+    /// Fails with `usage` for a name that opsh.toml does not have, and while a script that failed waits.
     pub fn use_stack(&mut self, name: &str) -> Result<()> {
+        self.refuse_while_failed(
+            ":use",
+            &format!("stack({}).ps()     or name the stack in the line", words::literal(name)),
+        )?;
         let stack = self.world.config.stack(name)?;
         self.sitting.pending = None;
         let protected = self.world.stack_target(&stack).protected;
@@ -279,7 +231,7 @@ impl Session {
         // What was shown is done at once or not at all: this line may change what it means.
         self.sitting.pending = None;
         crate::interrupt::clear();
-        self.gate().forget_consent();
+        self.begin_line();
         let mut note = json!({ "text": code });
         if line != code {
             note["typed"] = json!(line);
@@ -292,11 +244,21 @@ impl Session {
         if let Ok(value) = &result {
             // What was only rehearsed was not done.
             if of_sitting && self.gate().mode() != Mode::Plan {
-                self.sitting.lines.push(Line { code: code.to_string(), noted: self.sitting.noted });
+                let (code, noted, gives) = (code.to_string(), self.sitting.noted, !value.is_null());
+                self.sitting.lines.push(Line { code, noted, gives });
             }
             self.sitting.seen.take(value);
         }
         result.map_err(|error| self.refused_here(error))
+    }
+
+    /// What was agreed to for the last line, and what it did, is not that of the next one; at a script that failed all is
+    /// of one run.
+    pub(super) fn begin_line(&self) {
+        self.gate().forget_consent();
+        if self.sitting.failed.is_none() {
+            self.gate().forget_begun();
+        }
     }
 
     /// What to type at a prompt about a change that was refused there.
@@ -324,8 +286,10 @@ impl Session {
     /// Takes a run back: shown first, done by `go` when only observing.
     pub fn undo_typed(&mut self, run: &str) -> Result<Value> {
         let run = self.to_undo(run)?.run;
-        if self.sitting.failed.is_some() && run == self.gate().run_id() {
-            return self.undo_failed();
+        if run == self.gate().run_id()
+            && let Some(undone) = self.decided("undo")
+        {
+            return undone;
         }
         let what = Pending::Undo(run);
         match self.gate().mode() {
@@ -349,7 +313,7 @@ impl Session {
 
     fn rehearse(&mut self, what: Pending) -> Result<Value> {
         self.sitting.pending = None;
-        self.gate().forget_consent();
+        self.begin_line();
         let result = self.in_mode(Mode::Plan, "a rehearsal", |session| {
             let result = session.perform(what.clone());
             result.map(|value| (value, session.gate().has_skipped()))
@@ -393,8 +357,8 @@ impl Session {
         match what {
             Pending::Rhai(code) => self.eval_typed(&code, &code),
             Pending::Script(script, argv) => self.as_run_of_its_own(|session| match &script {
-                Script::File(path) => session.run_script(path, &argv),
-                Script::BuiltIn(name, _) => session.run_built_in(name, &argv),
+                ScriptWord::File(path) => session.run_script(path, &argv),
+                ScriptWord::BuiltIn(name, _) => session.run_built_in(name, &argv),
             }),
             Pending::Undo(run) => {
                 let story = self.to_undo(&run)?;
@@ -411,157 +375,6 @@ impl Session {
         self.sitting.refresh.make_due();
         result
     }
-
-    fn meaning(&self, line: &str) -> Result<Meaning> {
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix('!').filter(|rest| !rest.starts_with('=')) {
-            return words_on(LOCAL, rest);
-        }
-        if let Some(rest) = line.strip_prefix('@') {
-            let (place, rest) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
-            return match place.split_once('/') {
-                Some((stack, service)) => self.words_in(stack, service, rest),
-                None => words_on(&self.host_of(place)?, rest),
-            };
-        }
-        let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
-        if self.scope.contains(name) {
-            return Ok(Meaning::Rhai);
-        }
-        if name == "go" && rest.is_empty() {
-            return Ok(Meaning::Go);
-        }
-        // A name with a dash has no place in Rhai.
-        let dashed = line.split_whitespace().next().unwrap_or(name);
-        if let Some(script) = self.script(dashed) {
-            return Ok(Meaning::Script(script.clone(), self.script_argv(&script, &line[dashed.len()..])?));
-        }
-        let Some((word, rest)) = words::find(line) else { return self.not_a_word(line, name, rest) };
-        if self.sitting.stack.is_none() {
-            let known: Vec<&str> = self.world.config.stack_names().collect();
-            let error = Error::new(Kind::Usage, format!("{name} was not done"), "no stack is in use");
-            let line = if known.is_empty() { "stack" } else { known[0] };
-            return Err(error.next(format!(":use {line}     of {}", known.join(", "))));
-        }
-        // A program may have the name of a word: `docker ps -a`.
-        let code = word.rhai(rest).map_err(|error| self.of_a_runbook(line).unwrap_or(error))?;
-        Ok(Meaning::Words(self.about_stack_in_use(code), word.class != Class::Read))
-    }
-
-    /// Words are about the stack in the prompt, whatever `p` was made to be.
-    fn about_stack_in_use(&self, code: String) -> String {
-        let p = self.scope.get_value::<StackHandle>("p");
-        match (&self.sitting.stack, code.strip_prefix("p.")) {
-            (Some(name), Some(call)) if p.is_none_or(|p| p.name() != name) => {
-                format!("stack({}).{call}", words::literal(name))
-            }
-            _ => code,
-        }
-    }
-
-    /// A line that begins as none of words does: Rhai, or a line of a runbook with what is set before it.
-    fn no_words(&self, line: &str) -> Result<Meaning> {
-        match self.is_rhai(line) {
-            true => Ok(Meaning::Rhai),
-            false => self.of_a_runbook(line).map_or(Ok(Meaning::Rhai), Err),
-        }
-    }
-
-    fn is_rhai(&self, line: &str) -> bool {
-        self.engine.compile_with_scope(&self.scope, line).is_ok()
-    }
-
-    fn of_a_runbook(&self, line: &str) -> Option<Error> {
-        let stack = self.sitting.stack.as_ref().and_then(|name| self.world.config.stack(name).ok());
-        runbook::answer(line, stack.as_deref())
-    }
-
-    /// Two words that cannot be Rhai were meant as something else; one may be.
-    fn not_a_word(&self, line: &str, name: &str, rest: &str) -> Result<Meaning> {
-        if rest.is_empty() || KEYWORDS.contains(&name) || self.is_rhai(line) {
-            return Ok(Meaning::Rhai);
-        }
-        if let Some(answer) = self.of_a_runbook(line) {
-            return Err(answer);
-        }
-        if line.contains(['{', '(', ';', '\n']) {
-            return Ok(Meaning::Rhai);
-        }
-        let typed: Vec<String> = line.split_whitespace().map(String::from).collect();
-        if host::check_read(&typed).is_ok() {
-            let error = Error::new(Kind::Usage, format!("no word \"{name}\""), "it is a program");
-            return Err(error
-                .next(format!("@ {line}     runs it on the stack's host"))
-                .next(format!("!{line}     here")));
-        }
-        let scripts = built_in::NAMES.iter().copied();
-        let why = suggestion(name, words::all().iter().map(|word| word.name).chain(scripts));
-        Err(Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb"))
-    }
-
-    /// `@prod/backend WORDS`, and of the stack in use `@/backend WORDS`.
-    fn words_in(&self, stack: &str, service: &str, text: &str) -> Result<Meaning> {
-        let in_use = self.sitting.stack.as_deref().filter(|_| stack.is_empty());
-        let stack = self.world.config.stack(in_use.unwrap_or(stack))?;
-        words::in_container(&stack.name, service, text).map(|(code, changes)| Meaning::Words(code, changes))
-    }
-
-    /// The host of `@HOST`; of `@` alone, that of the stack in use.
-    fn host_of(&self, place: &str) -> Result<String> {
-        let name = match (place, &self.sitting.stack) {
-            ("", Some(stack)) => self.world.config.stack(stack)?.host.clone(),
-            ("", None) => {
-                return Err(Error::new(Kind::Usage, "nothing was run", "no stack is in use, and no host was named")
-                    .next("@HOST df -h /     names one"));
-            }
-            // A stack stands for the host that it is on.
-            (name, _) => self.world.config.stack(name).map_or_else(|_| name.to_string(), |stack| stack.host.clone()),
-        };
-        if name != LOCAL {
-            self.world.config.host(&name)?;
-        }
-        Ok(name)
-    }
-
-    fn script(&self, name: &str) -> Option<Script> {
-        if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
-            return None;
-        }
-        let beside = self.world.config.path.as_deref().and_then(|path| path.parent().map(PathBuf::from));
-        let file = beside.unwrap_or_default().join("scripts").join(format!("{name}.rhai"));
-        if file.is_file() {
-            return Some(Script::File(file));
-        }
-        built_in::find(name).map(|(name, text)| Script::BuiltIn(name, text))
-    }
-
-    /// The script's arguments, with the stack in use where it takes one and none was named.
-    fn script_argv(&self, script: &Script, rest: &str) -> Result<Vec<String>> {
-        let bad = |why: &str| Error::new(Kind::Usage, format!("{} was not started", script.name()), why);
-        let mut argv = shlex::split(rest).ok_or_else(|| bad("a quote is open at its end"))?;
-        let header = match script {
-            Script::File(path) => Header::parse(&super::text_of(path)?),
-            Script::BuiltIn(_, text) => Header::parse(text),
-        };
-        let takes_stack = header.has_option("stack") || header.first_word() == Some("STACK");
-        if takes_stack && self.sitting.stack.is_none() && !argv.iter().any(|word| word == "--help" || word == "-h") {
-            return Err(bad("no stack is in use").next(":use STACK     first"));
-        }
-        if let (Some(stack), Some("STACK")) = (&self.sitting.stack, header.first_word())
-            && header.check(&script.name(), &argv)?.words.is_empty()
-        {
-            argv.insert(0, stack.clone());
-        }
-        let named = argv.iter().any(|word| word == "--stack" || word.starts_with("--stack="));
-        if let (Some(stack), true, false) = (&self.sitting.stack, header.has_option("stack"), named) {
-            argv.push(format!("--stack={stack}"));
-        }
-        Ok(argv)
-    }
-}
-
-fn words_on(host: &str, text: &str) -> Result<Meaning> {
-    words::on_host(host, text).map(|(code, changes)| Meaning::Words(code, changes))
 }
 
 fn nothing_to_go_on_with() -> Error {

@@ -50,7 +50,12 @@ impl Session {
         self.gate().begin_run(&format!("undo {}", story.run), facts)?;
         let result = self.go_back(story, partly);
         self.gate().end_run(result.as_ref().err());
-        result
+        result.map(drop)
+    }
+
+    /// What the journal tells of the run that goes on.
+    pub(super) fn own_story(&self) -> Result<Story> {
+        self.gate().journal()?.story(&self.gate().run_id())
     }
 
     /// Fails with `unmet` while a run goes on that began by going on with this one.
@@ -69,7 +74,8 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn go_back(&self, story: Story, partly: bool) -> Result<()> {
+    /// Gives how many effects were taken back.
+    pub(super) fn go_back(&self, story: Story, partly: bool) -> Result<usize> {
         self.refuse_while_it_goes_on(&story)?;
         let mut changes = self.after_attempts(&story)?;
         undo::settle(&self.world, &mut changes)?;
@@ -88,7 +94,7 @@ impl Session {
         self.show(&way);
         if way.back.is_empty() {
             self.say_nothing_to_undo(&way);
-            return Ok(());
+            return Ok(0);
         }
         let mut plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
         if let (Some(lost), Some(first)) = (way.destroyed.first(), plan.first_mut()) {
@@ -105,7 +111,7 @@ impl Session {
             Some(error) => Err(stopped(&story, &way, count, error)),
             None => {
                 self.say_done(&story, &way);
-                Ok(())
+                Ok(count)
             }
         }
     }
@@ -197,15 +203,13 @@ impl Session {
         if self.gate().is_replay() {
             return error;
         }
-        let Ok(story) = self.gate().journal().and_then(|journal| journal.story(&self.gate().run_id())) else {
-            return error;
-        };
+        let Ok(story) = self.own_story() else { return error };
         let names = self.gate().journal().and_then(|journal| journal.short_names()).unwrap_or_default();
         let short = names.get(&story.run).unwrap_or(&story.run);
         let whole = !story.changes.iter().any(|change| change.undone_by.is_some());
         let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
         let way = WayBack::of(story.changes);
-        let (back, all) = (way.back.len(), way.back.len() + way.stays.len());
+        let (back, all) = way.counts();
         let mut error = error;
         if back > 0 && !is_open && way.destroyed.is_empty() {
             error = error.next(format!("opsh undo {short}     go back: {back} of {all} effects"));

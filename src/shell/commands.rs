@@ -144,6 +144,9 @@ fn save(session: &mut Session, rest: &str) -> Result<Done> {
     let saved = session.save(file, range)?;
     let screen = session.gate().screen();
     screen.say(&format!("{file} has {} lines     opsh {file}", saved.lines));
+    if let Some(why) = saved.lacks {
+        screen.warn(&format!("it cannot be run as it is: {why}"));
+    }
     match saved.recording.map(|path| path.display().to_string()) {
         Ok(path) => screen.say(&format!("{path} is their recording     opsh --replay {path} {file}")),
         Err(error) => screen.warn(&format!("there is no recording of them: {}", error.why)),

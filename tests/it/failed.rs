@@ -110,6 +110,75 @@ fn a_retry_leaves_out_what_is_done_and_what_was_typed_before_it_is_in_the_same_r
 }
 
 #[test]
+fn a_corrected_script_is_gone_on_with_only_when_somebody_agrees_to_it() {
+    let sat = failed(80, 24);
+    sat.home.put("scripts/mend.rhai", &MEND.replace("test -e \\\"$1/ready\\\" && ", ""));
+    sat.says("retry", &["mend.rhai is not what it was", "retry --changed-script"]);
+    assert_eq!(sat.log(), "noted\n");
+    // A text that does not parse leaves all as it is.
+    let corrected = std::fs::read_to_string(sat.home.path("scripts/mend.rhai")).unwrap();
+    sat.home.put("scripts/mend.rhai", "let (");
+    sat.says("retry --changed-script", &["let ("]).terminal.until_line("opsh (mend.rhai failed) ›");
+    sat.home.put("scripts/mend.rhai", &corrected);
+    sat.terminal.keys("retry --changed-script\r");
+    sat.agree().terminal.until("mended 40").until_line("opsh ›");
+    assert_eq!(sat.log(), "noted\nlooked\n");
+    assert_eq!(of_kind(&sat.run(), "run.retry").len(), 1);
+}
+
+#[test]
+fn what_is_done_in_a_shell_meanwhile_is_in_no_record_and_that_there_was_one_is() {
+    let sat = failed(80, 24);
+    let next = sat.terminal.prompts() + 1;
+    sat.terminal.keys("shell\r");
+    sat.agree().terminal.keys("cd; touch ready; echo done-$((40 + 2))\r").until("done-42").keys("exit\r");
+    sat.terminal.until_prompts(next).until_line("opsh (mend.rhai failed) ›").keys("retry\r");
+    sat.agree().terminal.until("mended 40").until_line("opsh ›");
+    let records = sat.run();
+    assert_eq!(of_kind(&records, "choice")[0]["body"]["what"], "shell");
+    let opened = |record: &&Value| record["body"]["verb"] == "host.terminal";
+    assert!(of_kind(&records, "effect.begin").iter().any(opened), "{records:?}");
+    assert!(!serde_json::to_string(&records).unwrap().contains("touch ready"));
+}
+
+#[test]
+fn what_is_about_the_sitting_waits_and_a_no_ends_nothing() {
+    let sat = failed(80, 24);
+    sat.says(":save lines.rhai", &[":save was not done", "mend.rhai failed and waits"]);
+    sat.says(":observe", &[]);
+    for choice in ["retry", "undo", "shell"] {
+        sat.says(choice, &[&format!("{choice} was not done"), ":apply \"WHY\""]);
+    }
+    sat.says(":apply \"it must\"", &[]);
+    // What was done before the question is said, although other lines were typed since.
+    sat.says("1 + 1", &["2"]);
+    let next = sat.terminal.prompts() + 1;
+    sat.terminal.keys("retry\r").until_written(QUESTION, sat.answered.get() + 1).keys("\r");
+    sat.terminal.until_prompts(next).until("before it this run did: host.sh");
+    sat.terminal.until_line("opsh (mend.rhai failed) ›");
+    // What was planned with the script's variables is not done without them.
+    sat.says(":plan here.run([\"touch\", dir + \"/late\"])", &["go     does it"]);
+    sat.says("abort", &["mend.rhai ended as unmet"]).says("go", &["nothing was planned"]);
+    assert!(!sat.home.path("late").exists());
+}
+
+#[test]
+fn an_undo_that_finds_nothing_goes_on_waiting_and_a_run_gone_on_with_by_hand_is_not_replayed() {
+    let sat = failed(80, 24);
+    let next = sat.terminal.prompts() + 1;
+    sat.terminal.keys("here.run([\"rm\", dir + \"/log\"])\r");
+    sat.agree().terminal.until_prompts(next);
+    sat.terminal.keys("undo\r");
+    sat.agree().terminal.until_prompts(next + 1);
+    sat.says("abort", &[]);
+    let run = sat.run()[0]["run"].as_str().unwrap().to_string();
+    let recording = sat.home.run(&["journal", "export", &run]).exits(0).out;
+    sat.home.put("run.jsonl", &recording);
+    let dir = sat.home.0.path().display().to_string();
+    sat.home.run(&["--replay", "run.jsonl", "scripts/mend.rhai", &dir]).exits(2).says(&["went on with it by hand"]);
+}
+
+#[test]
 fn every_choice_is_in_the_docs() {
     let doc = std::fs::read_to_string("docs/shell.md").unwrap();
     for (word, does) in opsh::session::failure::CHOICES {

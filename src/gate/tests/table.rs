@@ -61,6 +61,7 @@ impl Case {
         gate.grants = Grants { yes: self.yes, allow };
         gate.screen = Rc::new(Screen::new(screen));
         gate.forget_consent();
+        gate.forget_begun();
         if self.consent {
             gate.consent(&[self.intended(verb)], "a test");
         }
