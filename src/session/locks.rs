@@ -7,8 +7,8 @@ use crate::interrupt;
 use serde_json::Value;
 use std::time::Duration;
 
-/// How long a prompt may come later for it; what takes longer is said after the next line.
-const AWAITED: Duration = Duration::from_secs(2);
+/// How long one prompt may come later for it; what takes longer is said after a later line.
+const AWAITED: Duration = Duration::from_secs(1);
 
 /// What is known of the lock of one stack.
 #[derive(Default)]
@@ -16,6 +16,8 @@ pub struct Locks {
     /// The stack.
     of: Option<String>,
     going: Option<Beside>,
+    /// A prompt came later for it.
+    was_awaited: bool,
     /// It was said, or nobody has it.
     is_known: bool,
 }
@@ -35,7 +37,8 @@ impl Session {
         }
         locks.going = locks.going.take().or_else(|| names::begin_lock(&self.world, &stack));
         let Some(mut going) = locks.going.take() else { return };
-        if !going.has_ended_within(AWAITED) {
+        let patience = if std::mem::replace(&mut locks.was_awaited, true) { Duration::ZERO } else { AWAITED };
+        if !going.has_ended_within(patience) {
             locks.going = Some(going);
             return;
         }

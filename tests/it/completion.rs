@@ -201,7 +201,11 @@ fn tags_of_a_host_that_is_connected_are_offered_after_a_line_and_hang_nobody_whe
     assert_eq!(terminal.ends(), End::Exit(0));
 
     assert_eq!(reads_of_tags(&home), ["ok", "interrupted"]);
-    assert_eq!(beside(&home).iter().filter(|(kind, _)| kind == "system.start").count(), 2);
+    let read_for = |what: &str| {
+        let is_one = |(kind, body): &&(String, Value)| kind == "system.start" && body["what"] == what;
+        beside(&home).iter().filter(is_one).count()
+    };
+    assert_eq!((read_for("names for Tab"), read_for("who has the lock")), (2, 2));
     let runs = home.run(&["runs", "--json"]).exits(0).json_lines();
     assert_eq!(runs.iter().map(|run| run["what"].as_str().unwrap()).collect::<Vec<_>>(), ["prompt"]);
     assert!(!terminal.raw().contains("git.tags"), "nothing is shown of it");
