@@ -70,6 +70,28 @@ fn a_journal_that_takes_records_again_gets_the_start_of_the_run_before_its_chang
 }
 
 #[test]
+fn a_run_that_waits_for_another_one_keeps_what_is_not_recorded_of_it() {
+    let (dir, gate) = gate(Mode::Apply, true, &[]);
+    let outer = gate.run_id();
+    without_journal(&dir, || gate.note("line", json!({})));
+    assert!(!gate.is_recorded_whole());
+    let aside = gate.set_aside();
+    gate.begin_run("another", Value::Null).expect("a run");
+    assert!(gate.is_recorded_whole(), "all of this one is recorded");
+    without_journal(&dir, || gate.note("lost", json!({})));
+    gate.take_up(aside);
+    assert!(!gate.is_recorded_whole());
+    gate.note("line", json!({}));
+    assert!(gate.is_recorded_whole());
+    let kinds = |run: &str| {
+        let entries = gate.journal().expect("open").run(run).expect("read");
+        entries.into_iter().map(|entry| entry.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&outer), ["run.start", "line", "line"]);
+    assert_eq!(kinds("last"), ["run.start", "lost"], "nor of the other one");
+}
+
+#[test]
 fn of_two_that_take_the_same_effect_back_one_does() {
     let (dir, first) = gate(Mode::Apply, true, &[]);
     first.perform(&effect(&CHANGE), |_| ok()).expect("performed");
