@@ -11,7 +11,7 @@ mod stream;
 mod values;
 
 pub use human::span;
-pub use stream::Streamer;
+pub use stream::{Streamer, head};
 
 use crate::error::Error;
 use crate::redact;
@@ -33,7 +33,7 @@ pub struct Options {
     pub color: bool,
     /// Standard input and standard error are a terminal: somebody can be asked.
     pub terminal: bool,
-    /// Columns.
+    /// Columns of what is no terminal: a terminal says each time how wide it is.
     pub width: u16,
 }
 
@@ -48,7 +48,7 @@ impl Options {
             color: stderr && !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             terminal: stderr && std::io::stdin().is_terminal(),
             // A table that goes into a pipe or a file is not folded: grep wants whole lines.
-            width: terminal_width(1).unwrap_or(1000),
+            width: 1000,
         }
     }
 }
@@ -60,8 +60,15 @@ fn terminal_width(descriptor: i32) -> Option<u16> {
 /// Columns and rows of a terminal.
 #[derive(Clone, Copy)]
 pub struct Size {
-    columns: u16,
-    rows: u16,
+    /// From left to right.
+    pub columns: u16,
+    /// From top to bottom; 0 when it does not say.
+    pub rows: u16,
+}
+
+/// The size that the terminal has now.
+pub fn size() -> Size {
+    terminal_size(1).unwrap_or(Size { columns: 80, rows: 24 })
 }
 
 fn terminal_size(descriptor: i32) -> Option<Size> {
@@ -177,12 +184,17 @@ impl Screen {
 
     /// A value as a person reads it: a table for a list of maps, `key  value` lines for a map.
     pub fn show(&self, value: &Value) -> String {
-        values::show(&redact::clean_json(value.clone()), self.options.width, &self.zone.borrow())
+        values::show(&redact::clean_json(value.clone()), self.width(), &self.zone.borrow())
+    }
+
+    /// Of the terminal that results are shown on, now: it may have been made smaller since.
+    fn width(&self) -> u16 {
+        terminal_width(1).unwrap_or(self.options.width)
     }
 
     /// Rows under headings, in the order given.
     pub fn table(&self, columns: &[&str], rows: Vec<Vec<String>>) {
-        self.print(&values::lines_of(columns, rows, self.options.width));
+        self.print(&values::lines_of(columns, rows, self.width()));
     }
 
     /// Progress, plans, notes.
@@ -251,10 +263,8 @@ impl Screen {
         // What was typed before the question is no answer to it.
         // SAFETY: flushing a descriptor's input has no preconditions; a closed one is an error that is of no interest.
         unsafe { libc::tcflush(0, libc::TCIFLUSH) };
-        let mut stderr = std::io::stderr().lock();
-        let _ = write!(stderr, "{} ", one_line(question));
-        let _ = stderr.flush();
-        drop(stderr);
+        // At once: the echo of a quick answer must not come between.
+        let _ = std::io::stderr().lock().write_all(format!("{} ", one_line(question)).as_bytes());
         let answer = read_line();
         if answer.is_none() {
             self.to_stderr("");
@@ -327,7 +337,8 @@ impl Screen {
         let time = format!(" {} s", elapsed.as_secs());
         // What does not fit is cut off, and the time stays: it is what moves.
         let room = usize::from(terminal_width(2).unwrap_or(80).max(20)) - 1 - time.len();
-        let short: String = format!("{frame} {}", one_line(what)).chars().take(room).collect();
+        let what = format!("{frame} {}", one_line(what));
+        let short = head(&what, room);
         let mut stderr = std::io::stderr().lock();
         let _ = write!(stderr, "\r\x1b[K{short}{time}");
         let _ = stderr.flush();

@@ -234,6 +234,16 @@ fn is_beginning(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
 
+/// The beginning of a line, as much of it as takes at most so many columns.
+pub fn head(line: &str, room: usize) -> &str {
+    let mut used = 0;
+    let mut beyond = line.char_indices().skip_while(|(_, c)| {
+        used += columns(*c);
+        used <= room
+    });
+    beyond.next().map_or(line, |(at, _)| &line[..at])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +256,13 @@ mod tests {
         let mut pieces: Vec<Piece> = chunks.iter().flat_map(|chunk| lines.feed(chunk)).collect();
         pieces.extend(lines.end());
         pieces.iter().map(|piece| format!("{}{}", piece.text, if piece.ends { "\n" } else { "" })).collect()
+    }
+
+    #[test]
+    fn half_of_a_character_is_no_part_of_a_head() {
+        assert_eq!(head("ab日本", 5), "ab日");
+        assert_eq!(head("ab日本", 6), "ab日本");
+        assert_eq!(head("", 0), "");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Values as a person reads them: tables, lines of a log, `key  value` lines.
 
 use super::human::Zone;
+use super::stream::columns;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -31,8 +32,10 @@ pub fn show(value: &Value, width: u16, zone: &Zone) -> String {
         Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width, zone),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
         Value::Object(map) => {
-            let longest = map.keys().map(|key| key.chars().count()).max().unwrap_or(0);
-            let line = |key: &String| format!("{key:longest$}  {}", cell(key, &map[key], zone));
+            let wide = |key: &str| key.chars().map(columns).sum::<usize>();
+            let longest = map.keys().map(|key| wide(key)).max().unwrap_or(0);
+            let blanks = |key: &str| " ".repeat(longest - wide(key));
+            let line = |key: &String| format!("{key}{}  {}", blanks(key), cell(key, &map[key], zone));
             order(map.keys().map(String::as_str).collect())
                 .iter()
                 .map(|key| line(&key.to_string()))
@@ -67,15 +70,12 @@ fn order(mut keys: Vec<&str>) -> Vec<&str> {
 }
 
 fn table(items: &[Value], width: u16, zone: &Zone) -> String {
-    let columns =
+    let names =
         order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
     let row = |item: &Value| {
-        columns
-            .iter()
-            .map(|column| item.get(column).map(|value| cell(column, value, zone)).unwrap_or_default())
-            .collect()
+        names.iter().map(|column| item.get(column).map(|value| cell(column, value, zone)).unwrap_or_default()).collect()
     };
-    lines_of(&columns, items.iter().map(row).collect(), width)
+    lines_of(&names, items.iter().map(row).collect(), width)
 }
 
 /// Rows under their headings, fitted to the width.

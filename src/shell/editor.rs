@@ -5,6 +5,7 @@ use super::complete::{Candidate, Names, complete};
 use super::highlight::{self, MARGIN};
 use super::lex;
 use crate::error::{Error, Kind, Result};
+use crate::screen;
 use crate::session::help;
 use crate::session::incomplete::is_incomplete;
 use rustyline::completion::{Completer, Pair};
@@ -55,8 +56,6 @@ struct Known {
     names: Names,
     /// Lines of the history.
     kept: HashSet<String>,
-    /// Columns and rows of the terminal.
-    size: (usize, usize),
     /// Ctrl-C was what ended the input.
     interrupted: bool,
 }
@@ -142,11 +141,7 @@ impl Editor {
     /// Reads one whole input behind `prompt`. Names decide what Tab offers and which input is whole; `refresh` puts in
     /// what has changed of them.
     pub fn read(&mut self, prompt: &str, refresh: impl FnOnce(&mut Names)) -> Result<Read> {
-        let size = self.editor.dimensions().map_or((80, 24), |(columns, rows)| (columns.into(), rows.into()));
-        let mut known = self.known.known();
-        known.size = size;
-        refresh(&mut known.names);
-        drop(known);
+        refresh(&mut self.known.known().names);
         let read = self.editor.readline(prompt);
         let interrupted = std::mem::take(&mut self.known.known().interrupted);
         match read {
@@ -207,23 +202,23 @@ impl Completer for Helping {
         let mut known = self.shared.known();
         known.names.bring_in();
         let (start, found) = complete(line, position, &known.names);
-        let (columns, rows) = known.size;
+        let size = screen::size();
         // A list that would scroll away is one of names alone, in columns.
-        let all_fit = found.len() + 2 < rows;
+        let all_fit = found.len() + 2 < usize::from(size.rows);
         let pair = |Candidate { display, replacement }: Candidate| {
             let shown = if all_fit { display } else { replacement.clone() };
-            Pair { display: fit(shown, columns.saturating_sub(2)), replacement }
+            Pair { display: fit(shown, usize::from(size.columns).saturating_sub(2)), replacement }
         };
         Ok((start, found.into_iter().map(pair).collect()))
     }
 }
 
-/// One line of a list; names that are wide are rare enough to be counted as narrow.
+/// One line of a list.
 fn fit(text: String, width: usize) -> String {
-    if text.chars().count() <= width {
+    if screen::head(&text, width) == text {
         return text;
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    format!("{}…", screen::head(&text, width.saturating_sub(2)))
 }
 
 impl Validator for Helping {
