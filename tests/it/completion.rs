@@ -3,7 +3,7 @@
 use super::home::Home;
 use super::processes::until;
 use super::sshd::Sshd;
-use super::terminal::{End, Terminal, current};
+use super::terminal::{End, SIZES, Terminal, current};
 use serde_json::Value;
 use std::net::TcpListener;
 use std::process::Command;
@@ -31,13 +31,12 @@ fn tab_offers_each_kind_at_once_and_connects_to_nothing() {
     home.put("opsh.toml", &config(listener.local_addr().unwrap().port()));
     std::fs::create_dir(home.path("scripts")).unwrap();
     home.put("scripts/roll.rhai", "");
-    for (columns, rows) in [(80, 24), (120, 40)] {
+    for (columns, rows) in SIZES {
         let terminal = Terminal::start(&home, columns, rows, &[]);
         terminal.until_line("opsh ›");
         let lines = ["let p = stack(\"prod\")", "let found = #{ state: 1, \"a-b\": 2 }", "fn ship(tag) { tag }"];
         for line in lines {
-            let next = terminal.prompts() + 1;
-            terminal.keys(line).keys("\r").until_prompts(next).until_line("opsh ›");
+            terminal.says(line, &[]).until_line("opsh ›");
         }
         let tabs = [
             ("sta", "stack("),
@@ -79,7 +78,7 @@ fn tab_offers_each_kind_at_once_and_connects_to_nothing() {
 fn several_candidates_are_a_list_with_what_each_is() {
     let home = Home::new();
     home.put("opsh.toml", &config(9));
-    for (columns, rows) in [(80, 24), (120, 40)] {
+    for (columns, rows) in SIZES {
         let terminal = Terminal::start(&home, columns, rows, &[]);
         terminal.until_line("opsh ›");
         terminal.keys("stack(\"prod\").p\t").until("ps() -> array  ").until("probe() -> array  ");
@@ -95,7 +94,7 @@ fn several_candidates_are_a_list_with_what_each_is() {
 #[test]
 fn a_long_list_is_one_of_names_and_fits_the_screen() {
     let home = Home::new();
-    for (columns, rows) in [(80, 24), (120, 40)] {
+    for (columns, rows) in SIZES {
         let terminal = Terminal::start(&home, columns, rows, &[]);
         terminal.until_line("opsh ›");
         terminal.keys("stack(\"prod\").\t").until("backup(").until("wait_healthy(");
@@ -179,8 +178,7 @@ fn tags_of_a_host_that_is_connected_are_offered_after_a_line_and_hang_nobody_whe
     two_stacks(&home, &sshd);
     let mut terminal = Terminal::start(&home, 100, 30, &[]);
     let line = |terminal: &Terminal, typed: &str, prompt: &str| {
-        let next = terminal.prompts() + 1;
-        terminal.keys(typed).keys("\r").until_prompts(next).until_line(prompt);
+        terminal.says(typed, &[]).until_line(prompt);
     };
     terminal.until_line("opsh ›");
     line(&terminal, ":use shop", "opsh shop ›");

@@ -2,7 +2,7 @@
 
 use super::home::Home;
 use super::processes::{running, until};
-use super::terminal::{End, Terminal, current};
+use super::terminal::{CTRL_C, CTRL_D, End, SIZES, Terminal, current};
 
 const PROMPT: &str = "opsh ›";
 const UP: &str = "\x1b[A";
@@ -11,12 +11,7 @@ const LEFT: &str = "\x1b[D";
 const RIGHT: &str = "\x1b[C";
 const HOME_KEY: &str = "\x01";
 const END_KEY: &str = "\x05";
-const CTRL_C: &str = "\x03";
-const CTRL_D: &str = "\x04";
 const CTRL_R: &str = "\x12";
-
-/// The widths that everything about columns is tried at.
-const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
 
 fn at_prompt(home: &Home, columns: u16, rows: u16) -> Terminal {
     let terminal = Terminal::start(home, columns, rows, &[]);
@@ -26,27 +21,13 @@ fn at_prompt(home: &Home, columns: u16, rows: u16) -> Terminal {
 
 /// Types a line, runs it, and waits for what it shows and for the next prompt.
 fn run(terminal: &Terminal, line: &str, shows: &str) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(line).keys("\r").until_prompts(next).until(shows).until_line(PROMPT);
-}
-
-/// Ctrl-C, and the prompt after it.
-fn interrupt(terminal: &Terminal) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(CTRL_C).until_prompts(next).until_line(PROMPT);
+    terminal.says(line, &[shows]).until_line(PROMPT);
 }
 
 /// Lines that were evaluated, as the journal has them.
 fn evaluated(home: &Home) -> Vec<String> {
     let lines = home.records().into_iter().filter(|record| record["kind"] == "line");
     lines.map(|record| record["body"]["text"].as_str().unwrap().to_string()).collect()
-}
-
-fn leave(mut terminal: Terminal) {
-    terminal.keys(CTRL_D);
-    assert_eq!(terminal.ends(), End::Exit(0));
-    assert_eq!(terminal.attributes(), terminal.found);
-    terminal.wait_for("end of bracketed paste", |screen| !screen.bracketed_paste());
 }
 
 #[test]
@@ -63,7 +44,7 @@ fn enter_runs_what_is_whole_and_goes_on_with_what_is_not() {
         // What is in a string stays as it was typed.
         terminal.keys("print(`a\r").wait_for("a second line", |screen| current(screen).is_empty());
         run(&terminal, "b`.len() + 60)", "63");
-        leave(terminal);
+        terminal.leave();
         assert_eq!(evaluated(&home).len(), 3);
     }
 }
@@ -87,8 +68,8 @@ fn lines_of_one_input_are_edited_until_it_runs() {
     terminal.keys(UP).until_line("   … print(x + 4)");
     terminal.keys(UP).until_line("opsh › let x = 40;");
     terminal.keys(UP).until_line("   … 1, 2, 3].len() + 30)").until("› print([\n");
-    interrupt(&terminal);
-    leave(terminal);
+    terminal.interrupt(PROMPT);
+    terminal.leave();
 }
 
 #[test]
@@ -104,7 +85,7 @@ fn a_paste_of_two_hundred_lines_is_one_input_that_runs_on_enter() {
         // Tabs were no key, and no line ran.
         assert!(!terminal.raw().contains("pasted 198") && !terminal.screen().contains("total  "));
         run(&terminal, "", "pasted 198");
-        leave(terminal);
+        terminal.leave();
         assert_eq!(evaluated(&home), [script]);
     }
 }
@@ -118,12 +99,12 @@ fn lines_that_are_typed_ahead_run_one_after_the_other() {
     terminal.until_prompts(next).until("42").until("77").until("88").until_line(PROMPT);
     // After Ctrl-C nobody wants the lines that were to follow.
     terminal.keys("print(\"be\" + \"gun\"); loop { }\rprint(\"never\" + \" shown\")\r").until("loop { }\nbegun");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     run(&terminal, "60 + 6", "66");
     assert!(!terminal.screen().contains("never shown"), "{}", terminal.screen());
     terminal.keys(UP).until_line("opsh › 60 + 6").keys(UP).until_line("opsh › print(\"be\" + \"gun\"); loop { }");
-    interrupt(&terminal);
-    leave(terminal);
+    terminal.interrupt(PROMPT);
+    terminal.leave();
     assert_eq!(evaluated(&home).len(), 5);
 }
 
@@ -134,7 +115,7 @@ fn a_paste_whose_last_line_ends_waits_for_enter_too() {
     terminal.paste("print(40 + 2);\nprint(70 + 7);\n").until("print(70 + 7);");
     terminal.wait_for("the cursor below", |screen| current(screen).is_empty());
     run(&terminal, "", "42\n77");
-    leave(terminal);
+    terminal.leave();
 }
 
 #[test]
@@ -172,7 +153,7 @@ fn the_cursor_is_right_in_japanese() {
         let all = format!("› 1+1;(\"{}\").", "あ".repeat(50));
         terminal.wait_for("all of it", |screen| screen.contents().replace('\n', "").contains(&all));
         run(&terminal, "len() + 100", "150");
-        leave(terminal);
+        terminal.leave();
     }
 }
 
@@ -194,8 +175,8 @@ fn the_history_is_on_the_disk_before_a_line_ends() {
     }
     // Once, although it was entered twice.
     terminal.keys(UP).keys(DOWN).until_line(&format!("{PROMPT} 30 + 3"));
-    interrupt(&terminal);
-    leave(terminal);
+    terminal.interrupt(PROMPT);
+    terminal.leave();
 }
 
 #[test]
@@ -206,13 +187,13 @@ fn the_history_is_searched_by_ctrl_r_and_by_a_beginning() {
         run(&terminal, line, shows);
     }
     terminal.keys(CTRL_R).keys("10").until("(reverse-i-search)`10': print(10 + 1)");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     terminal.keys("pr").until_line("opsh › print(20 + 2)");
     terminal.wait_for("a hint, which is not typed", |screen| screen.cursor_position().1 == 9);
     terminal.keys(UP).keys(UP).until_line("opsh › print(10 + 1)");
     terminal.keys(DOWN).until_line("opsh › print(20 + 2)");
     terminal.keys("\r").until("opsh › print(20 + 2)\n22\nopsh ›").until_line(PROMPT);
-    leave(terminal);
+    terminal.leave();
 }
 
 #[test]
@@ -222,7 +203,7 @@ fn secrets_and_lines_behind_a_blank_are_not_in_the_history() {
     run(&terminal, " print(30 + 3)", "33");
     run(&terminal, "let url = \"postgres://app:correct-horse@db/app\"; 40 + 4", "44");
     run(&terminal, ":reveal correct-horse", "that is no tag");
-    leave(terminal);
+    terminal.leave();
     let history = std::fs::read_to_string(home.path("state/opsh/history")).unwrap();
     assert!(!history.contains("30 + 3") && !history.contains("horse"), "{history}");
 }
@@ -234,12 +215,12 @@ fn a_hint_is_the_signature_or_what_the_right_arrow_takes() {
     run(&terminal, "40 + 2", "42");
     terminal.keys("40").until_line("opsh › 40 + 2");
     terminal.keys(RIGHT).wait_for("the cursor at its end", |screen| screen.cursor_position().1 == 13);
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s?: int)");
     let column = 7 + "stack(\"prod\").restart(".len() as u16;
     terminal.wait_for("the cursor before it", |screen| screen.cursor_position().1 == column);
-    interrupt(&terminal);
-    leave(terminal);
+    terminal.interrupt(PROMPT);
+    terminal.leave();
 }
 
 #[test]
@@ -260,14 +241,14 @@ fn colours_are_there_and_are_not_where_nobody_wants_them() {
         let raw = terminal.raw();
         if variable == "NO_COLOR" {
             terminal.keys("print([\r").until_line("   …");
-            interrupt(&terminal);
+            terminal.interrupt(PROMPT);
         }
         let painted = raw
             .split("\x1b[")
             .skip(1)
             .filter(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
         assert_eq!(painted.count(), 0, "{variable}: {raw:?}");
-        leave(terminal);
+        terminal.leave();
     }
 }
 
@@ -276,7 +257,7 @@ fn ctrl_c_while_editing_clears_and_runs_nothing() {
     let home = Home::new();
     let terminal = at_prompt(&home, 80, 24);
     terminal.keys("print(\"ran\")").until_line("opsh › print(\"ran\")");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     run(&terminal, "40 + 1", "41");
     // What is typed after it is not lost, and a hint does not stay.
     let next = terminal.prompts() + 2;
@@ -284,9 +265,9 @@ fn ctrl_c_while_editing_clears_and_runs_nothing() {
     terminal.until_prompts(next).until("opsh › 40\nopsh › 80 + 8\n88").until_line(PROMPT);
     terminal.keys("print([\r").until_line("   …");
     terminal.keys("1,\r").until_line("   …");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     run(&terminal, "40 + 2", "42");
-    leave(terminal);
+    terminal.leave();
     assert!(evaluated(&home).iter().all(|line| !line.contains("[")), "{:?}", evaluated(&home));
 }
 
@@ -296,21 +277,21 @@ fn ctrl_c_ends_a_loop_a_wait_and_an_output_and_the_prompt_goes_on() {
     let terminal = at_prompt(&home, 80, 24);
     terminal.until_line(PROMPT);
     terminal.keys("print(\"loop\" + \"ing\"); loop { }\r").until("looping");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     terminal.until("stopped: Ctrl-C");
     run(&terminal, "40 + 1", "41");
 
     terminal.keys("let n = 0; loop { n += 1; print(`line ${n}`) }\r").until("line 10");
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     run(&terminal, "40 + 2", "42");
 
     let file = home.put("followed", "");
     terminal.keys(&format!("host(\"local\").read([\"tail\", \"-f\", \"{file}\"])\r"));
     until("the command to begin", || running(&["tail", "-f", &file]).pop());
-    interrupt(&terminal);
+    terminal.interrupt(PROMPT);
     until("its end", || running(&["tail", "-f", &file]).is_empty().then_some(()));
     run(&terminal, "40 + 3", "43");
-    leave(terminal);
+    terminal.leave();
 }
 
 #[test]
@@ -329,7 +310,7 @@ fn another_size_while_editing_garbles_nothing() {
     terminal.until(&format!("› {text}"));
     assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
     run(&terminal, ".len() + 100", "200");
-    leave(terminal);
+    terminal.leave();
 }
 
 /// A stack on this machine that is no sandbox: nothing of it is there.
@@ -343,37 +324,21 @@ fn in_shop(home: &Home, columns: u16, rows: u16) -> Terminal {
     terminal
 }
 
-/// Types a line, and waits for what it shows and for a prompt.
-fn says(terminal: &Terminal, line: &str, shows: &[&str]) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(line).keys("\r").until_prompts(next);
-    for text in shows {
-        terminal.until(text);
-    }
-}
-
-/// Types a line, answers the question that it asks, and waits for what it shows and for a prompt.
-fn answers(terminal: &Terminal, line: &str, answer: &str, shows: &str) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(line).keys("\r").until_line("Do this? y, or Enter to stop:");
-    terminal.keys(answer).keys("\r").until_prompts(next).until(shows);
-}
-
 #[test]
 fn the_only_stack_is_used_and_one_that_is_no_sandbox_is_observed() {
     for (columns, rows) in SIZES {
         let home = Home::new();
         let terminal = in_shop(&home, columns, rows);
         let file = home.path("made");
-        says(&terminal, &format!("!touch '{}'", file.display()), &["would: touch", "go     does it"]);
+        terminal.says(&format!("!touch '{}'", file.display()), &["would: touch", "go     does it"]);
         assert!(!file.exists(), "a rehearsal is none");
-        answers(&terminal, "go", "", "nothing changed");
+        terminal.answers("go", "", "nothing changed");
         assert!(!file.exists());
-        says(&terminal, ":apply", &["its words are missing", ":apply \"WHY\""]);
-        says(&terminal, ":apply \"it is down\"", &["opsh shop ›"]);
-        answers(&terminal, &format!("!touch '{}'", file.display()), "y", "✓ host.run");
+        terminal.says(":apply", &["its words are missing", ":apply \"WHY\""]);
+        terminal.says(":apply \"it is down\"", &["opsh shop ›"]);
+        terminal.answers(&format!("!touch '{}'", file.display()), "y", "✓ host.run");
         assert!(file.exists());
-        says(&terminal, ":observe", &["opsh shop (observe) ›"]);
+        terminal.says(":observe", &["opsh shop (observe) ›"]);
         terminal.keys(CTRL_D);
         let records = home.records();
         let reason = records.iter().find(|record| record["kind"] == "apply").expect("recorded");
@@ -385,39 +350,95 @@ fn the_only_stack_is_used_and_one_that_is_no_sandbox_is_observed() {
 fn a_variable_of_a_words_name_is_the_variable_and_a_wrong_word_is_answered() {
     let home = Home::new();
     let terminal = in_shop(&home, 80, 24);
-    says(&terminal, "let tags = 41", &[]);
-    says(&terminal, "tags + 1", &["42"]);
-    says(&terminal, "resatrt web", &["did you mean \"restart\"?"]);
-    says(&terminal, "logs web --tial 3", &["did you mean \"tail\"?", "logs SERVICE [--tail N]"]);
-    says(&terminal, "df -h", &["it is a program", "@ df -h", "!df -h"]);
-    says(&terminal, ":us shop", &["did you mean \":use\"?"]);
-    says(&terminal, ":use shpo", &["did you mean \"shop\"?"]);
-    says(&terminal, "@nowhere ls", &["no host \"nowhere\""]);
-    says(&terminal, "!echo 日本語 and more", &["⟶ host(\"local\").read([\"echo\", \"日本語\"", "日本語 and more"]);
-    says(&terminal, "it.code + 7", &["7"]);
+    terminal.says("let tags = 41", &[]);
+    terminal.says("tags + 1", &["42"]);
+    terminal.says("resatrt web", &["did you mean \"restart\"?"]);
+    terminal.says("logs web --tial 3", &["did you mean \"tail\"?", "logs SERVICE [--tail N]"]);
+    terminal.says("df -h", &["it is a program", "@ df -h", "!df -h"]);
+    terminal.says(":us shop", &["did you mean \":use\"?"]);
+    terminal.says(":use shpo", &["did you mean \"shop\"?"]);
+    terminal.says("@nowhere ls", &["no host \"nowhere\""]);
+    terminal.says("!echo 日本語 and more", &["⟶ host(\"local\").read([\"echo\", \"日本語\"", "日本語 and more"]);
+    terminal.says("it.code + 7", &["7"]);
+}
+
+#[test]
+fn variables_functions_and_the_last_value_are_there_in_the_next_line_and_a_bad_one_changes_none() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        run(&terminal, "fn twice(n) { n * 2 }", "");
+        run(&terminal, "let n = 20", "");
+        run(&terminal, "twice(n) + 100", "140");
+        for bad in ["n = 7; )", "fn twice(n) { 7 } }", "let it = 7 7", "n.nothing_of_the_kind()", "n + missing"] {
+            run(&terminal, bad, "error: ");
+            terminal.keys("\x0c").wait_for("a clear screen", |screen| screen.cursor_position() == (0, 7));
+            run(&terminal, "[n, twice(1), it]", "20\n2\n140\n");
+            run(&terminal, "140", "");
+        }
+        terminal.leave();
+    }
+}
+
+#[test]
+fn what_a_tag_hides_is_shown_after_a_question_and_that_is_recorded() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        home.put("env", "DB_PASSWORD=tulip-canary-9\n");
+        let terminal = at_prompt(&home, columns, rows);
+        run(&terminal, "!cat env", "DB_PASSWORD=•••#");
+        let tag: String = terminal
+            .screen()
+            .split("DB_PASSWORD=•••#")
+            .nth(1)
+            .unwrap()
+            .chars()
+            .take_while(|c| c.is_ascii_hexdigit())
+            .collect();
+        let question = format!("Show the value of •••#{tag} on this terminal");
+        for (nth, answer) in ["\r", CTRL_C].into_iter().enumerate() {
+            let next = terminal.prompts() + 1;
+            terminal
+                .keys(&format!(":reveal {tag}\r"))
+                .until_written(&question, nth + 1)
+                .keys(answer)
+                .until_prompts(next);
+            terminal.until("nothing was revealed").until_line(PROMPT);
+        }
+        assert!(!terminal.raw().contains("tulip"), "{}", terminal.screen());
+        terminal
+            .keys(&format!(":reveal {tag}\r"))
+            .until_written(&question, 3)
+            .keys("y\r")
+            .until("\ntulip-canary-9\nopsh");
+        terminal.until_line(PROMPT).says("40 + 2", &["42"]);
+        terminal.leave();
+        let revealed = home.records().into_iter().filter(|record| record["kind"] == "secret.reveal");
+        assert_eq!(revealed.map(|record| record["body"]["tag"].clone()).collect::<Vec<_>>(), [tag.as_str()]);
+    }
 }
 
 #[test]
 fn what_was_typed_becomes_a_script_that_runs() {
     let home = Home::new();
     let terminal = in_shop(&home, 120, 40);
-    says(&terminal, "let n = 40", &[]);
-    says(&terminal, "unknown_one", &["Undefined variable"]);
-    says(&terminal, "!echo saved", &["saved"]);
-    says(&terminal, "print(n + 2)", &["42"]);
-    says(&terminal, ":save kept.rhai", &["kept.rhai has 3 lines"]);
-    says(&terminal, ":save kept.rhai", &["was not written", "exists"]);
-    says(&terminal, ":save one.rhai 3..3", &["one.rhai has 1 lines"]);
-    says(&terminal, ":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
+    terminal.says("let n = 40", &[]);
+    terminal.says("unknown_one", &["Undefined variable"]);
+    terminal.says("!echo saved", &["saved"]);
+    terminal.says("print(n + 2)", &["42"]);
+    terminal.says(":save kept.rhai", &["kept.rhai has 3 lines"]);
+    terminal.says(":save kept.rhai", &["was not written", "exists"]);
+    terminal.says(":save one.rhai 3..3", &["one.rhai has 1 lines"]);
+    terminal.says(":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
     assert!(!home.path("kept.txt").exists(), "both or none");
-    says(&terminal, ":load kept.rhai", &["42"]);
-    says(&terminal, ":note looked at the disk", &[]);
-    says(&terminal, ":json [1, 2]", &["[1,2]"]);
-    says(&terminal, ":time 1", &["took 0."]);
-    says(&terminal, ":runs 1", &["running"]);
-    says(&terminal, ":help", &[":attach [RUN]", "@HOST WORDS"]);
-    says(&terminal, ":help ps", &["stack.ps() -> array"]);
-    says(&terminal, ":quit now", &["one word too many"]);
+    terminal.says(":load kept.rhai", &["42"]);
+    terminal.says(":note looked at the disk", &[]);
+    terminal.says(":json [1, 2]", &["[1,2]"]);
+    terminal.says(":time 1", &["took 0."]);
+    terminal.says(":runs 1", &["running"]);
+    terminal.says(":help", &[":attach [RUN]", "@HOST WORDS"]);
+    terminal.says(":help ps", &["stack.ps() -> array"]);
+    terminal.says(":quit now", &["one word too many"]);
     terminal.keys(":quit\r");
     home.run(&["kept.rhai"]).exits(0).prints("42\n");
     let text = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
@@ -430,13 +451,13 @@ fn what_was_typed_becomes_a_script_that_runs() {
 fn what_was_saved_is_replayed_by_its_recording() {
     let home = Home::new();
     let terminal = in_shop(&home, 120, 40);
-    says(&terminal, ":apply \"a test\"", &[]);
-    answers(&terminal, "host(\"local\").run([\"touch\", \"failed\"]); throw \"no\"", "y", "why: no");
-    answers(&terminal, "!touch made", "y", "✓ host.run");
-    says(&terminal, "!stat -c found-%n made", &["found-made"]);
-    says(&terminal, "print(p.name + \" is\")", &["shop is"]);
-    says(&terminal, ":save night.rhai 1..2", &["night.rhai has 2 lines     opsh night.rhai"]);
-    says(&terminal, ":save all.rhai", &["all.jsonl is their recording     opsh --replay all.jsonl all.rhai"]);
+    terminal.says(":apply \"a test\"", &[]);
+    terminal.answers("host(\"local\").run([\"touch\", \"failed\"]); throw \"no\"", "y", "why: no");
+    terminal.answers("!touch made", "y", "✓ host.run");
+    terminal.says("!stat -c found-%n made", &["found-made"]);
+    terminal.says("print(p.name + \" is\")", &["shop is"]);
+    terminal.says(":save night.rhai 1..2", &["night.rhai has 2 lines     opsh night.rhai"]);
+    terminal.says(":save all.rhai", &["all.jsonl is their recording     opsh --replay all.jsonl all.rhai"]);
     terminal.keys(CTRL_D);
     std::fs::remove_file(home.path("made")).unwrap();
     for file in ["night", "all"] {
@@ -471,7 +492,7 @@ fn what_is_longer_than_the_terminal_is_shown_in_part() {
         );
         run(&terminal, "lines", &format!("line 199\n… {} more lines before these     :all\nopsh ›", 200 - fits));
         assert!(!terminal.raw().contains("line 50"), "{}", terminal.raw());
-        leave(terminal);
+        terminal.leave();
         let code = "let list = []; for n in 0..200 { list.push(#{ row: n }) } list";
         assert_eq!(home.run(&["-e", code]).exits(0).out.lines().count(), 201);
     }
@@ -503,15 +524,15 @@ fn go_does_what_was_shown_last_or_nothing() {
     let file = home.path("made");
     let touch = format!("!touch '{}'", file.display());
     for between in ["40 + 2", ":use shop", ":observe"] {
-        says(&terminal, &touch, &["go     does it"]);
-        says(&terminal, between, &[]);
+        terminal.says(&touch, &["go     does it"]);
+        terminal.says(between, &[]);
         terminal.keys("\x0c");
-        says(&terminal, "go", &["nothing was planned that go could do"]);
+        terminal.says("go", &["nothing was planned that go could do"]);
     }
     // Words are about the stack in the prompt, whatever became of `p`.
-    says(&terminal, "p = 5", &[]);
-    says(&terminal, "config", &["⟶ stack(\"shop\").config()"]);
-    says(&terminal, ":save kept.rhai", &[]);
+    terminal.says("p = 5", &[]);
+    terminal.says("config", &["⟶ stack(\"shop\").config()"]);
+    terminal.says(":save kept.rhai", &[]);
     let kept = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
     assert!(!file.exists() && !kept.contains("touch"), "a rehearsal was not done: {kept}");
 }
@@ -524,9 +545,9 @@ fn what_the_command_line_says_holds_for_the_sitting() {
         let mode = flag.trim_start_matches('-');
         let terminal = Terminal::start(&home, 80, 24, &[flag]);
         terminal.until_line(&format!("opsh shop ({mode}) ›"));
-        says(&terminal, ":plan !touch made", &["go     does it"]);
-        says(&terminal, "go", &[&format!("opsh was started with --{mode}")]);
-        says(&terminal, ":apply \"now\"", &[&format!("opsh was started with --{mode}")]);
+        terminal.says(":plan !touch made", &["go     does it"]);
+        terminal.says("go", &[&format!("opsh was started with --{mode}")]);
+        terminal.says(":apply \"now\"", &[&format!("opsh was started with --{mode}")]);
         assert!(!home.path("made").exists());
     }
 }

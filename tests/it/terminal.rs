@@ -11,10 +11,20 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Columns and rows that everything about the layout is tried at.
+pub const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
+
+pub const CTRL_C: &str = "\x03";
+pub const CTRL_D: &str = "\x04";
+
+/// What a change asks.
+pub const QUESTION: &str = "Do this? y, or Enter to stop:";
 
 /// A program at a terminal.
 pub struct Terminal {
@@ -23,6 +33,8 @@ pub struct Terminal {
     /// The program's side, kept open: its attributes outlive the program.
     inner: OwnedFd,
     seen: Arc<Seen>,
+    /// Reads what is written, as long as there is something to read from.
+    reader: Option<JoinHandle<()>>,
     child: Child,
     /// The attributes that the program found.
     pub found: Attributes,
@@ -41,6 +53,8 @@ struct State {
     parser: vt100::Parser,
     /// Every byte.
     raw: Vec<u8>,
+    /// Nobody reads it any more.
+    closed: bool,
 }
 
 /// How the program ended.
@@ -84,13 +98,13 @@ impl Terminal {
         // Its own copies of the program's side would keep it open.
         command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
         command.stderr(std::process::Stdio::null());
-        let state =
-            Mutex::new(State { parser: vt100::Parser::new(cells(rows), cells(columns), 1000), raw: Vec::new() });
+        let parser = vt100::Parser::new(cells(rows), cells(columns), 1000);
+        let state = Mutex::new(State { parser, raw: Vec::new(), closed: false });
         let seen = Arc::new(Seen { state, changed: Condvar::new() });
         let screen = File::from(outer.try_clone().unwrap());
         let shown = Arc::clone(&seen);
-        std::thread::spawn(move || shown.read(screen));
-        Terminal { keys: File::from(outer), inner, seen, child, found }
+        let reader = Some(std::thread::spawn(move || shown.read(screen)));
+        Terminal { keys: File::from(outer), inner, seen, reader, child, found }
     }
 
     /// Types.
@@ -103,6 +117,38 @@ impl Terminal {
     pub fn paste(&self, text: &str) -> &Terminal {
         assert!(self.look(|screen| screen.bracketed_paste()), "not asked for");
         self.keys(&format!("\x1b[200~{}\x1b[201~", text.replace('\n', "\r")))
+    }
+
+    /// Types a line, and waits for the next prompt and for all that the line shows.
+    #[track_caller]
+    pub fn says(&self, line: &str, shows: &[&str]) -> &Terminal {
+        let next = self.prompts() + 1;
+        self.keys(line).keys("\r").until_prompts(next);
+        shows.iter().fold(self, |terminal, text| terminal.until(text))
+    }
+
+    /// Types a line, answers the question that it asks, and waits for the next prompt and for what the line shows.
+    #[track_caller]
+    pub fn answers(&self, line: &str, answer: &str, shows: &str) -> &Terminal {
+        let next = self.prompts() + 1;
+        self.keys(line).keys("\r").until_line(QUESTION);
+        self.keys(answer).keys("\r").until_prompts(next).until(shows)
+    }
+
+    /// Ctrl-C, and the prompt after it, alone on its line.
+    #[track_caller]
+    pub fn interrupt(&self, prompt: &str) -> &Terminal {
+        let next = self.prompts() + 1;
+        self.keys(CTRL_C).until_prompts(next).until_line(prompt)
+    }
+
+    /// Ctrl-D ends it well, and the terminal is as it was found.
+    #[track_caller]
+    pub fn leave(mut self) {
+        self.keys(CTRL_D);
+        assert_eq!(self.ends(), End::Exit(0));
+        assert_eq!(self.attributes(), self.found, "the terminal is as it was");
+        self.wait_for("end of bracketed paste", |screen| !screen.bracketed_paste());
     }
 
     /// Waits until the screen shows `text`.
@@ -192,6 +238,18 @@ impl Terminal {
         attributes(&self.inner)
     }
 
+    /// Closes it, as a window is closed or a connection is lost, and waits for the end of the program. What the screen
+    /// showed until then can still be looked at.
+    #[track_caller]
+    pub fn hang_up(&mut self) -> End {
+        self.seen.state.lock().unwrap().closed = true;
+        // The reader has this side, too: it is told by something to read.
+        File::from(self.inner.try_clone().unwrap()).write_all(b"\n").unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        self.keys = File::from(self.inner.try_clone().unwrap());
+        self.ends()
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -215,11 +273,14 @@ impl Drop for Terminal {
 }
 
 impl Seen {
-    /// Until both sides are closed.
+    /// Until either side is closed.
     fn read(&self, mut screen: File) {
         let mut piece = [0; 4096];
         while let Ok(length @ 1..) = screen.read(&mut piece) {
             let mut state = self.state.lock().unwrap();
+            if state.closed {
+                return;
+            }
             state.parser.process(&piece[..length]);
             state.raw.extend_from_slice(&piece[..length]);
             drop(state);

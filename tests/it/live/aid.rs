@@ -5,7 +5,7 @@ use super::opsh::Opsh;
 use serde_json::{Value, json};
 
 /// A session that goes on by itself, with this name, until it is killed.
-fn session(lab: &Lab, name: &str, statements: &[&str]) {
+pub(super) fn session(lab: &Lab, name: &str, statements: &[&str]) {
     let words: String = statements.iter().map(|sql| format!(" -c \"{sql}\"")).collect();
     lab.exec(&[
         "docker",

@@ -1,15 +1,13 @@
 //! The prompt against a real server, keys in and screen out: words, what observing refuses, go and back, a host that no
 //! opsh.toml names, and the troubleshooting page in keys.
 
+use super::aid::session;
 use super::lab::Lab;
 use super::opsh::{OPSH, Opsh};
 use crate::processes::until;
-use crate::terminal::{End, Terminal, current};
+use crate::terminal::{SIZES, Terminal, current};
 use serde_json::Value;
 use std::process::Command;
-
-const CTRL_C: &str = "\x03";
-const CTRL_D: &str = "\x04";
 
 fn at_prompt(opsh: &Opsh<'_>, columns: u16, rows: u16, words: &[&str]) -> Terminal {
     let mut command = Command::new(OPSH);
@@ -18,26 +16,11 @@ fn at_prompt(opsh: &Opsh<'_>, columns: u16, rows: u16, words: &[&str]) -> Termin
     Terminal::run(&mut command, columns, rows)
 }
 
-/// Types a line and waits for all of what it shows, and for the next prompt.
-fn line(terminal: &Terminal, typed: &str, shows: &[&str]) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(typed).keys("\r").until_prompts(next);
-    for text in shows {
-        terminal.until(text);
-    }
-}
-
-/// Types a line, answers the question that it asks, and waits for what it shows and for the next prompt.
-fn answered(terminal: &Terminal, typed: &str, answer: &str, shows: &str) {
-    let next = terminal.prompts() + 1;
-    terminal.keys(typed).keys("\r").until_line("Do this? y, or Enter to stop:");
-    terminal.keys(answer).keys("\r").until_prompts(next).until(shows);
-}
-
-fn leave(mut terminal: Terminal) {
-    terminal.keys(CTRL_D);
-    assert_eq!(terminal.ends(), End::Exit(0));
-    assert_eq!(terminal.attributes(), terminal.found, "the terminal is as it was");
+/// A sitting with the lab's stack in use.
+fn in_prod(opsh: &Opsh<'_>, (columns, rows): (u16, u16)) -> Terminal {
+    let terminal = at_prompt(opsh, columns, rows, &[]);
+    terminal.until("opsh ›").says(ENTRY.1, &["opsh prod (observe) ›"]);
+    terminal
 }
 
 /// The run that the newest sitting is.
@@ -58,32 +41,32 @@ fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
     let opsh = Opsh::new(&lab);
     let terminal = at_prompt(&opsh, 80, 24, &[]);
     terminal.until("opsh ›");
-    line(&terminal, "ps", &["no stack is in use", ":use prod"]);
-    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
-    line(&terminal, "ps", &["⟶ p.ps()", "vrc-shift-backend"]);
-    line(&terminal, "logs backend --tail 1 --since 1h", &["#{ tail: 1, since_s: 3600 }", "Z  "]);
-    line(&terminal, "sql SELECT 40 + 2 AS n", &["⟶ p.db.query(\"SELECT 40 + 2 AS n\")", "42"]);
-    line(&terminal, "tags 1", &["⟶ p.repo.tags(1)", "KIND"]);
-    line(&terminal, "@ ls /opt/vrcshift", &["host(\"prod-1\").read", "docker-compose.prod.yml"]);
-    line(&terminal, "@/backend ls /app", &["stack(\"prod\").read(\"backend\"", "server"]);
-    line(&terminal, "lgos backend", &["no word \"lgos\"", "did you mean \"logs\"?"]);
-    line(&terminal, "docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
+    terminal.says("ps", &["no stack is in use", ":use prod"]);
+    terminal.says(":use prod", &["opsh prod (observe) ›"]);
+    terminal.says("ps", &["⟶ p.ps()", "vrc-shift-backend"]);
+    terminal.says("logs backend --tail 1 --since 1h", &["#{ tail: 1, since_s: 3600 }", "Z  "]);
+    terminal.says("sql SELECT 40 + 2 AS n", &["⟶ p.db.query(\"SELECT 40 + 2 AS n\")", "42"]);
+    terminal.says("tags 1", &["⟶ p.repo.tags(1)", "KIND"]);
+    terminal.says("@ ls /opt/vrcshift", &["host(\"prod-1\").read", "docker-compose.prod.yml"]);
+    terminal.says("@/backend ls /app", &["stack(\"prod\").read(\"backend\"", "server"]);
+    terminal.says("lgos backend", &["no word \"lgos\"", "did you mean \"logs\"?"]);
+    terminal.says("docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
 
     let before = started(&lab);
-    line(&terminal, "p.restart(\"backend\")", &["this run only observes", ":plan LINE", ":apply \"WHY\""]);
-    line(&terminal, "restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
+    terminal.says("p.restart(\"backend\")", &["this run only observes", ":plan LINE", ":apply \"WHY\""]);
+    terminal.says("restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
     assert_eq!(started(&lab), before, "a rehearsal is none");
-    answered(&terminal, "go", "", "nothing changed");
+    terminal.answers("go", "", "nothing changed");
     assert_eq!(started(&lab), before, "Enter is no");
-    line(&terminal, "go", &["nothing was planned that go could do"]);
-    line(&terminal, ":plan restart backend", &["go     does it"]);
-    answered(&terminal, "go", "y", "✓ docker.restart");
+    terminal.says("go", &["nothing was planned that go could do"]);
+    terminal.says(":plan restart backend", &["go     does it"]);
+    terminal.answers("go", "y", "✓ docker.restart");
     assert_ne!(started(&lab), before);
 
-    line(&terminal, ":apply \"a test\"", &["opsh prod ›"]);
-    line(&terminal, ":observe", &["opsh prod (observe) ›"]);
-    line(&terminal, &format!("rollback {}", good.tag), &["go     does it: rollback"]);
-    leave(terminal);
+    terminal.says(":apply \"a test\"", &["opsh prod ›"]);
+    terminal.says(":observe", &["opsh prod (observe) ›"]);
+    terminal.says(&format!("rollback {}", good.tag), &["go     does it: rollback"]);
+    terminal.leave();
     let kinds: Vec<Value> = opsh.journal(&sitting(&opsh)).iter().map(|record| record["kind"].clone()).collect();
     for kind in ["go", "apply", "mode"] {
         assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
@@ -95,24 +78,22 @@ fn a_script_at_the_prompt_is_a_run_of_its_own_that_undo_takes_back() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = at_prompt(&opsh, 120, 40, &[]);
-    terminal.until("opsh ›");
-    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
-    line(&terminal, &format!("mark_bad {tag} 'loses mail'"), &["go     does it"]);
-    answered(&terminal, "go", "y", "✓ release.mark_bad");
-    line(&terminal, "backup", &["Back up the database of prod", "go     does it: backup --stack=prod"]);
+    let terminal = in_prod(&opsh, SIZES[1]);
+    terminal.says(&format!("mark_bad {tag} 'loses mail'"), &["go     does it"]);
+    terminal.answers("go", "y", "✓ release.mark_bad");
+    terminal.says("backup", &["Back up the database of prod", "go     does it: backup --stack=prod"]);
     let backups = || opsh.eval("stack(\"prod\").backups().len()").as_i64().unwrap();
     let before = backups();
-    answered(&terminal, "go", "y", "✓ backup.make");
+    terminal.answers("go", "y", "✓ backup.make");
     assert_eq!(backups(), before + 1);
 
     // Of the sitting, which goes on, what was changed at the prompt is taken back; the script has a run of its own.
-    line(&terminal, ":runs 9", &["prompt", "backup"]);
-    line(&terminal, &format!(":undo {}", sitting(&opsh)), &["go     does it: :undo"]);
-    answered(&terminal, "go", "y", "undone: 1 of");
+    terminal.says(":runs 9", &["prompt", "backup"]);
+    terminal.says(&format!(":undo {}", sitting(&opsh)), &["go     does it: :undo"]);
+    terminal.answers("go", "y", "undone: 1 of");
     let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
     assert_eq!(marked, 0);
-    leave(terminal);
+    terminal.leave();
 }
 
 #[test]
@@ -120,10 +101,8 @@ fn after_a_word_tab_offers_what_only_the_host_knows_and_no_run_tells_of_it() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = at_prompt(&opsh, 120, 40, &[]);
-    terminal.until("opsh ›");
-    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
-    line(&terminal, "frozen", &["opsh prod (observe) ›"]);
+    let terminal = in_prod(&opsh, SIZES[1]);
+    terminal.says("frozen", &["opsh prod (observe) ›"]);
     assert!(!terminal.raw().contains(&tag));
     let typed = format!("mark_bad {}", &tag[..tag.len() - 1]);
     until("the tag", || {
@@ -133,7 +112,7 @@ fn after_a_word_tab_offers_what_only_the_host_knows_and_no_run_tells_of_it() {
         terminal.keys("\x15").until_line("opsh prod (observe) ›");
         offered.then_some(())
     });
-    leave(terminal);
+    terminal.leave();
 
     let database = rusqlite::Connection::open(opsh.state_dir().join("journal.db")).unwrap();
     let run: String =
@@ -151,9 +130,7 @@ fn following_a_log_ends_with_ctrl_c_and_shows_only_what_is_asked_for() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let opsh = Opsh::new(&lab);
-    let terminal = at_prompt(&opsh, 120, 40, &[]);
-    terminal.until("opsh ›");
-    line(&terminal, ":use prod", &["opsh prod (observe) ›"]);
+    let terminal = in_prod(&opsh, SIZES[1]);
     terminal.keys("logs backend -f --tail 1 --grep path=/wanted\r").until("follow: true");
     // It follows when a request that is made again and again is shown; those for another path are not.
     let mut shown = false;
@@ -165,10 +142,51 @@ fn following_a_log_ends_with_ctrl_c_and_shows_only_what_is_asked_for() {
         }
     }
     assert!(shown && !terminal.screen().contains("path=/other"), "{}", terminal.screen());
-    let next = terminal.prompts() + 1;
-    terminal.keys(CTRL_C).until_prompts(next).until("was interrupted on prod: Ctrl-C");
-    line(&terminal, "40 + 2", &["42"]);
-    leave(terminal);
+    terminal.interrupt("opsh prod (observe) ›").until("was interrupted on prod: Ctrl-C");
+    terminal.says("40 + 2", &["42"]);
+    terminal.leave();
+}
+
+#[test]
+fn first_aid_is_one_screen_and_a_few_words_in_either_size() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'slow'";
+    let clean = format!(
+        "docker start vrc-shift-backend; docker exec vrc-shift-db psql -Xq -U vrcshift -d vrcshift -c \"{ended}\""
+    );
+    let _clean = lab.afterwards(&clean);
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        let does = |line: &str, shows: &str| {
+            terminal.says(line, &["go     does it"]);
+            terminal.answers("go", "y", shows);
+        };
+        let status = |shows: &[&str]| {
+            terminal.says("\x0cstatus", shows).until_line("opsh prod (observe) ›");
+            let screen = terminal.screen();
+            assert!(screen.contains("prod on prod-1: ") && screen.contains("\n  host "), "one screen:\n{screen}");
+        };
+        status(&["  backend "]);
+        does("stop backend", "✓ docker.stop");
+        status(&["prod on prod-1: BAD", "  BAD   backend is exited"]);
+        does("start backend", "✓ docker.start");
+
+        session(&lab, "slow", &["SELECT pg_sleep(600)", "SELECT pg_sleep(601)"]);
+        for (verb, query, receipt) in [("cancel", "600", "✓ db.cancel"), ("kill", "601", "✓ db.kill")] {
+            let of = format!("application_name = 'slow' AND query = 'SELECT pg_sleep({query})'");
+            let pid = until("the query", || {
+                let pid = lab.sql(&format!("SELECT pid FROM pg_stat_activity WHERE state = 'active' AND {of}"));
+                Some(pid.trim().to_string()).filter(|pid| !pid.is_empty())
+            });
+            terminal.says("\x0cactivity", &[&pid]);
+            does(&format!("sql {verb} {pid}"), receipt);
+        }
+        terminal.says("reclaimable", &["⟶ p.reclaimable()"]).until_line("opsh prod (observe) ›");
+        terminal.says("pause_cron", &["⟶ p.pause_cron()"]).until_line("opsh prod (observe) ›");
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -185,9 +203,9 @@ fn three_lines_lead_from_a_host_that_no_file_names_to_the_log_of_its_service() {
     let password = std::fs::read_to_string(lab.file("password")).unwrap();
     terminal.keys(password.trim()).keys("\r").until("127.0.0.1: stack vrcshift").until("opsh vrcshift (observe) ›");
     assert!(!terminal.raw().contains(password.trim()), "what is typed is not shown");
-    line(&terminal, "ps", &["vrc-shift", "running"]);
-    line(&terminal, "logs backend --tail 3", &["⟶ p.logs(\"backend\", #{ tail: 3 })", "Z  "]);
-    leave(terminal);
+    terminal.says("ps", &["vrc-shift", "running"]);
+    terminal.says("logs backend --tail 3", &["⟶ p.logs(\"backend\", #{ tail: 3 })", "Z  "]);
+    terminal.leave();
 }
 
 /// The port of the lab's sshd on this machine.
@@ -261,13 +279,11 @@ fn the_troubleshooting_page_takes_fewer_keys_at_the_prompt() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = at_prompt(&opsh, 120, 40, &[]);
-    terminal.until("opsh ›");
-    line(&terminal, ENTRY.1, &["opsh prod (observe) ›"]);
+    let terminal = in_prod(&opsh, SIZES[1]);
     for (page, prompt, shows) in PAGE.iter().flat_map(|(_, lines)| lines.iter()) {
-        line(&terminal, &prompt.replace("TAG", &tag), &[shows]);
-        line(&terminal, page, &["a line of a runbook, which was not run"]);
+        terminal.says(&prompt.replace("TAG", &tag), &[shows]);
+        terminal.says(page, &["a line of a runbook, which was not run"]);
         terminal.keys("\x0c");
     }
-    leave(terminal);
+    terminal.leave();
 }
