@@ -60,6 +60,31 @@ impl Home {
         self.run(&["journal", "export", "last"]).exits(0).json_lines()
     }
 
+    /// The records of every run, those of the newest first.
+    pub fn all_records(&self) -> Vec<Value> {
+        let runs = self.run(&["runs", "1000", "--json"]).exits(0).json_lines();
+        let records =
+            |run: &Value| self.run(&["journal", "export", run["run"].as_str().unwrap()]).exits(0).json_lines();
+        runs.iter().flat_map(records).collect()
+    }
+
+    /// The same, after looking that each run and each change has one end and that the journal verifies.
+    #[track_caller]
+    pub fn whole_records(&self) -> Vec<Value> {
+        let records = self.all_records();
+        for (begin, end, key) in [("run.start", "run.end", "run"), ("effect.begin", "effect.end", "effect")] {
+            let ids = |kind: &str| {
+                let of_kind = records.iter().filter(|record| record["kind"] == kind);
+                let mut ids: Vec<&str> = of_kind.map(|record| record[key].as_str().unwrap()).collect();
+                ids.sort_unstable();
+                ids
+            };
+            assert_eq!(ids(begin), ids(end), "{begin} and {end}");
+        }
+        self.run(&["journal", "verify"]).exits(0);
+        records
+    }
+
     /// Kinds of the records of the last run, with the outcome of those that have one.
     pub fn story(&self) -> Vec<String> {
         story_of(&self.records())

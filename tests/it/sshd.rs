@@ -75,7 +75,8 @@ impl Sshd {
         processes::until("sshd listens", || TcpStream::connect((at.0.as_str(), at.1)).ok());
     }
 
-    /// Kills the server and the processes of its sessions, but not what was run in them.
+    /// Kills the server and the processes of its sessions, but not what was run in them: that goes on, also when it was
+    /// stopped by [`Sshd::freeze`].
     pub fn stop(&mut self) {
         let Some(mut server) = self.child.take() else { return };
         let sessions = processes::below(server.id() as i32);
@@ -83,12 +84,32 @@ impl Sshd {
         let _ = server.wait();
         let own = sessions.iter().filter(|process| process.words.first().is_some_and(|word| word.starts_with("sshd")));
         own.for_each(|process| processes::signal(process.pid, libc::SIGKILL));
+        sessions.iter().for_each(|process| processes::signal(process.pid, libc::SIGCONT));
     }
 
-    /// Stops the processes of its sessions without ending them: what was connected hangs.
+    /// Stops the server and the processes of its sessions without ending them: what is connected hangs, and whoever
+    /// connects gets no answer.
     pub fn freeze(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// Goes on after [`Sshd::freeze`].
+    pub fn thaw(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: i32) {
         let server = self.child.as_ref().unwrap().id() as i32;
-        processes::below(server).iter().for_each(|process| processes::signal(process.pid, libc::SIGSTOP));
+        processes::signal(server, signal);
+        processes::below(server).iter().for_each(|process| processes::signal(process.pid, signal));
+    }
+
+    /// Every ssh that is, or would be, connected to it.
+    pub fn clients(&self) -> Vec<i32> {
+        let port = format!("Port={}", self.port);
+        let is_client = |one: &processes::Process| one.words.first().is_some_and(|word| word == "ssh");
+        let all = processes::all().into_iter().filter(|one| is_client(one) && one.words.contains(&port));
+        all.map(|one| one.pid).collect()
     }
 
     /// What a restarted machine has besides: another boot id. It counts from the next [`Sshd::serve`] on. False, and said
