@@ -448,6 +448,23 @@ fn what_was_typed_becomes_a_script_that_runs() {
 }
 
 #[test]
+fn a_saved_script_names_what_was_called_it_and_says_what_it_lacks() {
+    let home = Home::new();
+    let terminal = in_shop(&home, 80, 24);
+    terminal.says("[40, 2]", &["40"]).says("print(\"between\")", &["between"]);
+    terminal.says("it[0] + it[1]", &["42"]).says("`${it} in all`", &["42 in all"]);
+    terminal.says(":save sum.rhai", &["sum.rhai has 4 lines"]);
+    terminal.says(":save half.rhai 3..4", &["half.rhai has 2 lines", "it cannot be run as it is", "it"]);
+    terminal.leave();
+    let script = std::fs::read_to_string(home.path("sum.rhai")).unwrap();
+    assert!(
+        script.contains("let it = [40, 2];\nprint(\"between\");\nlet it = it[0] + it[1];\n`${it} in all`;\n"),
+        "{script}"
+    );
+    home.run(&["--replay", "sum.jsonl", "sum.rhai"]).exits(0).shows(&["between"]);
+}
+
+#[test]
 fn what_was_saved_is_replayed_by_its_recording() {
     let home = Home::new();
     let terminal = in_shop(&home, 120, 40);

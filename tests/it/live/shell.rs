@@ -148,6 +148,25 @@ fn following_a_log_ends_with_ctrl_c_and_shows_only_what_is_asked_for() {
 }
 
 #[test]
+fn psql_in_the_container_has_the_terminal_and_nothing_of_it_is_recorded() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let terminal = in_prod(&opsh, SIZES[0]);
+    let typed = "@/db -t psql -U vrcshift";
+    terminal.says(typed, &["⟶ stack(\"prod\").terminal(\"db\", [\"psql\"", "go     does it"]);
+    let next = terminal.prompts() + 1;
+    terminal.keys("go\r").until_written("Do this? y, or Enter to stop:", 1).keys("y\r");
+    terminal.until("vrcshift=# ").keys("SELECT 40 + 2 AS tulip;\r").until("tulip \n").until("    42").keys("\\q\r");
+    terminal.until_prompts(next).until("✓ docker.terminal  prod").until_line("opsh prod (observe) ›");
+    terminal.leave();
+    let records = opsh.journal(&sitting(&opsh));
+    let end = records.iter().find(|record| record["kind"] == "effect.end").expect("its end");
+    assert_eq!(end["body"]["after"], serde_json::json!({ "code": 0, "opaque": true }));
+    assert!(!serde_json::to_string(&records).unwrap().contains("tulip"), "{records:?}");
+}
+
+#[test]
 fn first_aid_is_one_screen_and_a_few_words_in_either_size() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
