@@ -1,7 +1,8 @@
 //! Ctrl-C as one flag: raised by the signal handler, seen by waits, loops and questions.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 struct Interrupt {
@@ -12,27 +13,43 @@ struct Interrupt {
 static INTERRUPT: LazyLock<Interrupt> =
     LazyLock::new(|| Interrupt { count: AtomicU32::new(0), raised: watch::channel(false).0 });
 
-/// A program has the terminal: keys are its own.
-static HELD: AtomicBool = AtomicBool::new(false);
+/// Until when keys are those of a program that has the terminal.
+static HELD: Mutex<Option<Until>> = Mutex::new(None);
+
+enum Until {
+    Dropped,
+    Then(Instant),
+}
+
+/// The key that ended the program is a signal here, too, and may be heard of after the program's end.
+const HEARD_WITHIN: Duration = Duration::from_millis(200);
 
 /// For as long as this lives Ctrl-C is for a program that has the terminal, and not for opsh.
 pub struct Held(());
 
 /// Keeps Ctrl-C away from opsh.
 pub fn hold() -> Held {
-    HELD.store(true, Ordering::Release);
+    set(Until::Dropped);
     Held(())
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        HELD.store(false, Ordering::Release);
+        set(Until::Then(Instant::now() + HEARD_WITHIN));
     }
+}
+
+fn set(until: Until) {
+    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
 }
 
 /// True while Ctrl-C is not for opsh.
 pub fn is_held() -> bool {
-    HELD.load(Ordering::Acquire)
+    match &*HELD.lock().unwrap_or_else(PoisonError::into_inner) {
+        None => false,
+        Some(Until::Dropped) => true,
+        Some(Until::Then(end)) => Instant::now() < *end,
+    }
 }
 
 /// True between Ctrl-C and [`clear`].

@@ -469,9 +469,10 @@ pub struct Lent<'a> {
     _keys: crate::interrupt::Held,
 }
 
-/// What a program that was cut off left switched on: the second screen, a hidden cursor, keys and the mouse as sequences,
-/// colours.
-const LEAVE_ALL: &str = "\x1b[?47l\x1b[?25h\x1b[?1l\x1b>\x1b[?1000l\x1b[?1002l\x1b[?1006l\x1b[?2004l\x1b[0m\r\n";
+/// What a program that was cut off left switched on: the second screen, a hidden cursor, keys, the mouse and the focus as
+/// sequences, a part of the screen that scrolls alone, colours.
+const LEAVE_ALL: &str = "\x1b[?47l\x1b[?25h\x1b[?1l\x1b>\x1b[>4;0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1004l\x1b[?1006l\
+                         \x1b[?1015l\x1b[?2004l\x1b7\x1b[r\x1b8\x1b[0m\r\n";
 
 impl Lent<'_> {
     /// The program has ended; `by_itself`: it put back what it had switched on.
@@ -484,10 +485,21 @@ impl Lent<'_> {
 
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
+        come_to_the_front();
         if let Some(modes) = &self.modes {
             modes.set();
         }
         self.screen.lent.set(false);
+    }
+}
+
+/// A shell that was killed leaves its own group as the one that has the terminal: whoever sets modes from behind is stopped.
+fn come_to_the_front() {
+    // SAFETY: system calls without pointers; the signal is ignored for the one call that raises it.
+    unsafe {
+        let before = libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+        libc::tcsetpgrp(0, libc::getpgrp());
+        libc::signal(libc::SIGTTOU, before);
     }
 }
 

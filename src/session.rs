@@ -286,19 +286,19 @@ impl Session {
         let what = std::iter::once(name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args.clone();
         self.world.gate.begin_run(&what, facts)?;
-        let (scope, result) = self.attempt(&script, &ast, chain);
+        let (scope, result) = match self.take_up(chain) {
+            Ok(()) => self.attempt(&script, &ast),
+            Err(error) => (Scope::new(), Err(error)),
+        };
         self.ended_or_waits(script, ast, scope, result)
     }
 
     /// One attempt of the run that goes on, and the variables that it left.
-    fn attempt(&mut self, script: &Script, ast: &AST, chain: &[Story]) -> (Scope<'static>, Result<Value>) {
+    fn attempt(&mut self, script: &Script, ast: &AST) -> (Scope<'static>, Result<Value>) {
         let mut scope = Scope::new();
-        let result = self.take_up(chain).and_then(|()| {
-            self.engine
-                .eval_ast_with_scope::<Dynamic>(&mut scope, ast)
-                .map(|value| values::to_json(&value))
-                .map_err(|error| engine::errors::translate(&error, &script.name))
-        });
+        let result = self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast);
+        let result = result.map(|value| values::to_json(&value));
+        let result = result.map_err(|error| engine::errors::translate(&error, &script.name));
         self.world.finished.borrow_mut().clear();
         (scope, result)
     }

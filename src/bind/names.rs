@@ -15,8 +15,10 @@ use std::time::Duration;
 
 /// Tags that are read, the newest ones.
 const TAGS: i64 = 100;
-/// A host that answers later has nothing that somebody still waits for.
-const WITHIN: Duration = Duration::from_secs(5);
+/// A host that answers later has no names that somebody still waits for.
+const NAMES_WITHIN: Duration = Duration::from_secs(5);
+/// Who has the lock matters later, too.
+const LOCK_WITHIN: Duration = Duration::from_secs(30);
 
 /// Starts to read the containers of a stack and the tags of its repository; `arrived` gets the rows of each as soon as they
 /// are there. `None` when nothing is open to the stack's host: no login is begun for a name.
@@ -27,20 +29,20 @@ pub fn begin(
 ) -> Option<Beside> {
     let containers = vec!["docker.ps".into(), Dynamic::from(StackHandle(Arc::clone(stack)))];
     let tags = vec!["git.tags".into(), Dynamic::from(RepoHandle::of_stack(stack)), TAGS.into()];
-    beside(world, &stack.host, "names for Tab", vec![containers, tags], arrived)
+    beside(world, &stack.host, ("names for Tab", NAMES_WITHIN), vec![containers, tags], arrived)
 }
 
 /// Starts to look who has the lock of a stack; `None` as for [`begin`].
 pub fn begin_lock(world: &Rc<World>, stack: &Arc<Stack>) -> Option<Beside> {
     let lock = vec!["lock.who".into(), Dynamic::from(StackHandle(Arc::clone(stack)))];
-    beside(world, &stack.host, "who has the lock", vec![lock], |_| {})
+    beside(world, &stack.host, ("who has the lock", LOCK_WITHIN), vec![lock], |_| {})
 }
 
 /// Starts what these verbs read first; each of them reads once.
 fn beside(
     world: &Rc<World>,
     host: &str,
-    what: &'static str,
+    (what, within): (&'static str, Duration),
     calls: Vec<Vec<Dynamic>>,
     arrived: impl Fn(&Value) + Clone + Send + 'static,
 ) -> Option<Beside> {
@@ -48,7 +50,7 @@ fn beside(
         return None;
     }
     let mut reads = batch::first_reads(world, calls);
-    reads.iter_mut().flat_map(|read| &mut read.effects).for_each(|effect| effect.deadline = WITHIN);
+    reads.iter_mut().flat_map(|read| &mut read.effects).for_each(|effect| effect.deadline = within);
     let effects = reads.iter().flat_map(|read| read.effects.iter().take(1).cloned()).collect();
     world.gate.begin_beside(what, effects, |at, pass| {
         let (work, arrived) = (Question::work(&reads[at], 0, pass), arrived.clone());

@@ -28,7 +28,8 @@ pub fn embedded(name: &str) -> Option<&'static str> {
 /// Finds, compiles and keeps modules. A module's name is its path, so that errors name the file they are in.
 pub struct Modules {
     sources: Sources,
-    loaded: RefCell<HashMap<String, Shared<Module>>>,
+    /// Each with the text that it is of: a file that was corrected is another module.
+    loaded: RefCell<HashMap<String, (String, Shared<Module>)>>,
     loading: RefCell<Vec<String>>,
 }
 
@@ -86,7 +87,7 @@ impl ModuleResolver for Modules {
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
         let (name, text) = Modules::locate(importer, path)
             .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))?;
-        if let Some(module) = self.loaded.borrow().get(&name) {
+        if let Some((_, module)) = self.loaded.borrow().get(&name).filter(|(loaded, _)| *loaded == text) {
             return Ok(module.clone());
         }
         if self.loading.borrow().contains(&name) {
@@ -98,7 +99,7 @@ impl ModuleResolver for Modules {
         let module = self.load(engine, &name, &text, position);
         self.loading.borrow_mut().pop();
         let module: Shared<Module> = module?.into();
-        self.loaded.borrow_mut().insert(name, module.clone());
+        self.loaded.borrow_mut().insert(name, (text, module.clone()));
         Ok(module)
     }
 }

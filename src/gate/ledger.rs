@@ -70,7 +70,9 @@ impl Ledger {
     /// Goes on with it; what the journal did not take of the other one is kept still.
     pub(super) fn take_up(&self, aside: Run) {
         let inner = self.run.replace(aside);
-        self.run.borrow_mut().missed.extend(inner.missed);
+        let run = &mut *self.run.borrow_mut();
+        let spilled = |entry: &Entry| run.spill.as_mut().is_some_and(|spill| spill.append(entry).is_ok());
+        run.missed.extend(inner.missed.into_iter().skip_while(spilled));
     }
 
     /// Writes a record that is no change. One that cannot be written is kept until the journal takes records again, or

@@ -49,6 +49,7 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Marks {
     sent: AtomicBool,
     lost: AtomicBool,
+    cut_off: AtomicBool,
     rides_on: Mutex<Vec<Probe>>,
     afterwards: Mutex<Vec<Work>>,
     /// Milliseconds that the deadline moves.
@@ -207,6 +208,11 @@ impl Pass {
         answer.await.unwrap_or(false)
     }
 
+    /// Says that the program did not put back what it had switched on of the terminal.
+    pub fn cut_off(&self) {
+        self.marks.cut_off.store(true, Ordering::Release);
+    }
+
     /// A token for tests of what lies behind the door.
     #[cfg(test)]
     pub fn for_tests() -> Pass {
@@ -247,6 +253,10 @@ impl Marks {
                 self.lost.store(true, Ordering::Release);
             }
         }
+    }
+
+    pub fn was_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Acquire)
     }
 
     pub fn link_was_lost(&self) -> bool {

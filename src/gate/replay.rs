@@ -81,7 +81,11 @@ impl Recording {
         if let Some(other) = entries.iter().find(|entry| entry["run"] != start["run"]) {
             return Err(bad(format!("it holds more than one run: {run} and {}", text_of(other, "run"))));
         }
-        if entries.iter().any(|entry| entry["kind"] == "run.retry" || entry["kind"] == "choice") {
+        let failed = entries.iter().skip_while(|entry| entry["kind"] != "run.failed");
+        let by_hand = |entry: &Value| {
+            ["run.retry", "line", "effect.begin", "effect.read"].iter().any(|kind| entry["kind"] == *kind)
+        };
+        if failed.into_iter().any(by_hand) {
             let why = "somebody went on with it by hand after it had failed: no script does what was done there";
             return Err(bad(why.into()));
         }

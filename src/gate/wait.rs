@@ -125,11 +125,14 @@ async fn expire(deadline: Duration, marks: &Marks) {
 fn listen_for_interrupts() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut int, mut term) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut quit = signal(SignalKind::quit())?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = int.recv() => if interrupt::is_held() { continue },
                 _ = term.recv() => {}
+                // Ctrl-\\ ends opsh at once, as it does any program; while another one has the terminal it is for that one.
+                _ = quit.recv() => if interrupt::is_held() { continue } else { std::process::exit(131) },
             }
             // Two were ignored by whatever runs: the third ends opsh. What was begun is in the journal as open.
             if interrupt::raise() > 2 {

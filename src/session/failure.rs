@@ -101,6 +101,10 @@ impl Session {
                 *self.world.args.borrow_mut() =
                     failed.as_ref().map(|failed| failed.script.args.clone()).unwrap_or_default();
                 self.gate().take_up(outer);
+                if self.sitting.failed.is_none() {
+                    let said = std::mem::take(&mut self.sitting.said);
+                    said.iter().for_each(|why| self.gate().note("apply", json!({ "why": why })));
+                }
             }
         }
     }
@@ -166,11 +170,13 @@ impl Session {
         self.may_decide("retry")?;
         let story = self.own_story()?;
         self.take_new_text(changed_script)?;
-        let Some(Failed { script, ast, outer, .. }) = self.leave() else { return Err(nothing_failed()) };
-        self.gate().note("run.retry", json!({ "sha256": digest(&script.text) }));
-        *self.world.args.borrow_mut() = script.args.clone();
         self.in_mode(Mode::Apply, "retry", |session| {
-            let (scope, result) = session.attempt(&script, &ast, &[story]);
+            // While this fails, everything stays as it is.
+            session.take_up(&[story]).map_err(|error| session.with_choices(error))?;
+            let Some(Failed { script, ast, outer, .. }) = session.leave() else { return Err(nothing_failed()) };
+            session.gate().note("run.retry", json!({ "sha256": digest(&script.text) }));
+            *session.world.args.borrow_mut() = script.args.clone();
+            let (scope, result) = session.attempt(&script, &ast);
             let result = match result {
                 Err(error) => Err(session.wait(script, ast, scope, error)),
                 result => session.ended(result),

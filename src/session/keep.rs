@@ -3,6 +3,7 @@
 use super::sitting::Line;
 use super::{Session, file_of, text_of, words};
 use crate::error::{Error, Kind, Result};
+use rhai::Stmt;
 use serde_json::{Value, json};
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -34,11 +35,11 @@ impl Session {
         self.refuse_while_failed(":save", "opsh journal export RUN     its record, once it has ended")?;
         let bad = |why: String| Error::new(Kind::Usage, format!("{file} was not written"), why);
         let lines = between(self.lines(), range).map_err(bad)?;
-        let script = (PathBuf::from(file), self.as_script(file, lines));
+        let (text, lacks) = self.as_script(file, lines);
+        let script = (PathBuf::from(file), text);
         let recording = self.as_recording(lines).map(|text| (PathBuf::from(file).with_extension("jsonl"), text));
         let files: Vec<_> = std::iter::once(&script).chain(recording.as_ref().ok()).collect();
         write_new(&files).map_err(bad)?;
-        let lacks = self.engine.compile(&script.1).err().map(|error| error.to_string());
         Ok(Saved { lines: lines.len(), recording: recording.map(|(path, _)| path), lacks })
     }
 
@@ -54,14 +55,19 @@ impl Session {
         Ok(kept.map(|entry| format!("{}\n", entry.to_json())).collect())
     }
 
-    fn as_script(&self, file: &str, lines: &[Line]) -> String {
+    fn as_script(&self, file: &str, lines: &[Line]) -> (String, Option<String>) {
         let mut text = format!("//! Saved from a sitting at the prompt.\n//!\n//! usage: opsh {file}\n");
         if let Some(stack) = self.stack_in_use() {
             text += &format!("let p = stack({});\n\n", words::literal(stack));
         }
+        let mut lacks = None;
         for (at, line) in lines.iter().enumerate() {
-            let named = self.named_it(lines, at);
-            let line = named.as_deref().unwrap_or(&line.code).trim_end();
+            let named = is_called_it(lines, at).then(|| self.named_it(lines, at));
+            if matches!(named, Some(None)) {
+                lacks = Some(format!("the value of \"{}\" is called it later, and has no name", line.code.trim()));
+            }
+            let line = named.flatten().unwrap_or_else(|| line.code.clone());
+            let line = line.trim_end();
             // Behind a comment a semicolon would be a part of it.
             let end = if line.ends_with(';') {
                 ""
@@ -72,15 +78,28 @@ impl Session {
             };
             text += &format!("{line}{end}\n");
         }
-        crate::redact::clean(&text)
+        let text = crate::redact::clean(&text);
+        let lacks = lacks.or_else(|| self.engine.compile(&text).err().map(|error| error.to_string()));
+        (text, lacks)
     }
 
-    /// The line with a name for its value, when one that follows calls that `it`.
+    /// The line with a name for its value, when one that follows calls that `it`; none for a line that sets variables
+    /// or functions itself, which a block would keep to itself.
     fn named_it(&self, lines: &[Line], at: usize) -> Option<String> {
-        let until_next = lines[at + 1..].iter().position(|line| line.gives).map_or(lines.len(), |next| at + 2 + next);
-        let is_used = lines[at + 1..until_next].iter().any(|line| mentions_it(&line.code));
-        let named = format!("let it = {}", lines[at].code);
-        (lines[at].gives && is_used && self.is_rhai(&named)).then_some(named)
+        let code = lines[at].code.trim_end().trim_end_matches(';');
+        let ast = self.engine.compile_with_scope(&self.scope, code).ok()?;
+        let sets = |one: &Stmt| matches!(one, Stmt::Var(..) | Stmt::Import(..) | Stmt::Export(..));
+        let is_one = matches!(ast.statements(), [Stmt::Expr(_) | Stmt::FnCall(..)]);
+        match is_one {
+            true => Some(format!("let it = {code}")),
+            false
+                if ast.statements().iter().any(sets)
+                    || ast.iter_functions().any(|function| !function.name.contains('$')) =>
+            {
+                None
+            }
+            false => Some(format!("let it = {{ {code} }}")),
+        }
     }
 
     /// Evaluates a file as if it was typed: its variables and functions stay.
@@ -124,6 +143,13 @@ fn between<'a, T>(lines: &'a [T], range: &str) -> std::result::Result<&'a [T], S
         )
     };
     lines.get(from.saturating_sub(1)..to).filter(|some| from > 0 && !some.is_empty()).ok_or_else(none)
+}
+
+/// True when a line that follows calls the value of this one `it`: the next that has a value is the last that can.
+fn is_called_it(lines: &[Line], at: usize) -> bool {
+    let after = &lines[at + 1..];
+    let until = after.iter().position(|line| line.gives).map_or(after.len(), |next| next + 1);
+    lines[at].gives && after[..until].iter().any(|line| mentions_it(&line.code))
 }
 
 /// True when `it` may be a variable there; a text that holds the word costs a name too many.

@@ -5,10 +5,12 @@ use crate::bind::names;
 use crate::gate::Beside;
 use crate::interrupt;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long one prompt may come later for it; what takes longer is said after a later line.
-const AWAITED: Duration = Duration::from_secs(1);
+const AWAITED: Duration = Duration::from_secs(2);
+/// How long after a look began another one is taken, when that failed.
+const EVERY: Duration = Duration::from_secs(60);
 
 /// What is known of the lock of one stack.
 #[derive(Default)]
@@ -16,8 +18,8 @@ pub struct Locks {
     /// The stack.
     of: Option<String>,
     going: Option<Beside>,
-    /// A prompt came later for it.
-    was_awaited: bool,
+    /// When the last look began.
+    began: Option<Instant>,
     /// It was said, or nobody has it.
     is_known: bool,
 }
@@ -35,9 +37,13 @@ impl Session {
         if locks.is_known || interrupt::is_interrupted() {
             return;
         }
-        locks.going = locks.going.take().or_else(|| names::begin_lock(&self.world, &stack));
+        let is_first = locks.began.is_none();
+        if locks.going.is_none() && locks.began.is_none_or(|began| began.elapsed() > EVERY) {
+            locks.going = names::begin_lock(&self.world, &stack);
+            locks.began = locks.going.is_some().then(Instant::now).or(locks.began);
+        }
         let Some(mut going) = locks.going.take() else { return };
-        let patience = if std::mem::replace(&mut locks.was_awaited, true) { Duration::ZERO } else { AWAITED };
+        let patience = if is_first { AWAITED } else { Duration::ZERO };
         if !going.has_ended_within(patience) {
             locks.going = Some(going);
             return;

@@ -125,8 +125,7 @@ impl Session {
         }
     }
 
-    /// True when it parses, with the variables there are.
-    pub(super) fn is_rhai(&self, line: &str) -> bool {
+    fn is_rhai(&self, line: &str) -> bool {
         self.engine.compile_with_scope(&self.scope, line).is_ok()
     }
 

@@ -157,8 +157,15 @@ impl Said {
         let is_option = |word: &&&str| word.starts_with('-');
         let at_terminal = |word: &&str| *word == "--tty" || (!word.starts_with("--") && word.contains('t'));
         let at_terminal = rest.iter().take_while(is_option).any(at_terminal);
-        let mut words = rest.iter().skip_while(is_option);
-        let container = words.next().copied().unwrap_or("");
+        const WITH_VALUE: &[&str] = &["-u", "--user", "-e", "--env", "--env-file", "-w", "--workdir", "--detach-keys"];
+        let mut words = rest.iter();
+        let container = loop {
+            match words.next() {
+                Some(option) if WITH_VALUE.contains(option) => drop(words.next()),
+                Some(option) if option.starts_with('-') => {}
+                other => break other.copied().unwrap_or(""),
+            }
+        };
         let rest: Vec<&str> = words.copied().collect();
         let program = rest.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
         match program {
@@ -194,7 +201,9 @@ impl Said {
     }
 
     fn at_terminal(&mut self, container: &str, words: &[&str], stack: Option<&Stack>) {
-        self.say("", &format!("@/{} -t {}", service(&[container], stack), words.join(" ")));
+        // What cannot be quoted cannot be typed either.
+        let words = shlex::try_join(words.iter().copied()).unwrap_or_default();
+        self.say("", &format!("@/{} -t {words}", service(&[container], stack)));
     }
 }
 
@@ -295,7 +304,7 @@ mod tests {
             ("git checkout v1.8.0", &["rollback v1.8.0"]),
             ("docker compose restart backend", &["restart backend"]),
             ("ssh root@203.0.113.10", &["@ WORDS", "@ -t"]),
-            ("docker exec -it vrc-shift-backend sh", &["@/backend -t sh"]),
+            ("docker exec -it -u root vrc-shift-backend sh -c 'ls | wc'", &["@/backend -t sh -c 'ls | wc'"]),
             ("docker exec -it vrc-shift-db psql -U u -d n", &["sql SELECT 1", "@/db -t psql -U u -d n"]),
             ("ssh -p 22 root@203.0.113.10 uptime", &["@ uptime"]),
             (

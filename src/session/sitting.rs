@@ -35,6 +35,8 @@ pub struct Sitting {
     pub(super) sits: bool,
     /// A script's run that failed, and waits.
     pub(super) failed: Option<Failed>,
+    /// Why changes are made, as it was said at a script that failed.
+    pub(super) said: Vec<String>,
     /// What else, from hosts.
     pub(super) refresh: Refresh,
     /// Who else has the lock of the stack in use.
@@ -159,6 +161,10 @@ impl Session {
                 .next(":apply \"502 since 02:50\"     for example"));
         }
         self.gate().note_before("apply", json!({ "why": why }))?;
+        if self.sitting.failed.is_some() {
+            // It lasts longer than the script's run, in whose record it is.
+            self.sitting.said.push(why.into());
+        }
         self.sitting.applies = true;
         self.sitting.holds = false;
         self.sitting.pending = None;
@@ -194,6 +200,9 @@ impl Session {
         if has(&["changed", "skipped", "took_ms"]) {
             if map["changed"] == json!(false) && map["skipped"] == json!(false) {
                 self.gate().screen().say("· it was so already: nothing changed");
+            }
+            if map["after"]["opaque"] == json!(true) && map["after"]["code"] != json!(0) {
+                self.gate().screen().say(&format!("· it ended with exit code {}", map["after"]["code"]));
             }
             // On a host the output was shown as it came.
             return if map["after"]["in"].is_null() { Value::Null } else { self.in_short(map["after"].clone()) };

@@ -142,6 +142,28 @@ fn what_is_done_in_a_shell_meanwhile_is_in_no_record_and_that_there_was_one_is()
 }
 
 #[test]
+fn what_a_step_left_is_looked_for_before_a_retry_and_a_step_that_was_typed_is_none() {
+    let sat = failed(80, 24);
+    sat.says("step(\"look\", || 7)", &["7"]);
+    sat.home.put("ready", "");
+    sat.terminal.keys("retry\r");
+    sat.agree().terminal.until("mended 40").until_line("opsh ›");
+    assert_eq!(sat.log(), "noted\nlooked\n", "a step is done by its script");
+    sat.home.run(&["journal", "verify"]).exits(0);
+}
+
+#[test]
+fn why_changes_are_made_is_in_the_record_of_the_sitting_when_it_was_said_at_a_script_that_failed() {
+    let sat = failed(80, 24);
+    sat.says(":apply \"502 since 02:50\"", &[]).says("abort", &[]);
+    sat.terminal.leave();
+    let runs = sat.home.run(&["--json", "runs"]).exits(0).json_lines();
+    let sitting = runs.iter().find(|run| run["what"] == "prompt").expect("a sitting");
+    let records = sat.home.run(&["journal", "export", sitting["run"].as_str().unwrap()]).exits(0).json_lines();
+    assert_eq!(of_kind(&records, "apply")[0]["body"]["why"], "502 since 02:50");
+}
+
+#[test]
 fn what_is_about_the_sitting_waits_and_a_no_ends_nothing() {
     let sat = failed(80, 24);
     sat.says(":save lines.rhai", &[":save was not done", "mend.rhai failed and waits"]);

@@ -595,10 +595,11 @@ fn kill_at(home: &Home, script: &str, k: u64, bytes: u64, spin: Duration) -> boo
 
 /// What the next opsh finds: never a change without its `started`, never two ends, what is open is unknown, the chain verifies.
 /// False when it was killed before its run was recorded; `before` is the newest run until then.
-fn check(home: &Home, before: Option<&Value>, at: &str) -> bool {
+fn check(home: &Home, before: Option<&Value>, k: u64, at: &str) -> bool {
     home.run(&["-e", "1"]).exits(0);
     let runs = home.runs();
     let Some(run) = runs.get(1).filter(|run| before.is_none_or(|before| run["run"] != before["run"])) else {
+        assert!(k == 0, "{at}: a change was announced, and its run has no record");
         assert!(!home.path("done").exists(), "{at}: a change of a run that has no record");
         return false;
     };
@@ -660,7 +661,7 @@ fn killed_at_any_moment_no_change_lacks_its_beginning_none_has_two_ends_and_resu
     let started = Instant::now();
     home.run(&["--yes", &script(&home)]).exits(0);
     let per_effect = started.elapsed() / EFFECTS as u32;
-    assert!(check(&home, None, "not killed"));
+    assert!(check(&home, None, 0, "not killed"));
 
     // A journal that has seen deaths before is the harder case; a new one now and then, since a longer one takes longer
     // to verify, and some of them at once keep it fast.
@@ -684,7 +685,7 @@ fn killed_at_any_moment_no_change_lacks_its_beginning_none_has_two_ends_and_resu
             let before = home.runs().into_iter().next();
             killed += u64::from(kill_at(&home, &script(&home), k, bytes, spin));
             let at = format!("seed {seed}, kill {n}: effect {k}, {bytes} bytes, {spin:?}");
-            if check(&home, before.as_ref(), &at) {
+            if check(&home, before.as_ref(), k, &at) {
                 finish(&home, &at);
             }
         }

@@ -40,11 +40,18 @@ fn a_program_here_has_every_key_and_its_screen_is_in_no_record() {
     terminal.keys("`code ${it.after.code}`\r").until("code 130").until_prompts(next + 2);
     terminal.keys("!-t no-such-program-17\r");
     agree(&terminal, 3);
-    terminal.until("error:").until("no-such-program-17").until_prompts(next + 3);
+    terminal.until("there is no program \"no-such-program-17\"").until_prompts(next + 3);
+    // A shell ends with the code of what was typed last into it: that is no error, and it is said.
+    terminal.keys("!-t sh\r");
+    agree(&terminal, 4);
+    terminal.until_line("#").keys("nonsense-17; exit\r").until("it ended with exit code 127").until_prompts(next + 4);
+    terminal.keys("!-t kill -QUIT 0; echo still here\r");
+    agree(&terminal, 5);
+    terminal.until_prompts(next + 5).keys("40 + 2\r").until("\n42");
     terminal.keys(":quit\r");
     let records = records(&home);
     let story = story_of(&records);
-    assert_eq!(story.iter().filter(|line| line.starts_with("effect.begin")).count(), 3, "{story:?}");
+    assert_eq!(story.iter().filter(|line| line.starts_with("effect.begin")).count(), 5, "{story:?}");
     let first = records.iter().find(|record| record["kind"] == "effect.end").unwrap();
     assert_eq!((&first["body"]["after"]["code"], &first["body"]["after"]["opaque"]), (&0.into(), &true.into()));
     let all = serde_json::to_string(&records).unwrap();

@@ -143,7 +143,7 @@ impl Journal {
             changes: Vec::new(),
             steps: Vec::new(),
         };
-        let (mut changes, mut attempt) = (Vec::new(), 0);
+        let (mut changes, mut attempt, mut by_hand) = (Vec::new(), 0, false);
         for entry in &entries {
             match entry.kind.as_str() {
                 "run.start" => {
@@ -153,8 +153,10 @@ impl Journal {
                 }
                 "run.end" => story.outcome = Some(text(&entry.body, "outcome")),
                 "effect.begin" => changes.extend(entry.effect.clone()),
-                "run.retry" => attempt += 1,
-                "step.end" => story.steps.push(step(&entry.body, attempt)),
+                "run.failed" => by_hand = true,
+                "run.retry" => (attempt, by_hand) = (attempt + 1, false),
+                // A step that was typed at a script that failed is none of the script's: nothing is left out for it.
+                "step.end" if !by_hand => story.steps.push(step(&entry.body, attempt)),
                 _ => {}
             }
         }
