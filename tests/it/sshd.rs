@@ -6,6 +6,7 @@ use crate::processes;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 /// An sshd on the loopback network with its own keys, configuration and log. Ends when dropped.
 pub struct Sshd {
@@ -16,6 +17,8 @@ pub struct Sshd {
     /// Words before the server's own, which lead to a program that starts it.
     before: Vec<String>,
     child: Option<Child>,
+    /// What [`Sshd::freeze`] stopped. Its parents may be gone when it is to go on.
+    frozen: Mutex<Vec<i32>>,
 }
 
 impl Sshd {
@@ -43,7 +46,7 @@ impl Sshd {
             assert!(keygen.status().unwrap().success());
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut sshd = Sshd { dir, port, address, before, child: None };
+        let mut sshd = Sshd { dir, port, address, before, child: None, frozen: Mutex::default() };
         std::fs::write(sshd.path("config"), sshd.config()).unwrap();
         sshd.serve();
         Some(sshd)
@@ -84,24 +87,22 @@ impl Sshd {
         let _ = server.wait();
         let own = sessions.iter().filter(|process| process.words.first().is_some_and(|word| word.starts_with("sshd")));
         own.for_each(|process| processes::signal(process.pid, libc::SIGKILL));
-        sessions.iter().for_each(|process| processes::signal(process.pid, libc::SIGCONT));
+        self.thaw();
     }
 
     /// Stops the server and the processes of its sessions without ending them: what is connected hangs, and whoever
     /// connects gets no answer.
     pub fn freeze(&self) {
-        self.signal(libc::SIGSTOP);
+        let server = self.child.as_ref().unwrap().id() as i32;
+        processes::signal(server, libc::SIGSTOP);
+        let all: Vec<i32> = processes::below(server).iter().map(|process| process.pid).chain([server]).collect();
+        all.iter().for_each(|pid| processes::signal(*pid, libc::SIGSTOP));
+        self.frozen.lock().unwrap().extend(all);
     }
 
     /// Goes on after [`Sshd::freeze`].
     pub fn thaw(&self) {
-        self.signal(libc::SIGCONT);
-    }
-
-    fn signal(&self, signal: i32) {
-        let server = self.child.as_ref().unwrap().id() as i32;
-        processes::signal(server, signal);
-        processes::below(server).iter().for_each(|process| processes::signal(process.pid, signal));
+        self.frozen.lock().unwrap().drain(..).for_each(|pid| processes::signal(pid, libc::SIGCONT));
     }
 
     /// Every ssh that is, or would be, connected to it.
