@@ -115,8 +115,9 @@ fn after_a_word_tab_offers_what_only_the_host_knows_and_no_run_tells_of_it() {
     terminal.leave();
 
     let database = rusqlite::Connection::open(opsh.state_dir().join("journal.db")).unwrap();
-    let run: String =
-        database.query_row("SELECT run FROM journal WHERE kind = 'system.start'", [], |row| row.get(0)).unwrap();
+    let names =
+        "SELECT run FROM journal WHERE kind = 'system.start' AND json_extract(body, '$.what') = 'names for Tab'";
+    let run: String = database.query_row(names, [], |row| row.get(0)).unwrap();
     let sql = "SELECT json_extract(body, '$.verb') || ' ' || json_extract(body, '$.outcome') FROM journal WHERE run = ?1 AND effect IS NOT NULL";
     let mut statement = database.prepare(sql).unwrap();
     let reads: Vec<String> = statement.query_map([&run], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
