@@ -45,8 +45,8 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     ),
     (
         "shell",
-        &["error", "gate::policy::Mode", "redact::clean", "session"],
-        "it hands lines to a session, shows the mode, and keeps a history without secrets",
+        &["error", "gate::policy::Mode", "redact::clean", "screen::head", "screen::size", "session"],
+        "it hands lines to a session, shows the mode, keeps a history without secrets, and fits its lists to the terminal",
     ),
     (
         "bind",
