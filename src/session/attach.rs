@@ -10,15 +10,19 @@ impl Session {
     /// did not know of it. `run` is a run's id or the end of it, from any machine.
     ///
     /// Fails with `not_found` when no host that was reached has work of that run, `failed` when some of it ended with an
-    /// exit code other than 0 or was cut short, `stuck` when this journal has it and nobody can say what it did, and as `host.works` and `host.wait_for`.
+    /// exit code other than 0 or was cut short, `unreachable` when no host was reached, `stuck` when this journal has it and nobody can say what it did, and as `host.works` and `host.wait_for`.
     pub fn attach(&mut self, run: Option<&str>) -> Result<()> {
         let run = run.map(|run| self.full_id(run));
         self.gate().begin_run("attach", json!({ "run": run }))?;
         let result = match &run {
             Some(run) => self.attach_to(run),
-            None => self.works().map(|mut works| {
+            None => self.works().map(|(mut works, everywhere)| {
                 works.retain(|work| work["state"] == json!("running"));
                 self.show_works(&works);
+                if works.is_empty() {
+                    let where_reached = if everywhere { "" } else { " on the hosts that were reached" };
+                    self.gate().screen().print(&format!("nothing goes on{where_reached}"));
+                }
             }),
         };
         self.gate().end_run(result.as_ref().err());
@@ -32,7 +36,7 @@ impl Session {
     }
 
     fn attach_to(&mut self, run: &str) -> Result<()> {
-        let mut works = self.works()?;
+        let (mut works, _) = self.works()?;
         works.retain(|work| work["run"].as_str().is_some_and(|of| of == run || of.ends_with(run)));
         if works.is_empty() {
             let why = "no host that was reached has work of it: it ended and was read, or it never began";
@@ -57,15 +61,17 @@ impl Session {
         }
     }
 
-    /// What goes on on every host of opsh.toml; one that cannot be reached is said and passed over.
-    fn works(&mut self) -> Result<Vec<Value>> {
+    /// What goes on on every host of opsh.toml, and whether all of them were reached; one that was not is said and passed
+    /// over. Fails with `unreachable` when none was, and `interrupted`.
+    fn works(&mut self) -> Result<(Vec<Value>, bool)> {
         let names: Vec<String> = self.world.config.host_names().map(String::from).collect();
         if names.is_empty() {
             return Err(Error::new(Kind::Usage, "no host to look at", "opsh.toml names none"));
         }
         let rows = self.eval(&format!("hosts({}).works(#{{ partial: true }})", json!(names)))?;
-        let mut works = Vec::new();
+        let (mut works, mut reached) = (Vec::new(), 0);
         for row in rows.as_array().into_iter().flatten() {
+            reached += usize::from(row["value"]["works"].is_array());
             match row["value"]["works"].as_array() {
                 Some(found) => works.extend(found.iter().map(|work| {
                     let mut work = work.clone();
@@ -75,7 +81,12 @@ impl Session {
                 None => self.gate().screen().warn(&format!("{}: {}", text(row, "host"), text(&row["error"], "why"))),
             }
         }
-        Ok(works)
+        let not = |kind, why| Error::new(kind, "it is not known what goes on", why);
+        match reached {
+            _ if crate::interrupt::is_interrupted() => Err(not(Kind::Interrupted, "Ctrl-C")),
+            0 => Err(not(Kind::Unreachable, "no host was reached")),
+            _ => Ok((works, reached == names.len())),
+        }
     }
 
     fn show_works(&self, works: &[Value]) {
@@ -88,9 +99,6 @@ impl Session {
                 "running" => screen.print(&format!("{host}  {what}\n  running as {id}, started by {by} at {at}{lock}")),
                 state => screen.print(&format!("{host}  {what}\n  {state} as {id}, started by {by} at {at}")),
             }
-        }
-        if works.is_empty() {
-            screen.print("nothing goes on");
         }
     }
 

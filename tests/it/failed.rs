@@ -1,7 +1,7 @@
 //! A script that fails at the prompt: its run waits for a person, and what is typed meanwhile is in its record.
 
 use super::home::{Home, story_of};
-use super::terminal::Terminal;
+use super::terminal::{QUESTION, Terminal};
 use serde_json::Value;
 use std::cell::Cell;
 
@@ -23,8 +23,6 @@ struct Sat {
     terminal: Terminal,
     answered: Cell<usize>,
 }
-
-const QUESTION: &str = "Do this? y, or Enter to stop:";
 
 /// A sitting at which the script has failed in its second step.
 fn failed(columns: u16, rows: u16) -> Sat {
@@ -53,11 +51,7 @@ impl Sat {
     }
 
     fn says(&self, line: &str, shows: &[&str]) -> &Sat {
-        let next = self.terminal.prompts() + 1;
-        self.terminal.keys(line).keys("\r").until_prompts(next);
-        for text in shows {
-            self.terminal.until(text);
-        }
+        self.terminal.says(line, shows);
         self
     }
 

@@ -87,6 +87,7 @@ fn of_a_host_that_never_answered_only_the_line_waits_and_ctrl_c_ends_it() {
         waits(&terminal, "@ uptime", "host.read  web-0");
         waits(&terminal, "ps", "docker.ps");
         waits(&terminal, ":attach", "work.list");
+        assert!(!terminal.raw().contains("nothing goes on"), "that is not known");
         nothing_else_waits(&terminal);
         terminal.leave();
         assert_eq!(stage.reads(), ["interrupted"; 3]);

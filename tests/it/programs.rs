@@ -3,10 +3,8 @@
 
 use super::home::{Home, story_of};
 use super::sshd::Sshd;
-use super::terminal::Terminal;
+use super::terminal::{QUESTION, SIZES, Terminal};
 use serde_json::Value;
-
-const QUESTION: &str = "Do this? y, or Enter to stop:";
 
 /// Answers question number `n` with yes.
 fn agree(terminal: &Terminal, n: usize) {
@@ -63,7 +61,7 @@ fn a_program_on_a_host_sees_this_terminal_and_its_size_as_it_changes() {
     let Some(sshd) = Sshd::start() else { return };
     let home = Home::new();
     home.put("opsh.toml", &sshd.host(1, ""));
-    for (columns, rows) in [(80, 24), (120, 40)] {
+    for (columns, rows) in SIZES {
         let terminal = Terminal::start(&home, columns, rows, &[]);
         terminal.until_line("opsh ›");
         terminal.keys("@web-1 -t trap 'stty size' WINCH; stty size; echo $TERM; while ! read a; do :; done; echo \"got $a\"; exit 3\r");

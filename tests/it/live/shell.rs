@@ -5,7 +5,7 @@ use super::aid::session;
 use super::lab::Lab;
 use super::opsh::{OPSH, Opsh};
 use crate::processes::until;
-use crate::terminal::{SIZES, Terminal, current};
+use crate::terminal::{QUESTION, SIZES, Terminal, current};
 use serde_json::Value;
 use std::process::Command;
 
@@ -157,7 +157,7 @@ fn psql_in_the_container_has_the_terminal_and_nothing_of_it_is_recorded() {
     let typed = "@/db -t psql -U vrcshift";
     terminal.says(typed, &["⟶ stack(\"prod\").terminal(\"db\", [\"psql\"", "go     does it"]);
     let next = terminal.prompts() + 1;
-    terminal.keys("go\r").until_written("Do this? y, or Enter to stop:", 1).keys("y\r");
+    terminal.keys("go\r").until_written(QUESTION, 1).keys("y\r");
     terminal.until("vrcshift=# ").keys("SELECT 40 + 2 AS tulip;\r").until("tulip \n").until("    42").keys("\\q\r");
     terminal.until_prompts(next).until("✓ docker.terminal  prod").until_line("opsh prod (observe) ›");
     terminal.leave();
