@@ -89,17 +89,13 @@ impl Session {
         let code = lines[at].code.trim_end().trim_end_matches(';');
         let ast = self.engine.compile_with_scope(&self.scope, code).ok()?;
         let sets = |one: &Stmt| matches!(one, Stmt::Var(..) | Stmt::Import(..) | Stmt::Export(..));
-        let is_one = matches!(ast.statements(), [Stmt::Expr(_) | Stmt::FnCall(..)]);
-        match is_one {
-            true => Some(format!("let it = {code}")),
-            false
-                if ast.statements().iter().any(sets)
-                    || ast.iter_functions().any(|function| !function.name.contains('$')) =>
-            {
-                None
-            }
-            false => Some(format!("let it = {{ {code} }}")),
+        if ast.statements().iter().any(sets) || ast.iter_functions().any(|function| !function.name.contains('$')) {
+            return None;
         }
+        Some(match ast.statements() {
+            [Stmt::Expr(_) | Stmt::FnCall(..)] => format!("let it = {code}"),
+            _ => format!("let it = {{\n    {code}\n}}"),
+        })
     }
 
     /// Evaluates a file as if it was typed: its variables and functions stay.

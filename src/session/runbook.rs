@@ -105,13 +105,7 @@ impl Said {
     fn compose(&mut self, rest: &[&str], stack: Option<&Stack>) {
         const WITH_VALUE: &[&str] = &["-f", "--file", "--env-file", "-p", "--project-name", "--profile"];
         let mut rest = rest.iter();
-        let verb = loop {
-            match rest.next() {
-                Some(word) if WITH_VALUE.contains(word) => drop(rest.next()),
-                Some(word) if word.starts_with('-') => {}
-                other => break other.copied().unwrap_or(""),
-            }
-        };
+        let verb = after_options(&mut rest, WITH_VALUE);
         let rest: Vec<&str> = rest.copied().collect();
         match verb {
             "logs" => self.logs(&rest, stack),
@@ -159,13 +153,7 @@ impl Said {
         let at_terminal = rest.iter().take_while(is_option).any(at_terminal);
         const WITH_VALUE: &[&str] = &["-u", "--user", "-e", "--env", "--env-file", "-w", "--workdir", "--detach-keys"];
         let mut words = rest.iter();
-        let container = loop {
-            match words.next() {
-                Some(option) if WITH_VALUE.contains(option) => drop(words.next()),
-                Some(option) if option.starts_with('-') => {}
-                other => break other.copied().unwrap_or(""),
-            }
-        };
+        let container = after_options(&mut words, WITH_VALUE);
         let rest: Vec<&str> = words.copied().collect();
         let program = rest.first().map_or("", |word| word.rsplit('/').next().unwrap_or(word));
         match program {
@@ -204,6 +192,17 @@ impl Said {
         // What cannot be quoted cannot be typed either.
         let words = shlex::try_join(words.iter().copied()).unwrap_or_default();
         self.say("", &format!("@/{} -t {words}", service(&[container], stack)));
+    }
+}
+
+/// The first word that is no option, nor the value of one of these.
+fn after_options<'a>(words: &mut std::slice::Iter<'_, &'a str>, with_value: &[&str]) -> &'a str {
+    loop {
+        match words.next() {
+            Some(word) if with_value.contains(word) => drop(words.next()),
+            Some(word) if word.starts_with('-') => {}
+            other => return other.copied().unwrap_or(""),
+        }
     }
 }
 

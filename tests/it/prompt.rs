@@ -454,6 +454,10 @@ fn a_saved_script_names_what_was_called_it_and_says_what_it_lacks() {
     terminal.says("[40, 2]", &["40"]).says("print(\"between\")", &["between"]);
     terminal.says("it[0] + it[1]", &["42"]).says("`${it} in all`", &["42 in all"]);
     terminal.says(":save sum.rhai", &["sum.rhai has 4 lines"]);
+    terminal.says("print(\"two\"); 6 * 7", &["42"]).says("let x = it; x + 1", &["43"]).says("it + 1", &["44"]);
+    terminal.says(":save more.rhai 5..7", &["the value of \"let x = it; x + 1\" is called it later"]);
+    let more = std::fs::read_to_string(home.path("more.rhai")).unwrap();
+    assert!(more.contains("let it = {\n    print(\"two\"); 6 * 7\n};\nlet x = it; x + 1;\n"), "{more}");
     terminal.says(":save half.rhai 3..4", &["half.rhai has 2 lines", "it cannot be run as it is", "it"]);
     terminal.leave();
     let script = std::fs::read_to_string(home.path("sum.rhai")).unwrap();
