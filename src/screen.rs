@@ -194,7 +194,12 @@ impl Screen {
 
     /// Rows under headings, in the order given.
     pub fn table(&self, columns: &[&str], rows: Vec<Vec<String>>) {
-        self.print(&values::lines_of(columns, rows, self.width()));
+        self.print(&self.lines_of(columns, rows));
+    }
+
+    /// What [`Screen::table`] shows.
+    pub fn lines_of(&self, columns: &[&str], rows: Vec<Vec<String>>) -> String {
+        values::lines_of(columns, rows, self.width())
     }
 
     /// Progress, plans, notes.

@@ -12,6 +12,7 @@ mod keep;
 pub mod known;
 mod locks;
 mod meaning;
+pub mod record;
 mod refresh;
 pub mod resume;
 pub mod reveal;
@@ -261,9 +262,21 @@ impl Session {
         self.run_compiled(Script { file, name, text, args }, &[])
     }
 
-    /// Runs the built-in doctor: of this stack, else of the only one in opsh.toml, else of `prod`.
+    /// Runs the built-in doctor: of this stack, else of the only one in opsh.toml, else of `prod`. Fails with `usage` when
+    /// there is none of these.
     pub fn doctor(&mut self, stack: Option<String>, tag: Option<String>) -> Result<Value> {
-        let mut argv = vec![stack.or_else(|| self.only_stack()).unwrap_or_else(|| "prod".into())];
+        let known: Vec<&str> = self.world.config.stack_names().collect();
+        let prod = || known.iter().find(|name| **name == "prod").map(ToString::to_string);
+        let Some(stack) = stack.or_else(|| self.only_stack()).or_else(prod) else {
+            let why = match known.is_empty() {
+                true => "no opsh.toml here or above names a stack".into(),
+                false => format!("none was named, and there are {}", known.join(", ")),
+            };
+            return Err(Error::new(Kind::Usage, "nothing was looked at", why)
+                .next("opsh doctor STACK     one of opsh.toml")
+                .next("opsh USER@HOST     finds the stacks on a host; then doctor"));
+        };
+        let mut argv = vec![stack];
         argv.extend(tag.map(|tag| format!("--tag={tag}")));
         self.run_built_in("doctor", &argv)
     }

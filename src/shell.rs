@@ -7,10 +7,11 @@ pub mod editor;
 mod highlight;
 mod lex;
 mod names;
+mod paste;
 
 use crate::error::{Error, Kind, Result};
-use crate::gate::policy::Mode;
 use crate::session::failure::CHOICES;
+use crate::session::incomplete::is_incomplete;
 use crate::session::{self, Session, known};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
@@ -59,14 +60,36 @@ fn sit(session: &mut Session) -> Result<()> {
         if !code.starts_with(' ') && may_be_kept(&code) {
             editor.keep(&crate::redact::clean(&code));
         }
-        if evaluate(session, &code) {
-            return Ok(());
-        }
-        if session.take_interrupt() {
-            editor.forget_typed();
+        let inputs = inputs(session, &editor, &code);
+        for (done, input) in inputs.iter().enumerate() {
+            let after = evaluate(session, input);
+            if after == After::Quit {
+                return Ok(());
+            }
+            let interrupted = session.take_interrupt();
+            if interrupted {
+                editor.forget_typed();
+            }
+            if (interrupted || after == After::Failed) && done + 1 < inputs.len() {
+                screen.say(&format!("· not done after that: {}", inputs[done + 1..].join("\n  ")));
+                break;
+            }
         }
         session.refresh_names();
     }
+}
+
+/// What a pasted block of words is, a line each; Rhai is one.
+fn inputs(session: &Session, editor: &Editor, code: &str) -> Vec<String> {
+    if !code.trim().contains('\n') || session.is_rhai(code) {
+        return vec![code.into()];
+    }
+    let kind = |line: &str| match (editor.is_rhai(line), session.is_rhai(line)) {
+        (false, _) => paste::Kind::Words,
+        (_, true) => paste::Kind::Rhai,
+        _ => paste::Kind::Part,
+    };
+    paste::inputs(code, kind, is_incomplete)
 }
 
 /// What Tab offers that stays as it is.
@@ -156,9 +179,7 @@ fn may_be_kept(code: &str) -> bool {
 fn prompt(session: &Session) -> String {
     let mut state = Vec::new();
     state.extend(session.failed().map(|name| format!("{} failed", name.rsplit('/').next().unwrap_or(name))));
-    if session.gate().mode() != Mode::Apply {
-        state.push(session.gate().mode().word().to_string());
-    }
+    state.extend(session.mode_word().map(String::from));
     match session.unsettled() {
         0 => {}
         count => state.push(format!("{count} may have happened")),
@@ -168,14 +189,23 @@ fn prompt(session: &Session) -> String {
     format!("opsh{stack}{state} › ")
 }
 
-/// Does a line and shows what came of it; true when it was the last one.
-fn evaluate(session: &mut Session, line: &str) -> bool {
+/// What comes after a line.
+#[derive(PartialEq, Eq)]
+enum After {
+    Next,
+    Failed,
+    Quit,
+}
+
+/// Does a line and shows what came of it.
+fn evaluate(session: &mut Session, line: &str) -> After {
     let result = meant(session, line);
     let screen = session.gate().screen().clone();
+    let after = if result.is_ok() { After::Next } else { After::Failed };
     match result {
         Ok(Done::Value(value)) => screen.glimpse(&value),
         Ok(Done::Json(value)) => screen.raw(&crate::redact::clean(&value.to_string())),
-        Ok(Done::Quit) => return true,
+        Ok(Done::Quit) => return After::Quit,
         // Who pressed Ctrl-C knows why; what goes on without its opsh is another matter.
         Err(error) if error.kind == Kind::Interrupted && error.next.is_empty() => {
             screen.say(&format!("· {}: {}", error.what, error.why))
@@ -183,17 +213,14 @@ fn evaluate(session: &mut Session, line: &str) -> bool {
         Err(error) => screen.error(&error, session.sources()),
     }
     session.say_who_has_the_lock();
-    false
+    after
 }
 
 fn meant(session: &mut Session, line: &str) -> Result<Done> {
-    let line = line.trim();
-    let mut words = line.trim_start_matches("opsh ").trim_end_matches(';').split_whitespace();
+    let line = &commands::without_program(line.trim())?;
+    let mut words = line.trim_end_matches(';').split_whitespace();
     match (words.next(), words.next(), words.next()) {
-        (Some("help" | "?"), name, None) => {
-            session::help::show(session.gate().screen(), name)?;
-            Ok(Done::Value(serde_json::Value::Null))
-        }
+        (Some("help" | "?"), name, None) => commands::explain(session, name),
         (Some("exit" | "quit" | "exit()" | "quit()"), None, None) => Ok(Done::Quit),
         _ if line.starts_with(':') => commands::run(session, line),
         _ => session.typed(line).map(Done::Value),

@@ -58,7 +58,7 @@ pub struct Resume {
 /// The newest runs, and below them what needs attention.
 pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
     let journal = super::journal::open(state_dir, screen)?;
-    runs::list(&journal, runs.count, runs.json || screen.options().json, screen)
+    runs::list(&journal, runs.count, runs.json || screen.options().json, None, screen)
 }
 
 /// The configuration that a run used: the names in its record mean what that one says. One that used none gets none.

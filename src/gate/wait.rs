@@ -33,6 +33,7 @@ impl Io {
     pub fn start_thread() -> std::io::Result<Io> {
         let (sender, ready) = mpsc::channel();
         std::thread::Builder::new().name("opsh-io".into()).spawn(move || {
+            interrupt::leave_stopping_to_others();
             let runtime = match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(sender.send(Err(error))),

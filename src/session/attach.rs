@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::bind::undo;
+use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
 use serde_json::{Value, json};
 
@@ -61,17 +62,17 @@ impl Session {
         }
     }
 
-    /// What goes on on every host of opsh.toml, and whether all of them were reached; one that was not is said and passed
-    /// over. Fails with `unreachable` when none was, and `interrupted`.
+    /// What goes on on every host of opsh.toml and on this machine, and whether all of them were reached; one that was not
+    /// is said and passed over. Fails with `unreachable` when there are others than this machine and none of them was
+    /// reached, and `interrupted`.
     fn works(&mut self) -> Result<(Vec<Value>, bool)> {
-        let names: Vec<String> = self.world.config.host_names().map(String::from).collect();
-        if names.is_empty() {
-            return Err(Error::new(Kind::Usage, "no host to look at", "opsh.toml names none"));
-        }
+        let config = &self.world.config;
+        let names: Vec<String> = config.host_names().chain([LOCAL]).map(String::from).collect();
+        let others = names.len() - 1;
         let rows = self.eval(&format!("hosts({}).works(#{{ partial: true }})", json!(names)))?;
         let (mut works, mut reached) = (Vec::new(), 0);
         for row in rows.as_array().into_iter().flatten() {
-            reached += usize::from(row["value"]["works"].is_array());
+            reached += usize::from(row["value"]["works"].is_array() && row["host"] != json!(LOCAL));
             match row["value"]["works"].as_array() {
                 Some(found) => works.extend(found.iter().map(|work| {
                     let mut work = work.clone();
@@ -84,8 +85,8 @@ impl Session {
         let not = |kind, why| Error::new(kind, "it is not known what goes on", why);
         match reached {
             _ if crate::interrupt::is_interrupted() => Err(not(Kind::Interrupted, "Ctrl-C")),
-            0 => Err(not(Kind::Unreachable, "no host was reached")),
-            _ => Ok((works, reached == names.len())),
+            0 if others > 0 => Err(not(Kind::Unreachable, "no host was reached")),
+            _ => Ok((works, reached == others)),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Failed {
 }
 
 /// What is typed at a run that failed, and what it does. Everything else is a line with the script's variables.
-pub const CHOICES: &[(&str, &str)] = &[
+pub const CHOICES: [(&str, &str); 4] = [
     ("retry", "run it again, without the steps that are done"),
     ("undo", "take back what it did"),
     ("shell", "a shell on the host of the stack in use"),
@@ -79,7 +79,7 @@ impl Session {
         functions += ast.clone_functions_only();
         let scope = std::mem::replace(&mut self.scope, scope);
         let functions = std::mem::replace(&mut self.functions, functions);
-        self.sitting.pending = None;
+        self.drop_planned("a script that failed");
         self.sitting.failed = Some(Failed { script, ast, error: error.clone(), outer: None, scope, functions });
         self.with_choices(error)
     }
@@ -89,7 +89,7 @@ impl Session {
         let mut failed = self.sitting.failed.take()?;
         self.scope = std::mem::take(&mut failed.scope);
         self.functions = std::mem::take(&mut failed.functions);
-        self.sitting.pending = None;
+        self.drop_planned("the end of the script");
         Some(failed)
     }
 
@@ -116,7 +116,7 @@ impl Session {
         let is_open = changes.iter().any(|change| change.fate == Fate::Unknown);
         let way = WayBack::of(changes);
         let (back, all) = way.counts();
-        for (word, does) in CHOICES {
+        for (word, does) in &CHOICES {
             let more = match (*word, steps.last()) {
                 ("retry", Some(step)) => format!("; the last one is \"{}\"", step.name),
                 // It would be refused.
@@ -132,7 +132,7 @@ impl Session {
     /// Does what a line means that is typed at a run that failed; `None` for a line that is about something else.
     pub(super) fn decided(&mut self, line: &str) -> Option<Result<Value>> {
         self.sitting.failed.as_ref()?;
-        let choice = line.trim().trim_end_matches(';');
+        let choice = line.trim().trim_end_matches(';').trim_end();
         let does: fn(&mut Session) -> Result<Value> = match choice {
             "retry" => |session| session.retry(false),
             CHANGED => |session| session.retry(true),
@@ -140,25 +140,31 @@ impl Session {
             "shell" => Session::shell_at_failed,
             "abort" => Session::abort_typed,
             "skip" => return Some(Err(no_skip())),
-            _ => return None,
+            _ => return self.misspelt(choice).map(Err),
         };
         crate::interrupt::clear();
         self.begin_line();
-        self.sitting.pending = None;
+        self.drop_planned(choice);
         self.gate().note("choice", json!({ "what": choice }));
         Some(does(self))
     }
 
+    /// A choice with words behind it is none, and no program of its name is meant.
+    fn misspelt(&self, line: &str) -> Option<Error> {
+        let (word, rest) = words::split(line)?;
+        let (_, does) =
+            CHOICES.iter().find(|(choice, _)| *choice == word).filter(|_| !rest.is_empty() && !self.is_rhai(line))?;
+        let error = Error::new(Kind::Usage, "nothing was done", format!("{word} takes no \"{rest}\""));
+        let error = error.next(format!("{word}     {does}"));
+        Some(if word == "retry" { error.next(format!("{CHANGED}     when the script was corrected")) } else { error })
+    }
+
     /// Fails when nothing is to be changed here, and when the journal does not tell all that the run did.
     fn may_decide(&self, what: &str) -> Result<()> {
-        let not = |kind, why: &str| Error::new(kind, format!("{what} was not done"), why);
-        if self.sitting.holds {
-            return Err(not(Kind::Refused, "nothing is to be changed here: a person said :observe")
-                .next(":apply \"WHY\"     changes are asked for from then on"));
-        }
+        self.refuse_held(what)?;
         if !self.gate().is_recorded_whole() {
             let why = "part of this run's record is not in the journal, which cannot be written: it does not tell what was done";
-            return Err(not(Kind::Unmet, why)
+            return Err(Error::new(Kind::Unmet, format!("{what} was not done"), why)
                 .next("abort     ends it; the next opsh that can write the journal brings the record in"));
         }
         Ok(())
@@ -231,7 +237,8 @@ impl Session {
             None => LOCAL.into(),
         };
         let code = format!("host({}).terminal([])", words::literal(&host));
-        self.in_mode(Mode::Apply, "shell", |session| session.eval_typed(&code, "shell")).map(|_| Value::Null)
+        let value = self.in_mode(Mode::Apply, "shell", |session| session.eval_typed(&code, "shell"))?;
+        Ok(self.in_short(value))
     }
 
     fn abort_typed(&mut self) -> Result<Value> {

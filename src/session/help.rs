@@ -118,20 +118,24 @@ fn unknown(name: &str) -> Error {
     Error::new(Kind::Usage, format!("no {what} \"{name}\""), why).next("opsh help     every verb")
 }
 
-/// Everything in a table, what belongs to `name` in one, or what `name` means in full.
+/// Shows what [`text`] gives.
 pub fn show(screen: &Screen, name: Option<&str>) -> Result<()> {
+    screen.print(&text(screen, name)?);
+    Ok(())
+}
+
+/// Everything in a table, what belongs to `name` in one, or what `name` means in full.
+pub fn text(screen: &Screen, name: Option<&str>) -> Result<String> {
     let shown = match name.map(find).transpose()? {
         Some(Found::These(these)) => {
-            screen.print(&these.iter().map(|entry| entry.detail()).collect::<Vec<_>>().join("\n\n"));
-            return Ok(());
+            return Ok(these.iter().map(|entry| entry.detail()).collect::<Vec<_>>().join("\n\n"));
         }
         Some(Found::Group(entries)) => entries,
         None => entries().collect(),
     };
     let row = |entry: &&Entry| [entry.name.as_str(), entry.class, entry.summary()].map(String::from).to_vec();
-    screen.table(&["verb", "class", "what it does"], shown.iter().map(row).collect());
-    screen.print("\nopsh help VERB explains one; a script starts at stack(NAME) or host(NAME)");
-    Ok(())
+    let table = screen.lines_of(&["verb", "class", "what it does"], shown.iter().map(row).collect());
+    Ok(format!("{table}\n\nopsh help VERB explains one; a script starts at stack(NAME) or host(NAME)"))
 }
 
 /// Ok for the name of a verb; else an error with the nearest one.

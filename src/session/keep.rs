@@ -115,7 +115,12 @@ fn write_new(files: &[&(PathBuf, String)]) -> std::result::Result<(), String> {
         file.write_all(text.as_bytes())
     };
     let written = files.iter().try_for_each(|(path, text)| {
-        write(path.as_path(), text).map_err(|error: std::io::Error| format!("{}: {error}", path.display()))
+        write(path.as_path(), text).map_err(|error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => {
+                format!("{} is there already, and no file is written over", path.display())
+            }
+            _ => format!("{}: {error}", path.display()),
+        })
     });
     if written.is_err() {
         made.iter().for_each(|path| drop(std::fs::remove_file(path)));

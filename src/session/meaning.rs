@@ -1,15 +1,16 @@
 //! What a line that was typed means: words, a script's name, a line of a runbook, or Rhai.
 
+use super::failure::CHOICES;
 use super::header::Header;
 use super::known::KEYWORDS;
-use super::{Session, built_in, runbook, text_of, words};
+use super::{Session, built_in, file_of, runbook, text_of, words};
 use crate::bind::host;
 use crate::bind::stack::StackHandle;
 use crate::config::LOCAL;
-use crate::error::{Error, Kind, Result, suggestion};
+use crate::error::{Error, Kind, Result, nearest};
 use crate::gate::verb::Class;
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a typed line means.
 pub(super) enum Meaning {
@@ -57,10 +58,13 @@ impl Session {
             let usage = header.usage.split_whitespace().skip(2).collect::<Vec<_>>().join(" ");
             Some((name, usage, header.text.lines().next().unwrap_or_default().into()))
         };
+        self.script_names().into_iter().filter_map(described).collect()
+    }
+
+    fn script_names(&self) -> BTreeSet<String> {
         let own = std::fs::read_dir(self.scripts()).into_iter().flatten().flatten();
         let own = own.filter_map(|file| file.file_name().to_str()?.strip_suffix(".rhai").map(String::from));
-        let names: BTreeSet<String> = own.chain(built_in::NAMES.iter().map(ToString::to_string)).collect();
-        names.into_iter().filter_map(described).collect()
+        own.chain(built_in::NAMES.iter().map(ToString::to_string)).collect()
     }
 
     /// The folder of scripts that are words: beside opsh.toml, or below where opsh was started.
@@ -82,6 +86,11 @@ impl Session {
                 None => words_on(&self.host_of(place)?, rest),
             };
         }
+        let first = line.split_whitespace().next().unwrap_or_default();
+        if let Some(script) = script_file(first) {
+            let argv = self.script_argv(&script, &line[first.len()..])?;
+            return Ok(Meaning::Script(script, argv));
+        }
         let Some((name, rest)) = words::split(line) else { return self.no_words(line) };
         if self.scope.contains(name) {
             return Ok(Meaning::Rhai);
@@ -90,16 +99,13 @@ impl Session {
             return Ok(Meaning::Go);
         }
         // A name with a dash has no place in Rhai.
-        let dashed = line.split_whitespace().next().unwrap_or(name);
-        if let Some(script) = self.script(dashed) {
-            return Ok(Meaning::Script(script.clone(), self.script_argv(&script, &line[dashed.len()..])?));
+        if let Some(script) = self.script(first) {
+            let argv = self.script_argv(&script, &line[first.len()..])?;
+            return Ok(Meaning::Script(script, argv));
         }
         let Some((word, rest)) = words::find(line) else { return self.not_a_word(line, name, rest) };
         if self.sitting.stack.is_none() {
-            let known: Vec<&str> = self.world.config.stack_names().collect();
-            let error = Error::new(Kind::Usage, format!("{name} was not done"), "no stack is in use");
-            let line = if known.is_empty() { "stack" } else { known[0] };
-            return Err(error.next(format!(":use {line}     of {}", known.join(", "))));
+            return Err(self.no_stack(name));
         }
         // A program may have the name of a word: `docker ps -a`.
         let code = word.rhai(rest).map_err(|error| self.of_a_runbook(line).unwrap_or(error))?;
@@ -125,7 +131,8 @@ impl Session {
         }
     }
 
-    fn is_rhai(&self, line: &str) -> bool {
+    /// True for what can be evaluated.
+    pub fn is_rhai(&self, line: &str) -> bool {
         self.engine.compile_with_scope(&self.scope, line).is_ok()
     }
 
@@ -134,10 +141,13 @@ impl Session {
         runbook::answer(line, stack.as_deref())
     }
 
-    /// Two words that cannot be Rhai were meant as something else; one may be.
+    /// What cannot be Rhai was meant as something else.
     fn not_a_word(&self, line: &str, name: &str, rest: &str) -> Result<Meaning> {
-        if rest.is_empty() || KEYWORDS.contains(&name) || self.is_rhai(line) {
+        if KEYWORDS.contains(&name) || self.is_rhai(line) {
             return Ok(Meaning::Rhai);
+        }
+        if rest.is_empty() {
+            return Err(self.no_word(name));
         }
         if let Some(answer) = self.of_a_runbook(line) {
             return Err(answer);
@@ -152,9 +162,47 @@ impl Session {
                 .next(format!("@ {line}     runs it on the stack's host"))
                 .next(format!("!{line}     here")));
         }
-        let scripts = built_in::NAMES.iter().copied();
-        let why = suggestion(name, words::all().iter().map(|word| word.name).chain(scripts));
-        Err(Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb"))
+        Err(self.no_word(name))
+    }
+
+    fn no_word(&self, name: &str) -> Error {
+        let nothing = |why: &str, next: &str| Error::new(Kind::Usage, "nothing was done", why).next(next);
+        match name {
+            "y" | "yes" | "n" | "no" => {
+                let error = Error::new(Kind::Usage, "nothing was answered", "no question is open");
+                return match &self.sitting.pending {
+                    Some(what) => error.next(format!("go     does what was planned: {}", what.words())),
+                    None => error,
+                };
+            }
+            "retry" | "abort" | "skip" => return nothing("no script failed here", "opsh runs     the newest runs"),
+            "undo" => return nothing("no script failed here", ":undo     takes back what changed last"),
+            "shell" => return nothing("no script failed here", "@ -t     a shell on the host of the stack in use"),
+            _ => {}
+        }
+        let (variables, scripts) = (self.variables(), self.script_names());
+        let mut names: BTreeSet<&str> = words::all().iter().map(|word| word.name).collect();
+        names.extend(scripts.iter().map(String::as_str));
+        names.extend(variables.iter().map(|variable| variable.name.as_str()));
+        names.extend(self.failed().map(|_| CHOICES.iter().map(|(choice, _)| *choice)).into_iter().flatten());
+        names.extend(["go", "help", "quit"]);
+        let why = match nearest(name, names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => "nor is it a variable or a script".into(),
+        };
+        Error::new(Kind::Usage, format!("no word \"{name}\""), why).next("help     every verb")
+    }
+
+    fn no_stack(&self, name: &str) -> Error {
+        let error = Error::new(Kind::Usage, format!("{name} was not done"), "no stack is in use");
+        let known: Vec<&str> = self.world.config.stack_names().collect();
+        match (known.first(), &self.world.config.path) {
+            (Some(first), _) => error.next(format!(":use {first}     of {}", known.join(", "))),
+            (None, Some(path)) => error.next(format!("[stacks.NAME]     in {}: it names none", path.display())),
+            (None, None) => error
+                .next("opsh USER@HOST     finds the stacks on a host")
+                .next("cd     to where an opsh.toml is, and opsh"),
+        }
     }
 
     /// `@prod/backend WORDS`, and of the stack in use `@/backend WORDS`.
@@ -187,7 +235,9 @@ impl Session {
         }
         let file = self.scripts().join(format!("{name}.rhai"));
         if file.is_file() {
-            return Some(ScriptWord::File(file));
+            // The shorter path where it is the same one: it stands in lists and errors.
+            let below = Path::new("scripts").join(format!("{name}.rhai"));
+            return Some(ScriptWord::File(if file_of(&below) == file_of(&file) { below } else { file }));
         }
         built_in::find(name).map(|(name, text)| ScriptWord::BuiltIn(name, text))
     }
@@ -199,7 +249,7 @@ impl Session {
         let header = script.header()?;
         let takes_stack = header.has_option("stack") || header.first_word() == Some("STACK");
         if takes_stack && self.sitting.stack.is_none() && !argv.iter().any(|word| word == "--help" || word == "-h") {
-            return Err(bad("no stack is in use").next(":use STACK     first"));
+            return Err(self.no_stack(&script.name()));
         }
         if let (Some(stack), Some("STACK")) = (&self.sitting.stack, header.first_word())
             && header.check(&script.name(), &argv)?.words.is_empty()
@@ -212,6 +262,12 @@ impl Session {
         }
         Ok(argv)
     }
+}
+
+/// `scripts/rollback.rhai`, as it is typed outside of a sitting.
+fn script_file(word: &str) -> Option<ScriptWord> {
+    let is_path = word.ends_with(".rhai") && word.chars().all(|c| c.is_alphanumeric() || "-_./~".contains(c));
+    is_path.then(|| ScriptWord::File(PathBuf::from(word)))
 }
 
 fn words_on(host: &str, text: &str) -> Result<Meaning> {

@@ -1,5 +1,6 @@
 //! The newest runs as a list: how each ended, and what to type about it.
 
+use super::failure::CHOICES;
 use crate::error::Result;
 use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
@@ -28,11 +29,16 @@ impl Known {
     }
 }
 
-/// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line.
-pub fn list(journal: &Journal, count: usize, json: bool, screen: &Screen) -> Result<()> {
+/// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line. `waiting` is the run
+/// of a script that failed at this prompt.
+pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, screen: &Screen) -> Result<()> {
     let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
     let rows = journal.runs(count)?.into_iter().map(|line| row(journal, line, &known));
-    let rows = rows.collect::<Result<Vec<Row>>>()?;
+    let mut rows = rows.collect::<Result<Vec<Row>>>()?;
+    for row in rows.iter_mut().filter(|row| waiting == Some(&row.line.run)) {
+        row.outcome = "failed, waits here".into();
+        row.next = vec![CHOICES.map(|(choice, _)| choice).join(", ")];
+    }
     if json {
         rows.iter().for_each(|row| screen.raw(&to_json(row).to_string()));
         return Ok(());
@@ -44,11 +50,11 @@ pub fn list(journal: &Journal, count: usize, json: bool, screen: &Screen) -> Res
     let cells = |row: &Row| {
         let line = &row.line;
         let changes = if line.changes == 0 { String::new() } else { line.changes.to_string() };
-        let unknown = if line.unknown == 0 { String::new() } else { line.unknown.to_string() };
-        let at = screen.time(line.at_us);
-        vec![row.short.clone(), at, line.actor.clone(), row.outcome.clone(), changes, unknown, line.what.clone()]
+        let unknown = if line.unknown == 0 { String::new() } else { format!(", {} unknown", line.unknown) };
+        let (at, outcome) = (screen.time(line.at_us), format!("{}{unknown}", row.outcome));
+        vec![row.short.clone(), at, line.actor.clone(), outcome, changes, line.what.clone()]
     };
-    let columns = ["run", "when", "who", "outcome", "changes", "unknown", "what"];
+    let columns = ["run", "when", "who", "outcome", "changes", "what"];
     screen.table(&columns, rows.iter().map(cells).collect());
     for next in rows.iter().flat_map(|row| &row.next) {
         screen.print(&format!(" next: {next}"));
@@ -103,7 +109,7 @@ fn undone(known: &Known, story: &Story) -> Option<String> {
     let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
     let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
     let newest = by.last()?;
-    let by_whom = if **newest == story.run { "by itself".into() } else { format!("by {}", known.short(newest)) };
+    let by_whom = if **newest == story.run { "in the same run".into() } else { format!("by {}", known.short(newest)) };
     let part = if by.len() == changes.len() { "" } else { "partly " };
     Some(format!("{part}undone {by_whom}"))
 }

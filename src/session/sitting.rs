@@ -25,6 +25,8 @@ pub struct Sitting {
     fixed: bool,
     /// What `go` does.
     pub(super) pending: Option<Pending>,
+    /// What it would have done, and what came between.
+    dropped: Option<(Pending, String)>,
     /// Lines that were evaluated, and so noted in the record.
     noted: usize,
     /// Those that went well.
@@ -60,17 +62,31 @@ pub(super) enum Pending {
     Rhai(String),
     /// A script with its arguments.
     Script(ScriptWord, Vec<String>),
-    /// Taking a run back.
-    Undo(String),
+    /// Taking a run back; the rest of it when something that was destroyed stays so.
+    Undo(String, bool),
 }
 
 impl Pending {
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match self {
             Pending::Rhai(code) => code.clone(),
             Pending::Script(script, argv) => format!("{} {}", script.name(), argv.join(" ")),
-            Pending::Undo(run) => format!(":undo {run}"),
+            Pending::Undo(run, partly) => format!(":undo {run}{}", if *partly { " --partly" } else { "" }),
         }
+    }
+
+    /// What shows it again.
+    fn again(&self) -> String {
+        match self {
+            Pending::Undo(..) => self.words(),
+            _ => format!(":plan {}", self.words()),
+        }
+    }
+
+    /// True when it may mean something else once `it` has another value.
+    fn names_it(&self) -> bool {
+        let is_it = |code: &String| code.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "it");
+        matches!(self, Pending::Rhai(code) if is_it(code))
     }
 }
 
@@ -127,7 +143,7 @@ impl Session {
             &format!("stack({}).ps()     or name the stack in the line", words::literal(name)),
         )?;
         let stack = self.world.config.stack(name)?;
-        self.sitting.pending = None;
+        self.drop_planned(&format!(":use {name}"));
         let protected = self.world.stack_target(&stack).protected;
         self.eval(&format!("let p = stack({}); ()", words::literal(name)))?;
         // Why one stack is changed is no reason to change another one.
@@ -148,8 +164,9 @@ impl Session {
     pub fn observe(&mut self) {
         self.sitting.applies = false;
         self.sitting.holds = true;
-        self.sitting.pending = None;
+        self.drop_planned(":observe");
         self.gate().set_mode(Mode::Observe, "a person said so");
+        self.gate().screen().say("· every change is refused from now on     :apply \"WHY\" ends that");
     }
 
     /// Changes are asked for from now on, and why is recorded.
@@ -167,9 +184,30 @@ impl Session {
         }
         self.sitting.applies = true;
         self.sitting.holds = false;
-        self.sitting.pending = None;
         self.gate().set_mode(Mode::Apply, why);
+        let of = self.stack_in_use().map_or(String::new(), |name| format!(" of {name}"));
+        self.gate()
+            .screen()
+            .say(&format!("· changes{of} are made from now on, each after a question     :observe ends that"));
         Ok(())
+    }
+
+    /// What the next line may do that it should be known for: nothing but look, or change what is protected.
+    pub fn mode_word(&self) -> Option<&'static str> {
+        let is_protected =
+            |name: &String| self.world.config.stack(name).is_ok_and(|stack| self.world.stack_target(&stack).protected);
+        match self.gate().mode() {
+            Mode::Observe if self.sitting.holds => Some("observe only"),
+            Mode::Apply => self.sitting.stack.as_ref().filter(|name| is_protected(name)).map(|_| "APPLY"),
+            mode => Some(mode.word()),
+        }
+    }
+
+    /// `go` does nothing from now on; `by` is what came between.
+    pub(super) fn drop_planned(&mut self, by: &str) {
+        if let Some(what) = self.sitting.pending.take() {
+            self.sitting.dropped = Some((what, by.into()));
+        }
     }
 
     /// One line as it was typed: words, a script's name, or Rhai. Consent covers this line only.
@@ -178,6 +216,8 @@ impl Session {
             return result;
         }
         match self.meaning(line)? {
+            // What cannot be evaluated changes nothing, what was planned neither.
+            Meaning::Rhai if !self.is_rhai(line) => self.evaluate(line, line),
             Meaning::Rhai => self.eval_typed(line, line),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
             Meaning::Go => self.go(),
@@ -185,6 +225,10 @@ impl Session {
                 self.gate().screen().echo(&code);
                 let value = match changes && self.gate().mode() == Mode::Observe {
                     true => self.rehearse(Pending::Rhai(code))?,
+                    // Looking is what is done between a plan and its go.
+                    false if !changes && !self.sitting.pending.as_ref().is_some_and(Pending::names_it) => {
+                        self.evaluate(&code, line)?
+                    }
                     false => self.eval_typed(&code, line)?,
                 };
                 Ok(self.in_short(value))
@@ -194,7 +238,7 @@ impl Session {
 
     /// What words show of their value, which is `it` in full: of a program what it printed, of a receipt whether there was
     /// something to do; what was done is on the screen already.
-    fn in_short(&self, value: Value) -> Value {
+    pub(super) fn in_short(&self, value: Value) -> Value {
         let Value::Object(map) = &value else { return value };
         let has = |keys: &[&str]| keys.iter().all(|key| map.contains_key(*key));
         if has(&["changed", "skipped", "took_ms"]) {
@@ -235,10 +279,14 @@ impl Session {
         was
     }
 
-    /// One line of Rhai; `line` is what was typed for it.
+    /// One line of Rhai; `line` is what was typed for it. It may change what was planned means: `go` does not do that any
+    /// more.
     pub fn eval_typed(&mut self, code: &str, line: &str) -> Result<Value> {
-        // What was shown is done at once or not at all: this line may change what it means.
-        self.sitting.pending = None;
+        self.drop_planned(line);
+        self.evaluate(code, line)
+    }
+
+    fn evaluate(&mut self, code: &str, line: &str) -> Result<Value> {
         crate::interrupt::clear();
         self.begin_line();
         let mut note = json!({ "text": code });
@@ -288,19 +336,19 @@ impl Session {
             Meaning::Rhai => self.rehearse(Pending::Rhai(line.into())),
             Meaning::Words(code, _) => self.rehearse(Pending::Rhai(code)),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
-            Meaning::Go => Err(nothing_to_go_on_with()),
+            Meaning::Go => Err(self.nothing_to_go_on_with()),
         }
     }
 
-    /// Takes a run back: shown first, done by `go` when only observing.
-    pub fn undo_typed(&mut self, run: &str) -> Result<Value> {
+    /// Takes a run back: shown first, done by `go` when only observing. `partly` as for [`Session::undo`].
+    pub fn undo_typed(&mut self, run: &str, partly: bool) -> Result<Value> {
         let run = self.to_undo(run)?.run;
         if run == self.gate().run_id()
             && let Some(undone) = self.decided("undo")
         {
             return undone;
         }
-        let what = Pending::Undo(run);
+        let what = Pending::Undo(run, partly);
         match self.gate().mode() {
             Mode::Apply => self.perform(what),
             _ => self.rehearse(what),
@@ -310,18 +358,47 @@ impl Session {
     /// The sitting itself may be taken back, too.
     fn to_undo(&self, run: &str) -> Result<Story> {
         let story = undo::find(self.gate().journal()?, run, self.gate().is_replay(), Some(&self.gate().run_id()))?;
-        let here = self.facts();
-        if ["config", "found"].iter().any(|fact| story.facts[fact] != here[fact]) {
-            let why = "it was done with another configuration, in which the names of stacks and hosts may mean others";
-            let from = story.facts["config"].as_str().map_or("opsh USER@HOST, as it was begun".into(), String::from);
-            return Err(Error::new(Kind::Usage, format!("run {} was not undone", story.run), why)
-                .next(format!("opsh undo {}     with {from}", story.run)));
-        }
+        self.refuse_another_configuration(&story, "undone", "undo")?;
         Ok(story)
     }
 
+    fn refuse_another_configuration(&self, story: &Story, done: &str, verb: &str) -> Result<()> {
+        let here = self.facts();
+        if ["config", "found"].iter().all(|fact| story.facts[fact] == here[fact]) {
+            return Ok(());
+        }
+        let why = "it was done with another configuration, in which the names of stacks and hosts may mean others";
+        let from = story.facts["config"].as_str().map_or("opsh USER@HOST, as it was begun".into(), String::from);
+        Err(Error::new(Kind::Usage, format!("run {} was not {done}", story.run), why)
+            .next(format!("opsh {verb} {}     outside of this sitting, with {from}", story.run)))
+    }
+
+    /// Goes on with a script's run that did not end well, as [`Session::resume`]: each change asks.
+    pub fn resume_typed(&mut self, run: &str, changed_script: bool) -> Result<Value> {
+        self.refuse_while_failed(":resume", "retry     goes on with the one that waits")?;
+        self.refuse_held("resume")?;
+        let story = super::resume::find(self.gate().journal()?, run)?;
+        self.refuse_another_configuration(&story, "resumed", "resume")?;
+        self.drop_planned(":resume");
+        self.begin_line();
+        self.in_mode(Mode::Apply, "resume", |session| {
+            session.as_run_of_its_own(|session| session.resume(story, changed_script))
+        })
+    }
+
+    /// Fails when a person, or the command line, said that nothing is to be changed.
+    pub(super) fn refuse_held(&self, what: &str) -> Result<()> {
+        self.refuse_fixed()?;
+        if !self.sitting.holds {
+            return Ok(());
+        }
+        let why = "nothing is to be changed here: a person said :observe";
+        Err(Error::new(Kind::Refused, format!("{what} was not done"), why)
+            .next(":apply \"WHY\"     changes are asked for from then on"))
+    }
+
     fn rehearse(&mut self, what: Pending) -> Result<Value> {
-        self.sitting.pending = None;
+        (self.sitting.pending, self.sitting.dropped) = (None, None);
         self.begin_line();
         let result = self.in_mode(Mode::Plan, "a rehearsal", |session| {
             let result = session.perform(what.clone());
@@ -329,7 +406,8 @@ impl Session {
         });
         let (value, skipped) = result?;
         if skipped {
-            self.gate().screen().say(&format!("go     does it: {}", what.words()));
+            let first = if self.sitting.holds && !self.sitting.fixed { ":apply \"WHY\", then " } else { "" };
+            self.gate().screen().say(&format!("{first}go     does it: {}", what.words()));
             self.sitting.pending = Some(what);
             // What would have been returned is the receipt of nothing.
             return Ok(Value::Null);
@@ -347,9 +425,10 @@ impl Session {
     }
 
     fn go(&mut self) -> Result<Value> {
-        self.refuse_fixed()?;
-        let what = self.sitting.pending.take().ok_or_else(nothing_to_go_on_with)?;
+        self.refuse_held("go")?;
+        let what = self.sitting.pending.take().ok_or_else(|| self.nothing_to_go_on_with())?;
         self.gate().note_before("go", json!({ "what": what.words() }))?;
+        self.gate().screen().echo(&what.words());
         let value = self.in_mode(Mode::Apply, "go", |session| session.perform(what))?;
         Ok(self.in_short(value))
     }
@@ -369,9 +448,9 @@ impl Session {
                 ScriptWord::File(path) => session.run_script(path, &argv),
                 ScriptWord::BuiltIn(name, _) => session.run_built_in(name, &argv),
             }),
-            Pending::Undo(run) => {
+            Pending::Undo(run, partly) => {
                 let story = self.to_undo(&run)?;
-                self.as_run_of_its_own(|session| session.undo(story, false).map(|()| Value::Null))
+                self.as_run_of_its_own(|session| session.undo(story, partly).map(|()| Value::Null))
             }
         }
     }
@@ -384,9 +463,15 @@ impl Session {
         self.sitting.refresh.make_due();
         result
     }
-}
 
-fn nothing_to_go_on_with() -> Error {
-    Error::new(Kind::Usage, "nothing was done", "nothing was planned that go could do")
-        .next(":plan LINE     what it would do; then go does it")
+    fn nothing_to_go_on_with(&self) -> Error {
+        let not = |why: &str| Error::new(Kind::Usage, "nothing was done", why);
+        let Some((what, by)) = &self.sitting.dropped else {
+            return not("nothing was planned that go could do")
+                .next(":plan LINE     what it would do; then go does it");
+        };
+        let why =
+            format!("{} was planned, and \"{}\" came between", what.words(), by.lines().next().unwrap_or_default());
+        not(&why).next(format!("{}     shows it again; then go does it", what.again()))
+    }
 }

@@ -93,7 +93,7 @@ impl Session {
         way.check(&self.engine, &self.world)?;
         self.show(&way);
         if way.back.is_empty() {
-            self.say_nothing_to_undo(&way);
+            self.gate().screen().print("nothing to undo");
             return Ok(0);
         }
         let mut plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();

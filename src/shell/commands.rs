@@ -34,8 +34,11 @@ pub const COMMANDS: &[Command] = &[
     Command { name: ":plan", args: "LINE", doc: "the line without its changes; go does them", run: plan },
     Command { name: ":note", args: "TEXT", doc: "write a remark into the record", run: note },
     Command { name: ":runs", args: "[COUNT]", doc: "the newest runs, and what to type about them", run: runs },
+    Command { name: ":show", args: "[RUN]", doc: "what a run did; without one what was done here", run: show },
     Command { name: ":undo", args: "[RUN]", doc: "take a run back; without one what changed last", run: undo },
+    Command { name: ":resume", args: "RUN", doc: "go on with a script's run that did not end well", run: resume },
     Command { name: ":attach", args: "[RUN]", doc: "wait for work that goes on on the hosts, or list it", run: attach },
+    Command { name: ":settle", args: "RUN SAW", doc: "what you saw of a change that may have happened", run: settle },
     Command {
         name: ":save",
         args: "FILE [FROM..TO]",
@@ -50,6 +53,29 @@ pub const COMMANDS: &[Command] = &[
     Command { name: ":quit", args: "", doc: "leave; so do Ctrl-D, quit and exit", run: quit },
 ];
 
+/// What a line means here that would be typed at a shell: errors and lists name those.
+pub fn without_program(line: &str) -> Result<String> {
+    let Some(rest) = line.strip_prefix("opsh ") else { return Ok(line.into()) };
+    let (first, after) = rest.trim().split_once(char::is_whitespace).unwrap_or((rest.trim(), ""));
+    let (first, after) = match first {
+        "journal" => after.trim().split_once(char::is_whitespace).unwrap_or((after.trim(), "")),
+        _ => (first, after),
+    };
+    match first {
+        "undo" | "resume" | "attach" | "runs" | "show" | "settle" => Ok(format!(":{first} {after}")),
+        "list" => Ok(":runs".into()),
+        "help" | "doctor" => Ok(rest.trim().into()),
+        script if script.ends_with(".rhai") => Ok(rest.trim().into()),
+        _ => Err(Error::new(
+            Kind::Usage,
+            "nothing was done",
+            format!("\"{line}\" is typed at a shell, and this is opsh"),
+        )
+        .next(":help     what is typed here")
+        .next(format!("!-t {line}     runs it all the same"))),
+    }
+}
+
 /// Runs a line that begins with a colon.
 pub fn run(session: &mut Session, line: &str) -> Result<Done> {
     let line = line.trim();
@@ -60,7 +86,8 @@ pub fn run(session: &mut Session, line: &str) -> Result<Done> {
         return Err(usage(command, &format!("\"{rest}\" is one word too many")));
     }
     if rest.is_empty() && !command.args.is_empty() && !command.args.starts_with('[') {
-        return Err(usage(command, "its words are missing"));
+        let first = command.args.split_whitespace().next().unwrap_or_default().trim_matches('"');
+        return Err(usage(command, &format!("{first} is missing")));
     }
     (command.run)(session, rest)
 }
@@ -87,13 +114,21 @@ fn help(session: &mut Session, name: &str) -> Result<Done> {
     let found: Vec<Vec<String>> =
         wanted.map(|command| vec![format!("{} {}", command.name, command.args), command.doc.into()]).collect();
     if found.is_empty() {
-        return session::help::show(screen, Some(name)).and_then(|()| done());
+        return explain(session, Some(name));
     }
     screen.table(&["command", "what it does"], found);
     if meant.is_empty() {
         screen.print("\nps, logs SERVICE, @HOST WORDS, !WORDS: help WORD explains one; help lists every verb");
     }
     done()
+}
+
+/// What a word or verb does, or all of them.
+pub fn explain(session: &Session, name: Option<&str>) -> Result<Done> {
+    let text = session::help::text(session.gate().screen(), name)?;
+    let word = name.and_then(session::words::find).filter(|(_, rest)| rest.is_empty());
+    let typed = word.map_or(String::new(), |(word, _)| format!("{}     as words\n", word.usage()));
+    Ok(Done::Value(format!("{typed}{text}").into()))
 }
 
 fn use_stack(session: &mut Session, name: &str) -> Result<Done> {
@@ -123,12 +158,44 @@ fn note(session: &mut Session, text: &str) -> Result<Done> {
 fn runs(session: &mut Session, count: &str) -> Result<Done> {
     let count = if count.is_empty() { Ok(10) } else { count.parse() };
     let count = count.map_err(|_| Error::new(Kind::Usage, ":runs was not done", "COUNT must be a whole number"))?;
-    session::runs::list(session.gate().journal()?, count, false, session.gate().screen())?;
+    let waiting = session.failed().map(|_| session.gate().run_id());
+    session::runs::list(session.gate().journal()?, count, false, waiting.as_deref(), session.gate().screen())?;
     done()
 }
 
-fn undo(session: &mut Session, run: &str) -> Result<Done> {
-    session.undo_typed(if run.is_empty() { "last" } else { run }).map(Done::Value)
+fn show(session: &mut Session, rest: &str) -> Result<Done> {
+    let (run, all) = with_flag(rest, "--all");
+    let run = if run.is_empty() { session.gate().run_id() } else { run };
+    session::record::show(&session.gate().journal()?.run(&run)?, all, session.gate().screen());
+    done()
+}
+
+fn undo(session: &mut Session, rest: &str) -> Result<Done> {
+    let (run, partly) = with_flag(rest, "--partly");
+    session.undo_typed(if run.is_empty() { "last" } else { &run }, partly).map(Done::Value)
+}
+
+fn resume(session: &mut Session, rest: &str) -> Result<Done> {
+    let (run, changed_script) = with_flag(rest, "--changed-script");
+    session.resume_typed(&run, changed_script)?;
+    done()
+}
+
+fn settle(session: &mut Session, rest: &str) -> Result<Done> {
+    let (run, saw) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+    let saw = saw.trim().trim_matches('"');
+    if saw.is_empty() {
+        return Err(Error::new(Kind::Usage, ":settle was not done", "what you saw is missing: it is recorded")
+            .next(format!(":settle {run} \"the container is the new one\"     for example")));
+    }
+    session::record::settle(session.gate().journal()?, run, saw, session.gate().screen())?;
+    done()
+}
+
+/// The words but `flag`, and whether it was among them.
+fn with_flag(rest: &str, flag: &str) -> (String, bool) {
+    let (flags, words): (Vec<&str>, Vec<&str>) = rest.split_whitespace().partition(|word| *word == flag);
+    (words.join(" "), !flags.is_empty())
 }
 
 fn attach(session: &mut Session, run: &str) -> Result<Done> {

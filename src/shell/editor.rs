@@ -153,6 +153,11 @@ impl Editor {
         }
     }
 
+    /// False for a line of words, or of what begins with `:`, `@` or `!`.
+    pub fn is_rhai(&self, line: &str) -> bool {
+        self.known.known().names.is_rhai(line)
+    }
+
     /// Puts `line` into the history, on the disk at once; one that cannot be written is there for this sitting only.
     pub fn keep(&mut self, line: &str) {
         let _ = self.editor.add_history_entry(line);

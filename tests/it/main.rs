@@ -33,6 +33,7 @@ mod reference;
 mod replay;
 mod resume;
 mod scripts;
+mod sitting;
 mod skip;
 mod sshd;
 mod terminal;

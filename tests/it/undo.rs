@@ -324,7 +324,7 @@ undo::guard(|| { put(\"DIR/a\"); put(\"DIR/b\"); throw #{ kind: \"unmet\", what:
     script(&home, caught).exits(0).prints("unmet\n7\n");
     let undone = home.run(&["undo", "last", "--yes"]).exits(0).prints("nothing to undo\n");
     assert!(!undone.err.contains("rm"), "{}", undone.err);
-    assert!(runs(&home)[0]["outcome"].as_str().unwrap().ends_with("undone by itself"));
+    assert!(runs(&home)[0]["outcome"].as_str().unwrap().ends_with("undone in the same run"));
 }
 
 #[test]
