@@ -1,5 +1,7 @@
 //! Every command in the README is run here.
 
+use super::home::Home;
+use super::terminal::{SIZES, Terminal};
 use std::process::{Command, Output};
 
 const README: &str = include_str!("../../README.md");
@@ -38,8 +40,34 @@ fn must_work(line: &str, home: &std::path::Path) -> String {
     format!("{out}{err}")
 }
 
-fn transcript() -> &'static str {
-    README.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a transcript")
+fn transcripts() -> Vec<&'static str> {
+    README.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+#[test]
+fn what_is_typed_at_the_prompt_does_what_it_shows() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = Terminal::start(&home, columns, rows, &[]);
+        terminal.until_line("opsh ›");
+        let (mut questions, mut prompts) = (0, terminal.prompts());
+        for line in transcripts()[1].lines() {
+            if let Some(typed) = line.strip_prefix("opsh › ") {
+                terminal.until_prompts(prompts).keys(typed).keys("\r");
+                prompts += 1;
+            } else if let Some(question) = line.strip_suffix(" y") {
+                questions += 1;
+                terminal.until_written(question, questions).keys("y\r");
+            } else {
+                terminal.until(line);
+            }
+        }
+        terminal.until_prompts(prompts).until("host.run  local  mkdir tried");
+        assert!(
+            !home.path("tried").exists() && home.all_records().iter().any(|record| record["kind"] == "effect.undone")
+        );
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -47,7 +75,7 @@ fn the_command_that_needs_nothing_but_rust_shows_the_transcript() {
     let home = tempfile::tempdir().expect("a folder");
     let block = blocks().into_iter().find(|block| block[0].contains("--replay")).expect("it is in the README");
     let shown = must_work(block[0], home.path());
-    for line in transcript().lines().skip(1) {
+    for line in transcripts()[0].lines().skip(1) {
         assert!(shown.lines().any(|other| other == line), "not shown: {line}\n{shown}");
     }
 }
