@@ -107,27 +107,29 @@ fn a_long_list_is_one_of_names_and_fits_the_screen() {
 
 #[test]
 fn words_of_the_stack_in_use_take_their_options_and_its_services() {
-    let home = Home::new();
-    home.put(
-        "opsh.toml",
-        "[stack.shop]\nhost = \"local\"\ndir = \"/nowhere\"\n\
-         compose = { files = [\"compose.yml\"], project = \"shop\" }\nservices = { web = {}, worker = {} }\n",
-    );
-    let terminal = Terminal::start(&home, 80, 24, &[]);
-    let prompt = "opsh shop (observe) ›";
-    terminal.until_line(prompt);
-    for (typed, completed) in [
-        ("recr", "recreate"),
-        ("recreate we", "recreate web"),
-        ("logs web --t", "logs web --tail"),
-        ("logs = sta", "logs = stack("),
-        (":us", ":use"),
-        ("@shop/wo", "@shop/worker"),
-    ] {
-        terminal.keys(typed).keys("\t").keys(":").until_line(&format!("{prompt} {completed}:"));
-        terminal.keys(CTRL_U).until_line(prompt);
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        home.put(
+            "opsh.toml",
+            "[stack.shop]\nhost = \"local\"\ndir = \"/nowhere\"\n\
+             compose = { files = [\"compose.yml\"], project = \"shop\" }\nservices = { web = {}, worker = {} }\n",
+        );
+        let terminal = Terminal::start(&home, columns, rows, &[]);
+        let prompt = "opsh shop (observe) ›";
+        terminal.until_line(prompt);
+        for (typed, completed) in [
+            ("recr", "recreate"),
+            ("recreate we", "recreate web"),
+            ("logs web --t", "logs web --tail"),
+            ("logs = sta", "logs = stack("),
+            (":us", ":use"),
+            ("@shop/wo", "@shop/worker"),
+        ] {
+            terminal.keys(typed).keys("\t").keys(":").until_line(&format!("{prompt} {completed}:"));
+            terminal.keys(CTRL_U).until_line(prompt);
+        }
+        terminal.keys("logs \t").until("web  service").until("worker  service").until_line(&format!("{prompt} logs w"));
     }
-    terminal.keys("logs \t").until("web  service").until("worker  service").until_line(&format!("{prompt} logs w"));
 }
 
 /// Two stacks on one host, each a repository with one tag that no file names.
@@ -173,39 +175,41 @@ fn reads_of_tags(home: &Home) -> Vec<String> {
 
 #[test]
 fn tags_of_a_host_that_is_connected_are_offered_after_a_line_and_hang_nobody_when_it_does() {
-    let Some(sshd) = Sshd::start() else { return };
-    let home = Home::new();
-    two_stacks(&home, &sshd);
-    let mut terminal = Terminal::start(&home, 100, 30, &[]);
-    let line = |terminal: &Terminal, typed: &str, prompt: &str| {
-        terminal.says(typed, &[]).until_line(prompt);
-    };
-    terminal.until_line("opsh ›");
-    line(&terminal, ":use shop", "opsh shop ›");
-    // No login is begun for a name.
-    assert_eq!(completed(&terminal, "opsh shop ›", "mark_bad v7"), "mark_bad v7");
-    line(&terminal, "@ true", "opsh shop ›");
-    until("the tag that no file names", || {
-        (completed(&terminal, "opsh shop ›", "mark_bad v7") == "mark_bad v7.1.0").then_some(())
-    });
+    for (columns, rows) in SIZES {
+        let Some(sshd) = Sshd::start() else { return };
+        let home = Home::new();
+        two_stacks(&home, &sshd);
+        let mut terminal = Terminal::start(&home, columns, rows, &[]);
+        let line = |terminal: &Terminal, typed: &str, prompt: &str| {
+            terminal.says(typed, &[]).until_line(prompt);
+        };
+        terminal.until_line("opsh ›");
+        line(&terminal, ":use shop", "opsh shop ›");
+        // No login is begun for a name.
+        assert_eq!(completed(&terminal, "opsh shop ›", "mark_bad v7"), "mark_bad v7");
+        line(&terminal, "@ true", "opsh shop ›");
+        until("the tag that no file names", || {
+            (completed(&terminal, "opsh shop ›", "mark_bad v7") == "mark_bad v7.1.0").then_some(())
+        });
 
-    sshd.freeze();
-    line(&terminal, ":use mail", "opsh mail ›");
-    assert_eq!(completed(&terminal, "opsh mail ›", "mark_bad v8"), "mark_bad v8");
-    assert_eq!(completed(&terminal, "opsh mail ›", "logs w"), "logs web");
-    line(&terminal, "40 + 2", "opsh mail ›");
-    terminal.until("42");
-    terminal.keys("\x04");
-    assert_eq!(terminal.ends(), End::Exit(0));
+        sshd.freeze();
+        line(&terminal, ":use mail", "opsh mail ›");
+        assert_eq!(completed(&terminal, "opsh mail ›", "mark_bad v8"), "mark_bad v8");
+        assert_eq!(completed(&terminal, "opsh mail ›", "logs w"), "logs web");
+        line(&terminal, "40 + 2", "opsh mail ›");
+        terminal.until("42");
+        terminal.keys("\x04");
+        assert_eq!(terminal.ends(), End::Exit(0));
 
-    assert_eq!(reads_of_tags(&home), ["ok", "interrupted"]);
-    let read_for = |what: &str| {
-        let is_one = |(kind, body): &&(String, Value)| kind == "system.start" && body["what"] == what;
-        beside(&home).iter().filter(is_one).count()
-    };
-    assert_eq!((read_for("names for Tab"), read_for("who has the lock")), (2, 2));
-    let runs = home.run(&["runs", "--json"]).exits(0).json_lines();
-    assert_eq!(runs.iter().map(|run| run["what"].as_str().unwrap()).collect::<Vec<_>>(), ["prompt"]);
-    assert!(!terminal.raw().contains("git.tags"), "nothing is shown of it");
-    home.run(&["journal", "verify"]).exits(0);
+        assert_eq!(reads_of_tags(&home), ["ok", "interrupted"]);
+        let read_for = |what: &str| {
+            let is_one = |(kind, body): &&(String, Value)| kind == "system.start" && body["what"] == what;
+            beside(&home).iter().filter(is_one).count()
+        };
+        assert_eq!((read_for("names for Tab"), read_for("who has the lock")), (2, 2));
+        let runs = home.run(&["runs", "--json"]).exits(0).json_lines();
+        assert_eq!(runs.iter().map(|run| run["what"].as_str().unwrap()).collect::<Vec<_>>(), ["prompt"]);
+        assert!(!terminal.raw().contains("git.tags"), "nothing is shown of it");
+        home.run(&["journal", "verify"]).exits(0);
+    }
 }

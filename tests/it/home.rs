@@ -60,6 +60,12 @@ impl Home {
         self.run(&["journal", "export", "last"]).exits(0).json_lines()
     }
 
+    /// The records of the newest sitting.
+    pub fn sitting(&self) -> Vec<Value> {
+        let runs = self.run(&["runs", "--json"]).exits(0).json_lines();
+        self.run(&["journal", "export", sitting_of(&runs)]).exits(0).json_lines()
+    }
+
     /// The records of every run, those of the newest first.
     pub fn all_records(&self) -> Vec<Value> {
         let runs = self.run(&["runs", "1000", "--json"]).exits(0).json_lines();
@@ -89,6 +95,11 @@ impl Home {
     pub fn story(&self) -> Vec<String> {
         story_of(&self.records())
     }
+}
+
+/// The newest sitting of these runs.
+pub fn sitting_of(runs: &[Value]) -> &str {
+    runs.iter().find(|run| run["what"] == "prompt").expect("a sitting")["run"].as_str().unwrap()
 }
 
 /// Kinds of records, with the outcome of those that have one.

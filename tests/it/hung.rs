@@ -137,41 +137,47 @@ fn a_change_that_is_followed_when_the_host_hangs_goes_on_there_whatever_is_answe
 
         stage.sshd.thaw();
         pipe.write_all(b"end\n").unwrap();
-        let runs = stage.home.run(&["runs", "--json"]).exits(0).json_lines();
-        let sitting = runs.iter().find(|run| run["what"] == "prompt").unwrap()["run"].as_str().unwrap();
-        stage.home.run(&["attach", sitting]).says(&["it ended with 0 on web-0: it happened"]);
+        let sitting = stage.home.sitting();
+        stage
+            .home
+            .run(&["attach", sitting[0]["run"].as_str().unwrap()])
+            .says(&["it ended with 0 on web-0: it happened"]);
         stage.home.whole_records();
     }
 }
 
 #[test]
 fn a_lock_that_is_held_on_a_host_that_hangs_is_no_reason_to_wait() {
-    let Some(stage) = Stage::set() else { return };
-    let terminal = stage.sit(80, 24);
-    let file = stage.home.put("followed", "");
-    let work = format!("p.locked(\"a test\", || host(\"web-0\").read([\"tail\", \"-f\", \"{file}\"]))");
-    terminal.keys(&work).keys("\r");
-    until("the work under the lock", || processes::running(&["tail", "-f", &file]).pop());
-    stage.sshd.freeze();
-    terminal.interrupt(PROMPT);
-    nothing_else_waits(&terminal);
-    terminal.leave();
-    stage.is_left();
+    for (columns, rows) in SIZES {
+        let Some(stage) = Stage::set() else { return };
+        let terminal = stage.sit(columns, rows);
+        let file = stage.home.put("followed", "");
+        let work = format!("p.locked(\"a test\", || host(\"web-0\").read([\"tail\", \"-f\", \"{file}\"]))");
+        terminal.keys(&work).keys("\r");
+        until("the work under the lock", || processes::running(&["tail", "-f", &file]).pop());
+        stage.sshd.freeze();
+        terminal.interrupt(PROMPT);
+        nothing_else_waits(&terminal);
+        terminal.leave();
+        stage.is_left();
+    }
 }
 
 #[test]
 fn a_terminal_that_is_closed_while_a_line_waits_for_the_host_leaves_no_ssh() {
-    for connected in [false, true] {
-        let Some(stage) = Stage::set() else { return };
-        let mut terminal = stage.sit(80, 24);
-        if connected {
-            terminal.says("@ echo there", &["\nthere\n"]).until_line(PROMPT);
+    for (columns, rows) in SIZES {
+        for connected in [false, true] {
+            let Some(stage) = Stage::set() else { return };
+            let mut terminal = stage.sit(columns, rows);
+            if connected {
+                terminal.says("@ echo there", &["\nthere\n"]).until_line(PROMPT);
+            }
+            stage.sshd.freeze();
+            terminal.keys("@ uptime\r").until(" host.read  web-0");
+            assert_eq!(terminal.hang_up(), End::Signal(libc::SIGHUP));
+            stage.is_left();
+            stage.home.run(&["runs"]).exits(0).shows(&["killed"]);
         }
-        stage.sshd.freeze();
-        terminal.keys("@ uptime\r").until(" host.read  web-0");
-        assert_eq!(terminal.hang_up(), End::Signal(libc::SIGHUP));
-        stage.is_left();
-        stage.home.run(&["runs"]).exits(0).shows(&["killed"]);
     }
 }
 

@@ -165,13 +165,12 @@ fn a_question_is_left_without_its_answer_and_without_what_was_typed_of_it() {
     in_both_sizes(|sat| {
         let terminal = &sat.terminal;
         let change = "host(\"local\").run([\"touch\", \"made\"])";
-        terminal.keys(change).keys("\r").until_line(QUESTION);
-        terminal.keys("y").until_line(&format!("{QUESTION} y"));
+        terminal.keys(change).keys("\r").until_asked().keys("y").until_line(&format!("{QUESTION} y"));
         sat.interrupt();
         assert!(!sat.home.path("made").exists());
 
         terminal.says(&format!(":plan {change}"), &["go     does it"]);
-        terminal.keys("go\r").until_written(QUESTION, 2).until_line(QUESTION);
+        terminal.keys("go\r").until_asked();
         sat.interrupt();
         assert!(!sat.home.path("made").exists());
 
@@ -218,8 +217,7 @@ fn output_of_a_change_stops_and_the_change_goes_on_or_is_killed() {
         let (mut pipe, path) = sat.pipe();
         let words = ["cat", path.to_str().unwrap()];
         for (nth, (answer, says)) in [(CTRL_C, "goes on"), ("kill\r", "work.kill")].into_iter().enumerate() {
-            terminal.keys(&format!("host(\"local\").run({})\r", json!(words))).until_written(QUESTION, nth + 1);
-            terminal.keys("y\r").until("→ host.run");
+            terminal.keys(&format!("host(\"local\").run({})\r", json!(words))).agree().until("→ host.run");
             pipe.write_all(format!("{nth} 件目の出力\n").as_bytes()).unwrap();
             terminal.until(&format!("  │ {nth} 件目の出力"));
             terminal.keys(CTRL_C).until_written("Type kill to end it half way", nth + 1);

@@ -1,7 +1,7 @@
 //! How results, output and candidates lie on the screen: within the terminal as it is now, also in characters of two columns.
 
 use super::home::Home;
-use super::terminal::{QUESTION, SIZES, Terminal};
+use super::terminal::{SIZES, Terminal};
 use std::fs::File;
 use std::io::Write;
 use std::process::Command;
@@ -120,7 +120,7 @@ fn output_is_broken_at_the_edge_of_the_terminal_as_it_is_now() {
         let script = home.put("repeats.sh", REPEATS);
         let terminal = at_prompt(&home, before);
         let next = terminal.prompts() + 1;
-        terminal.keys(&format!("!sh {script}\r")).until_line(QUESTION).keys("y\r");
+        terminal.keys(&format!("!sh {script}\r")).agree();
         let text = "出力の行".repeat(20);
         let is_shown = |line: &str, (width, _): (u16, u16)| {
             let (wanted, rows) = (behind_bars(line, width), rows(&terminal));

@@ -3,7 +3,7 @@
 use crate::home::{Home, Ran};
 use crate::processes::{below, signal, until};
 use crate::sshd::Sshd;
-use crate::terminal::Terminal;
+use crate::terminal::{SIZES, Terminal};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -200,26 +200,28 @@ fn value(ran: &Ran) -> Value {
 
 #[test]
 fn at_the_prompt_a_lock_that_somebody_else_has_is_said_once_without_a_login_for_it() {
-    let Some(stage) = Stage::remote() else { return };
-    let alice = stage.alice_looks("look()");
-    // Her own journal knows of it.
-    let again = Terminal::start(&stage.alice, 120, 40, &[]);
-    again.until("has the lock of prod     by alice");
+    for (columns, rows) in SIZES {
+        let Some(stage) = Stage::remote() else { return };
+        let alice = stage.alice_looks("look()");
+        // Her own journal knows of it.
+        let again = Terminal::start(&stage.alice, columns, rows, &[]);
+        again.until("has the lock of prod     by alice");
 
-    let bob = Terminal::start(&stage.bob, 120, 40, &[]);
-    bob.until_line("opsh prod (observe) ›").keys("40 + 2\r").until_prompts(2);
-    assert!(!bob.screen().contains("the lock of prod"), "nothing was reached:\n{}", bob.screen());
-    bob.says("@ true", &[]);
-    // On a busy machine it comes after a later line.
-    until("it is said", || {
-        bob.says("@ echo again", &["\nagain\n"]);
-        bob.screen().contains("open: the lock of prod is held by alice@").then_some(())
-    });
-    bob.until(": hotfix     lock").says("@ echo again", &[]);
-    bob.keys("it.code + 70\r").until("70");
-    assert_eq!(bob.screen().matches("the lock of prod").count(), 1, "{}", bob.screen());
-    stage.end_look();
-    alice.ended().exits(0);
+        let bob = Terminal::start(&stage.bob, columns, rows, &[]);
+        bob.until_line("opsh prod (observe) ›").keys("40 + 2\r").until_prompts(2);
+        assert!(!bob.screen().contains("the lock of prod"), "nothing was reached:\n{}", bob.screen());
+        bob.says("@ true", &[]);
+        // On a busy machine it comes after a later line.
+        until("it is said", || {
+            bob.says("@ echo again", &["\nagain\n"]);
+            bob.screen().contains("open: the lock of prod is held by alice@").then_some(())
+        });
+        bob.until(": hotfix     lock").says("@ echo again", &[]);
+        bob.keys("it.code + 70\r").until("70");
+        assert_eq!(bob.screen().matches("the lock of prod").count(), 1, "{}", bob.screen());
+        stage.end_look();
+        alice.ended().exits(0);
+    }
 }
 
 const TAKES: &str = "prod.locked(\"bob's work\", || mark(\"b\"), #{ wait_s: 1 })";

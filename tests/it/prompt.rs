@@ -51,25 +51,27 @@ fn enter_runs_what_is_whole_and_goes_on_with_what_is_not() {
 
 #[test]
 fn lines_of_one_input_are_edited_until_it_runs() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    terminal.keys("print([\r").until_line("   …");
-    terminal.keys("1,\r").until_line("   …");
-    // Up moves within the input; Backspace at its beginning joins two lines.
-    terminal.keys(UP).until_line("   … 1,");
-    terminal.keys(END_KEY).keys(" 2,").until_line("   … 1, 2,");
-    terminal.keys(DOWN).until_line("   …");
-    terminal.keys(END_KEY).keys("\x7f").until_line("   … 1, 2,");
-    run(&terminal, " 3].len() + 30)", "33");
-    // Alt-Enter goes on with what is whole.
-    terminal.keys("let x = 40;\x1b\r").until_line("   …");
-    run(&terminal, "print(x + 4)", "44");
-    // All of an input is one line of the history.
-    terminal.keys(UP).until_line("   … print(x + 4)");
-    terminal.keys(UP).until_line("opsh › let x = 40;");
-    terminal.keys(UP).until_line("   … 1, 2, 3].len() + 30)").until("› print([\n");
-    terminal.interrupt(PROMPT);
-    terminal.leave();
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.keys("print([\r").until_line("   …");
+        terminal.keys("1,\r").until_line("   …");
+        // Up moves within the input; Backspace at its beginning joins two lines.
+        terminal.keys(UP).until_line("   … 1,");
+        terminal.keys(END_KEY).keys(" 2,").until_line("   … 1, 2,");
+        terminal.keys(DOWN).until_line("   …");
+        terminal.keys(END_KEY).keys("\x7f").until_line("   … 1, 2,");
+        run(&terminal, " 3].len() + 30)", "33");
+        // Alt-Enter goes on with what is whole.
+        terminal.keys("let x = 40;\x1b\r").until_line("   …");
+        run(&terminal, "print(x + 4)", "44");
+        // All of an input is one line of the history.
+        terminal.keys(UP).until_line("   … print(x + 4)");
+        terminal.keys(UP).until_line("opsh › let x = 40;");
+        terminal.keys(UP).until_line("   … 1, 2, 3].len() + 30)").until("› print([\n");
+        terminal.interrupt(PROMPT);
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -92,30 +94,34 @@ fn a_paste_of_two_hundred_lines_is_one_input_that_runs_on_enter() {
 
 #[test]
 fn lines_that_are_typed_ahead_run_one_after_the_other() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    let next = terminal.prompts() + 3;
-    terminal.keys("40 + 2\r70 + 7\rprint([\r80\r].len() + 87)\r");
-    terminal.until_prompts(next).until("42").until("77").until("88").until_line(PROMPT);
-    // After Ctrl-C nobody wants the lines that were to follow.
-    terminal.keys("print(\"be\" + \"gun\"); loop { }\rprint(\"never\" + \" shown\")\r").until("loop { }\nbegun");
-    terminal.interrupt(PROMPT);
-    run(&terminal, "60 + 6", "66");
-    assert!(!terminal.screen().contains("never shown"), "{}", terminal.screen());
-    terminal.keys(UP).until_line("opsh › 60 + 6").keys(UP).until_line("opsh › print(\"be\" + \"gun\"); loop { }");
-    terminal.interrupt(PROMPT);
-    terminal.leave();
-    assert_eq!(evaluated(&home).len(), 5);
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        let next = terminal.prompts() + 3;
+        terminal.keys("40 + 2\r70 + 7\rprint([\r80\r].len() + 87)\r");
+        terminal.until_prompts(next).until("42").until("77").until("88").until_line(PROMPT);
+        // After Ctrl-C nobody wants the lines that were to follow.
+        terminal.keys("print(\"be\" + \"gun\"); loop { }\rprint(\"never\" + \" shown\")\r").until("loop { }\nbegun");
+        terminal.interrupt(PROMPT);
+        run(&terminal, "60 + 6", "66");
+        assert!(!terminal.screen().contains("never shown"), "{}", terminal.screen());
+        terminal.keys(UP).until_line("opsh › 60 + 6").keys(UP).until_line("opsh › print(\"be\" + \"gun\"); loop { }");
+        terminal.interrupt(PROMPT);
+        terminal.leave();
+        assert_eq!(evaluated(&home).len(), 5);
+    }
 }
 
 #[test]
 fn a_paste_whose_last_line_ends_waits_for_enter_too() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    terminal.paste("print(40 + 2);\nprint(70 + 7);\n").until("print(70 + 7);");
-    terminal.wait_for("the cursor below", |screen| current(screen).is_empty());
-    run(&terminal, "", "42\n77");
-    terminal.leave();
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.paste("print(40 + 2);\nprint(70 + 7);\n").until("print(70 + 7);");
+        terminal.wait_for("the cursor below", |screen| current(screen).is_empty());
+        run(&terminal, "", "42\n77");
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -159,139 +165,155 @@ fn the_cursor_is_right_in_japanese() {
 
 #[test]
 fn the_history_is_on_the_disk_before_a_line_ends() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    run(&terminal, "40 + 2", "42");
-    run(&terminal, "40 + 2", "42");
-    run(&terminal, "30 + 3", "33");
-    terminal.keys("print(\"be\" + \"gun\"); loop { }\r").until("begun");
-    let mut terminal = terminal;
-    terminal.kill();
-    assert_eq!(terminal.ends(), End::Signal(libc::SIGKILL));
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        run(&terminal, "40 + 2", "42");
+        run(&terminal, "40 + 2", "42");
+        run(&terminal, "30 + 3", "33");
+        terminal.keys("print(\"be\" + \"gun\"); loop { }\r").until("begun");
+        let mut terminal = terminal;
+        terminal.kill();
+        assert_eq!(terminal.ends(), End::Signal(libc::SIGKILL));
 
-    let terminal = at_prompt(&home, 80, 24);
-    for line in ["print(\"be\" + \"gun\"); loop { }", "30 + 3", "40 + 2"] {
-        terminal.keys(UP).until_line(&format!("{PROMPT} {line}"));
-    }
-    // Once, although it was entered twice.
-    terminal.keys(UP).keys(DOWN).until_line(&format!("{PROMPT} 30 + 3"));
-    terminal.interrupt(PROMPT);
-    terminal.leave();
-}
-
-#[test]
-fn the_history_is_searched_by_ctrl_r_and_by_a_beginning() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    for (line, shows) in [("print(10 + 1)", "11"), ("let x = 5", ""), ("print(20 + 2)", "22"), ("[8].len() + 8", "9")] {
-        run(&terminal, line, shows);
-    }
-    terminal.keys(CTRL_R).keys("10").until("(reverse-i-search)`10': print(10 + 1)");
-    terminal.interrupt(PROMPT);
-    terminal.keys("pr").until_line("opsh › print(20 + 2)");
-    terminal.wait_for("a hint, which is not typed", |screen| screen.cursor_position().1 == 9);
-    terminal.keys(UP).keys(UP).until_line("opsh › print(10 + 1)");
-    terminal.keys(DOWN).until_line("opsh › print(20 + 2)");
-    terminal.keys("\r").until("opsh › print(20 + 2)\n22\nopsh ›").until_line(PROMPT);
-    terminal.leave();
-}
-
-#[test]
-fn secrets_and_lines_behind_a_blank_are_not_in_the_history() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    run(&terminal, " print(30 + 3)", "33");
-    run(&terminal, "let url = \"postgres://app:correct-horse@db/app\"; 40 + 4", "44");
-    run(&terminal, ":reveal correct-horse", "that is no tag");
-    terminal.leave();
-    let history = std::fs::read_to_string(home.path("state/opsh/history")).unwrap();
-    assert!(!history.contains("30 + 3") && !history.contains("horse"), "{history}");
-}
-
-#[test]
-fn a_hint_is_the_signature_or_what_the_right_arrow_takes() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    run(&terminal, "40 + 2", "42");
-    terminal.keys("40").until_line("opsh › 40 + 2");
-    terminal.keys(RIGHT).wait_for("the cursor at its end", |screen| screen.cursor_position().1 == 13);
-    terminal.interrupt(PROMPT);
-    terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s?: int)");
-    let column = 7 + "stack(\"prod\").restart(".len() as u16;
-    terminal.wait_for("the cursor before it", |screen| screen.cursor_position().1 == column);
-    terminal.interrupt(PROMPT);
-    terminal.leave();
-}
-
-#[test]
-fn colours_are_there_and_are_not_where_nobody_wants_them() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    terminal.keys("let x = (\"a\")").wait_for("a keyword in magenta", |screen| {
-        let (row, _) = screen.cursor_position();
-        screen.cell(row, 7).is_some_and(|cell| cell.fgcolor() == vt100::Color::Idx(5))
-    });
-    terminal.wait_for("the bracket that belongs to the one before the cursor", |screen| {
-        let (row, _) = screen.cursor_position();
-        screen.cell(row, 15).is_some_and(|cell| cell.inverse())
-    });
-    for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
-        let terminal = Terminal::run(Terminal::command(&home, &[]).env(variable, value), 80, 24);
-        terminal.until_line(PROMPT).keys("let x = (\"a\"); 40 + 2\r").until("42\nopsh ›");
-        let raw = terminal.raw();
-        if variable == "NO_COLOR" {
-            terminal.keys("print([\r").until_line("   …");
-            terminal.interrupt(PROMPT);
+        let terminal = at_prompt(&home, columns, rows);
+        for line in ["print(\"be\" + \"gun\"); loop { }", "30 + 3", "40 + 2"] {
+            terminal.keys(UP).until_line(&format!("{PROMPT} {line}"));
         }
-        let painted = raw
-            .split("\x1b[")
-            .skip(1)
-            .filter(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
-        assert_eq!(painted.count(), 0, "{variable}: {raw:?}");
+        // Once, although it was entered twice.
+        terminal.keys(UP).keys(DOWN).until_line(&format!("{PROMPT} 30 + 3"));
+        terminal.interrupt(PROMPT);
         terminal.leave();
     }
 }
 
 #[test]
+fn the_history_is_searched_by_ctrl_r_and_by_a_beginning() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        for (line, shows) in
+            [("print(10 + 1)", "11"), ("let x = 5", ""), ("print(20 + 2)", "22"), ("[8].len() + 8", "9")]
+        {
+            run(&terminal, line, shows);
+        }
+        terminal.keys(CTRL_R).keys("10").until("(reverse-i-search)`10': print(10 + 1)");
+        terminal.interrupt(PROMPT);
+        terminal.keys("pr").until_line("opsh › print(20 + 2)");
+        terminal.wait_for("a hint, which is not typed", |screen| screen.cursor_position().1 == 9);
+        terminal.keys(UP).keys(UP).until_line("opsh › print(10 + 1)");
+        terminal.keys(DOWN).until_line("opsh › print(20 + 2)");
+        terminal.keys("\r").until("opsh › print(20 + 2)\n22\nopsh ›").until_line(PROMPT);
+        terminal.leave();
+    }
+}
+
+#[test]
+fn secrets_and_lines_behind_a_blank_are_not_in_the_history() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        run(&terminal, " print(30 + 3)", "33");
+        run(&terminal, "let url = \"postgres://app:correct-horse@db/app\"; 40 + 4", "44");
+        run(&terminal, ":reveal correct-horse", "that is no tag");
+        terminal.leave();
+        let history = std::fs::read_to_string(home.path("state/opsh/history")).unwrap();
+        assert!(!history.contains("30 + 3") && !history.contains("horse"), "{history}");
+    }
+}
+
+#[test]
+fn a_hint_is_the_signature_or_what_the_right_arrow_takes() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        run(&terminal, "40 + 2", "42");
+        terminal.keys("40").until_line("opsh › 40 + 2");
+        terminal.keys(RIGHT).wait_for("the cursor at its end", |screen| screen.cursor_position().1 == 13);
+        terminal.interrupt(PROMPT);
+        terminal.keys("stack(\"prod\").restart(").until("service: string, grace_s?: int)");
+        let column = 7 + "stack(\"prod\").restart(".len() as u16;
+        terminal.wait_for("the cursor before it", |screen| screen.cursor_position().1 == column);
+        terminal.interrupt(PROMPT);
+        terminal.leave();
+    }
+}
+
+#[test]
+fn colours_are_there_and_are_not_where_nobody_wants_them() {
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.keys("let x = (\"a\")").wait_for("a keyword in magenta", |screen| {
+            let (row, _) = screen.cursor_position();
+            screen.cell(row, 7).is_some_and(|cell| cell.fgcolor() == vt100::Color::Idx(5))
+        });
+        terminal.wait_for("the bracket that belongs to the one before the cursor", |screen| {
+            let (row, _) = screen.cursor_position();
+            screen.cell(row, 15).is_some_and(|cell| cell.inverse())
+        });
+        for (variable, value) in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+            let terminal = Terminal::run(Terminal::command(&home, &[]).env(variable, value), columns, rows);
+            terminal.until_line(PROMPT).keys("let x = (\"a\"); 40 + 2\r").until("42\nopsh ›");
+            let raw = terminal.raw();
+            if variable == "NO_COLOR" {
+                terminal.keys("print([\r").until_line("   …");
+                terminal.interrupt(PROMPT);
+            }
+            let painted = raw
+                .split("\x1b[")
+                .skip(1)
+                .filter(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').starts_with('m'));
+            assert_eq!(painted.count(), 0, "{variable}: {raw:?}");
+            terminal.leave();
+        }
+    }
+}
+
+#[test]
 fn ctrl_c_while_editing_clears_and_runs_nothing() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    terminal.keys("print(\"ran\")").until_line("opsh › print(\"ran\")");
-    terminal.interrupt(PROMPT);
-    run(&terminal, "40 + 1", "41");
-    // What is typed after it is not lost, and a hint does not stay.
-    let next = terminal.prompts() + 2;
-    terminal.keys("40").until_line("opsh › 40 + 1").keys(&format!("{CTRL_C}80 + 8\r"));
-    terminal.until_prompts(next).until("opsh › 40\nopsh › 80 + 8\n88").until_line(PROMPT);
-    terminal.keys("print([\r").until_line("   …");
-    terminal.keys("1,\r").until_line("   …");
-    terminal.interrupt(PROMPT);
-    run(&terminal, "40 + 2", "42");
-    terminal.leave();
-    assert!(evaluated(&home).iter().all(|line| !line.contains("[")), "{:?}", evaluated(&home));
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.keys("print(\"ran\")").until_line("opsh › print(\"ran\")");
+        terminal.interrupt(PROMPT);
+        run(&terminal, "40 + 1", "41");
+        // What is typed after it is not lost, and a hint does not stay.
+        let next = terminal.prompts() + 2;
+        terminal.keys("40").until_line("opsh › 40 + 1").keys(&format!("{CTRL_C}80 + 8\r"));
+        terminal.until_prompts(next).until("opsh › 40\nopsh › 80 + 8\n88").until_line(PROMPT);
+        terminal.keys("print([\r").until_line("   …");
+        terminal.keys("1,\r").until_line("   …");
+        terminal.interrupt(PROMPT);
+        run(&terminal, "40 + 2", "42");
+        terminal.leave();
+        assert!(evaluated(&home).iter().all(|line| !line.contains("[")), "{:?}", evaluated(&home));
+    }
 }
 
 #[test]
 fn ctrl_c_ends_a_loop_a_wait_and_an_output_and_the_prompt_goes_on() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 80, 24);
-    terminal.until_line(PROMPT);
-    terminal.keys("print(\"loop\" + \"ing\"); loop { }\r").until("looping");
-    terminal.interrupt(PROMPT);
-    terminal.until("stopped: Ctrl-C");
-    run(&terminal, "40 + 1", "41");
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.until_line(PROMPT);
+        terminal.keys("print(\"loop\" + \"ing\"); loop { }\r").until("looping");
+        terminal.interrupt(PROMPT);
+        terminal.until("stopped: Ctrl-C");
+        run(&terminal, "40 + 1", "41");
 
-    terminal.keys("let n = 0; loop { n += 1; print(`line ${n}`) }\r").until("line 10");
-    terminal.interrupt(PROMPT);
-    run(&terminal, "40 + 2", "42");
+        terminal.keys("let n = 0; loop { n += 1; print(`line ${n}`) }\r").until("line 10");
+        terminal.interrupt(PROMPT);
+        run(&terminal, "40 + 2", "42");
 
-    let file = home.put("followed", "");
-    terminal.keys(&format!("host(\"local\").read([\"tail\", \"-f\", \"{file}\"])\r"));
-    until("the command to begin", || running(&["tail", "-f", &file]).pop());
-    terminal.interrupt(PROMPT);
-    until("its end", || running(&["tail", "-f", &file]).is_empty().then_some(()));
-    run(&terminal, "40 + 3", "43");
-    terminal.leave();
+        let file = home.put("followed", "");
+        terminal.keys(&format!("host(\"local\").read([\"tail\", \"-f\", \"{file}\"])\r"));
+        until("the command to begin", || running(&["tail", "-f", &file]).pop());
+        terminal.interrupt(PROMPT);
+        until("its end", || running(&["tail", "-f", &file]).is_empty().then_some(()));
+        run(&terminal, "40 + 3", "43");
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -348,18 +370,20 @@ fn the_only_stack_is_used_and_one_that_is_no_sandbox_is_observed() {
 
 #[test]
 fn a_variable_of_a_words_name_is_the_variable_and_a_wrong_word_is_answered() {
-    let home = Home::new();
-    let terminal = in_shop(&home, 80, 24);
-    terminal.says("let tags = 41", &[]);
-    terminal.says("tags + 1", &["42"]);
-    terminal.says("resatrt web", &["did you mean \"restart\"?"]);
-    terminal.says("logs web --tial 3", &["did you mean \"tail\"?", "logs SERVICE [--tail N]"]);
-    terminal.says("df -h", &["it is a program", "@ df -h", "!df -h"]);
-    terminal.says(":us shop", &["did you mean \":use\"?"]);
-    terminal.says(":use shpo", &["did you mean \"shop\"?"]);
-    terminal.says("@nowhere ls", &["no host \"nowhere\""]);
-    terminal.says("!echo 日本語 and more", &["⟶ host(\"local\").read([\"echo\", \"日本語\"", "日本語 and more"]);
-    terminal.says("it.code + 7", &["7"]);
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        terminal.says("let tags = 41", &[]);
+        terminal.says("tags + 1", &["42"]);
+        terminal.says("resatrt web", &["did you mean \"restart\"?"]);
+        terminal.says("logs web --tial 3", &["did you mean \"tail\"?", "logs SERVICE [--tail N]"]);
+        terminal.says("df -h", &["it is a program", "@ df -h", "!df -h"]);
+        terminal.says(":us shop", &["did you mean \":use\"?"]);
+        terminal.says(":use shpo", &["did you mean \"shop\"?"]);
+        terminal.says("@nowhere ls", &["no host \"nowhere\""]);
+        terminal.says("!echo 日本語 and more", &["⟶ host(\"local\").read([\"echo\", \"日本語\"", "日本語 and more"]);
+        terminal.says("it.code + 7", &["7"]);
+    }
 }
 
 #[test]
@@ -420,75 +444,81 @@ fn what_a_tag_hides_is_shown_after_a_question_and_that_is_recorded() {
 
 #[test]
 fn what_was_typed_becomes_a_script_that_runs() {
-    let home = Home::new();
-    let terminal = in_shop(&home, 120, 40);
-    terminal.says("let n = 40", &[]);
-    terminal.says("unknown_one", &["Undefined variable"]);
-    terminal.says("!echo saved", &["saved"]);
-    terminal.says("print(n + 2)", &["42"]);
-    terminal.says(":save kept.rhai", &["kept.rhai has 3 lines"]);
-    terminal.says(":save kept.rhai", &["was not written", "exists"]);
-    terminal.says(":save one.rhai 3..3", &["one.rhai has 1 lines"]);
-    terminal.says(":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
-    assert!(!home.path("kept.txt").exists(), "both or none");
-    terminal.says(":load kept.rhai", &["42"]);
-    terminal.says(":note looked at the disk", &[]);
-    terminal.says(":json [1, 2]", &["[1,2]"]);
-    terminal.says(":time 1", &["took 0."]);
-    terminal.says(":runs 1", &["running"]);
-    terminal.says(":help", &[":attach [RUN]", "@HOST WORDS"]);
-    terminal.says(":help ps", &["stack.ps() -> array"]);
-    terminal.says(":quit now", &["one word too many"]);
-    terminal.keys(":quit\r");
-    home.run(&["kept.rhai"]).exits(0).prints("42\n");
-    let text = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
-    assert!(text.contains("usage: opsh kept.rhai") && text.contains("let p = stack(\"shop\");"), "{text}");
-    let remark = home.story();
-    assert!(!remark.is_empty());
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        terminal.says("let n = 40", &[]);
+        terminal.says("unknown_one", &["Undefined variable"]);
+        terminal.says("!echo saved", &["saved"]);
+        terminal.says("print(n + 2)", &["42"]);
+        terminal.says(":save kept.rhai", &["kept.rhai has 3 lines"]);
+        terminal.says(":save kept.rhai", &["was not written", "exists"]);
+        terminal.says(":save one.rhai 3..3", &["one.rhai has 1 lines"]);
+        terminal.says(":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
+        assert!(!home.path("kept.txt").exists(), "both or none");
+        terminal.says(":load kept.rhai", &["42"]);
+        terminal.says(":note looked at the disk", &[]);
+        terminal.says(":json [1, 2]", &["[1,2]"]);
+        terminal.says(":time 1", &["took 0."]);
+        terminal.says(":runs 1", &["running"]);
+        terminal.says(":help", &[":attach [RUN]", "@HOST WORDS"]);
+        terminal.says(":help ps", &["stack.ps() -> array"]);
+        terminal.says(":quit now", &["one word too many"]);
+        terminal.keys(":quit\r");
+        home.run(&["kept.rhai"]).exits(0).prints("42\n");
+        let text = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
+        assert!(text.contains("usage: opsh kept.rhai") && text.contains("let p = stack(\"shop\");"), "{text}");
+        let remark = home.story();
+        assert!(!remark.is_empty());
+    }
 }
 
 #[test]
 fn a_saved_script_names_what_was_called_it_and_says_what_it_lacks() {
-    let home = Home::new();
-    let terminal = in_shop(&home, 80, 24);
-    terminal.says("[40, 2]", &["40"]).says("print(\"between\")", &["between"]);
-    terminal.says("it[0] + it[1]", &["42"]).says("`${it} in all`", &["42 in all"]);
-    terminal.says(":save sum.rhai", &["sum.rhai has 4 lines"]);
-    terminal.says("print(\"two\"); 6 * 7", &["42"]).says("let x = it; x + 1", &["43"]).says("it + 1", &["44"]);
-    terminal.says(":save more.rhai 5..7", &["the value of \"let x = it; x + 1\" is called it later"]);
-    let more = std::fs::read_to_string(home.path("more.rhai")).unwrap();
-    assert!(more.contains("let it = {\n    print(\"two\"); 6 * 7\n};\nlet x = it; x + 1;\n"), "{more}");
-    terminal.says(":save half.rhai 3..4", &["half.rhai has 2 lines", "it cannot be run as it is", "it"]);
-    terminal.leave();
-    let script = std::fs::read_to_string(home.path("sum.rhai")).unwrap();
-    assert!(
-        script.contains("let it = [40, 2];\nprint(\"between\");\nlet it = it[0] + it[1];\n`${it} in all`;\n"),
-        "{script}"
-    );
-    home.run(&["--replay", "sum.jsonl", "sum.rhai"]).exits(0).shows(&["between"]);
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        terminal.says("[40, 2]", &["40"]).says("print(\"between\")", &["between"]);
+        terminal.says("it[0] + it[1]", &["42"]).says("`${it} in all`", &["42 in all"]);
+        terminal.says(":save sum.rhai", &["sum.rhai has 4 lines"]);
+        terminal.says("print(\"two\"); 6 * 7", &["42"]).says("let x = it; x + 1", &["43"]).says("it + 1", &["44"]);
+        terminal.says(":save more.rhai 5..7", &["the value of \"let x = it; x + 1\" is called it later"]);
+        let more = std::fs::read_to_string(home.path("more.rhai")).unwrap();
+        assert!(more.contains("let it = {\n    print(\"two\"); 6 * 7\n};\nlet x = it; x + 1;\n"), "{more}");
+        terminal.says(":save half.rhai 3..4", &["half.rhai has 2 lines", "it cannot be run as it is", "it"]);
+        terminal.leave();
+        let script = std::fs::read_to_string(home.path("sum.rhai")).unwrap();
+        assert!(
+            script.contains("let it = [40, 2];\nprint(\"between\");\nlet it = it[0] + it[1];\n`${it} in all`;\n"),
+            "{script}"
+        );
+        home.run(&["--replay", "sum.jsonl", "sum.rhai"]).exits(0).shows(&["between"]);
+    }
 }
 
 #[test]
 fn what_was_saved_is_replayed_by_its_recording() {
-    let home = Home::new();
-    let terminal = in_shop(&home, 120, 40);
-    terminal.says(":apply \"a test\"", &[]);
-    terminal.answers("host(\"local\").run([\"touch\", \"failed\"]); throw \"no\"", "y", "why: no");
-    terminal.answers("!touch made", "y", "✓ host.run");
-    terminal.says("!stat -c found-%n made", &["found-made"]);
-    terminal.says("print(p.name + \" is\")", &["shop is"]);
-    terminal.says(":save night.rhai 1..2", &["night.rhai has 2 lines     opsh night.rhai"]);
-    terminal.says(":save all.rhai", &["all.jsonl is their recording     opsh --replay all.jsonl all.rhai"]);
-    terminal.keys(CTRL_D);
-    std::fs::remove_file(home.path("made")).unwrap();
-    for file in ["night", "all"] {
-        let ran = home.run(&["--replay", &format!("{file}.jsonl"), &format!("{file}.rhai")]);
-        assert!(ran.exits(0).err.contains("✓ host.run"));
-        assert!(!home.path("made").exists(), "a replay changes nothing");
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        terminal.says(":apply \"a test\"", &[]);
+        terminal.answers("host(\"local\").run([\"touch\", \"failed\"]); throw \"no\"", "y", "why: no");
+        terminal.answers("!touch made", "y", "✓ host.run");
+        terminal.says("!stat -c found-%n made", &["found-made"]);
+        terminal.says("print(p.name + \" is\")", &["shop is"]);
+        terminal.says(":save night.rhai 1..2", &["night.rhai has 2 lines     opsh night.rhai"]);
+        terminal.says(":save all.rhai", &["all.jsonl is their recording     opsh --replay all.jsonl all.rhai"]);
+        terminal.keys(CTRL_D);
+        std::fs::remove_file(home.path("made")).unwrap();
+        for file in ["night", "all"] {
+            let ran = home.run(&["--replay", &format!("{file}.jsonl"), &format!("{file}.rhai")]);
+            assert!(ran.exits(0).err.contains("✓ host.run"));
+            assert!(!home.path("made").exists(), "a replay changes nothing");
+        }
+        // What another line did is no part of it.
+        let recording = std::fs::read_to_string(home.path("night.jsonl")).unwrap();
+        assert!(recording.contains("touch made") && !recording.contains("touch failed"), "{recording}");
     }
-    // What another line did is no part of it.
-    let recording = std::fs::read_to_string(home.path("night.jsonl")).unwrap();
-    assert!(recording.contains("touch made") && !recording.contains("touch failed"), "{recording}");
 }
 
 #[test]
@@ -521,11 +551,13 @@ fn what_is_longer_than_the_terminal_is_shown_in_part() {
 
 #[test]
 fn a_sitting_begins_with_what_is_open() {
-    let home = Home::new();
-    let script = home.put("fails.rhai", "//! Fails.\n//!\n//! usage: opsh fails.rhai\nhost(\"local\").run([\"true\"], #{ undo: \"1\" }); throw \"no\"\n");
-    home.run(&["--yes", &script]).exits(1);
-    let terminal = Terminal::start(&home, 120, 40, &[]);
-    terminal.until("open: ").until("fails.rhai").until("opsh resume");
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let script = home.put("fails.rhai", "//! Fails.\n//!\n//! usage: opsh fails.rhai\nhost(\"local\").run([\"true\"], #{ undo: \"1\" }); throw \"no\"\n");
+        home.run(&["--yes", &script]).exits(1);
+        let terminal = Terminal::start(&home, columns, rows, &[]);
+        terminal.until("open: ").until("fails.rhai").until("opsh resume");
+    }
 }
 
 #[test]
@@ -540,35 +572,39 @@ fn every_command_is_in_the_docs() {
 
 #[test]
 fn go_does_what_was_shown_last_or_nothing() {
-    let home = Home::new();
-    let terminal = in_shop(&home, 80, 24);
-    let file = home.path("made");
-    let touch = format!("!touch '{}'", file.display());
-    for between in ["40 + 2", ":use shop", ":observe"] {
-        terminal.says(&touch, &["go     does it"]);
-        terminal.says(between, &[]);
-        terminal.keys("\x0c");
-        terminal.says("go", &["nothing was planned that go could do"]);
+    for (columns, rows) in SIZES {
+        let home = Home::new();
+        let terminal = in_shop(&home, columns, rows);
+        let file = home.path("made");
+        let touch = format!("!touch '{}'", file.display());
+        for between in ["40 + 2", ":use shop", ":observe"] {
+            terminal.says(&touch, &["go     does it"]);
+            terminal.says(between, &[]);
+            terminal.keys("\x0c");
+            terminal.says("go", &["nothing was planned that go could do"]);
+        }
+        // Words are about the stack in the prompt, whatever became of `p`.
+        terminal.says("p = 5", &[]);
+        terminal.says("config", &["⟶ stack(\"shop\").config()"]);
+        terminal.says(":save kept.rhai", &[]);
+        let kept = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
+        assert!(!file.exists() && !kept.contains("touch"), "a rehearsal was not done: {kept}");
     }
-    // Words are about the stack in the prompt, whatever became of `p`.
-    terminal.says("p = 5", &[]);
-    terminal.says("config", &["⟶ stack(\"shop\").config()"]);
-    terminal.says(":save kept.rhai", &[]);
-    let kept = std::fs::read_to_string(home.path("kept.rhai")).unwrap();
-    assert!(!file.exists() && !kept.contains("touch"), "a rehearsal was not done: {kept}");
 }
 
 #[test]
 fn what_the_command_line_says_holds_for_the_sitting() {
-    for flag in ["--observe", "--plan"] {
-        let home = Home::new();
-        home.put("opsh.toml", &STACK.replace("dir =", "sandbox = true\ndir ="));
-        let mode = flag.trim_start_matches('-');
-        let terminal = Terminal::start(&home, 80, 24, &[flag]);
-        terminal.until_line(&format!("opsh shop ({mode}) ›"));
-        terminal.says(":plan !touch made", &["go     does it"]);
-        terminal.says("go", &[&format!("opsh was started with --{mode}")]);
-        terminal.says(":apply \"now\"", &[&format!("opsh was started with --{mode}")]);
-        assert!(!home.path("made").exists());
+    for (columns, rows) in SIZES {
+        for flag in ["--observe", "--plan"] {
+            let home = Home::new();
+            home.put("opsh.toml", &STACK.replace("dir =", "sandbox = true\ndir ="));
+            let mode = flag.trim_start_matches('-');
+            let terminal = Terminal::start(&home, columns, rows, &[flag]);
+            terminal.until_line(&format!("opsh shop ({mode}) ›"));
+            terminal.says(":plan !touch made", &["go     does it"]);
+            terminal.says("go", &[&format!("opsh was started with --{mode}")]);
+            terminal.says(":apply \"now\"", &[&format!("opsh was started with --{mode}")]);
+            assert!(!home.path("made").exists());
+        }
     }
 }

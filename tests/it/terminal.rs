@@ -4,6 +4,7 @@
 //! ends with what the screen shows when it passes.
 
 use super::home::{Home, OPSH};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
@@ -36,6 +37,8 @@ pub struct Terminal {
     /// Reads what is written, as long as there is something to read from.
     reader: Option<JoinHandle<()>>,
     child: Child,
+    /// How many questions were waited for.
+    asked: Cell<usize>,
     /// The attributes that the program found.
     pub found: Attributes,
 }
@@ -104,7 +107,7 @@ impl Terminal {
         let screen = File::from(outer.try_clone().unwrap());
         let shown = Arc::clone(&seen);
         let reader = Some(std::thread::spawn(move || shown.read(screen)));
-        Terminal { keys: File::from(outer), inner, seen, reader, child, found }
+        Terminal { keys: File::from(outer), inner, seen, reader, child, asked: Cell::new(0), found }
     }
 
     /// Types.
@@ -131,8 +134,27 @@ impl Terminal {
     #[track_caller]
     pub fn answers(&self, line: &str, answer: &str, shows: &str) -> &Terminal {
         let next = self.prompts() + 1;
-        self.keys(line).keys("\r").until_line(QUESTION);
-        self.keys(answer).keys("\r").until_prompts(next).until(shows)
+        self.keys(line).keys("\r").answer(answer).until_prompts(next).until(shows)
+    }
+
+    /// Says yes to the next question.
+    #[track_caller]
+    pub fn agree(&self) -> &Terminal {
+        self.answer("y")
+    }
+
+    /// Waits for the next question, and answers it.
+    #[track_caller]
+    pub fn answer(&self, answer: &str) -> &Terminal {
+        self.until_asked().keys(answer).keys("\r")
+    }
+
+    /// Waits for the next question.
+    #[track_caller]
+    pub fn until_asked(&self) -> &Terminal {
+        let asked = self.asked.get() + 1;
+        self.asked.set(asked);
+        self.until_written(QUESTION, asked).until_line(QUESTION)
     }
 
     /// Ctrl-C, and the prompt after it, alone on its line.

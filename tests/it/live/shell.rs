@@ -4,8 +4,9 @@
 use super::aid::session;
 use super::lab::Lab;
 use super::opsh::{OPSH, Opsh};
+use crate::home::sitting_of;
 use crate::processes::until;
-use crate::terminal::{QUESTION, SIZES, Terminal, current};
+use crate::terminal::{SIZES, Terminal, current};
 use serde_json::Value;
 use std::process::Command;
 
@@ -26,8 +27,8 @@ fn in_prod(opsh: &Opsh<'_>, (columns, rows): (u16, u16)) -> Terminal {
 /// The run that the newest sitting is.
 fn sitting(opsh: &Opsh<'_>) -> String {
     let runs = opsh.run(&["runs", "20", "--json"]).exits(0).out;
-    let mut runs = runs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    runs.find(|run| run["what"] == "prompt").expect("a sitting")["run"].as_str().unwrap().into()
+    let runs: Vec<Value> = runs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    sitting_of(&runs).into()
 }
 
 fn started(lab: &Lab) -> String {
@@ -157,7 +158,7 @@ fn psql_in_the_container_has_the_terminal_and_nothing_of_it_is_recorded() {
     let typed = "@/db -t psql -U vrcshift";
     terminal.says(typed, &["⟶ stack(\"prod\").terminal(\"db\", [\"psql\"", "go     does it"]);
     let next = terminal.prompts() + 1;
-    terminal.keys("go\r").until_written(QUESTION, 1).keys("y\r");
+    terminal.keys("go\r").agree();
     terminal.until("vrcshift=# ").keys("SELECT 40 + 2 AS tulip;\r").until("tulip \n").until("    42").keys("\\q\r");
     terminal.until_prompts(next).until("✓ docker.terminal  prod").until_line("opsh prod (observe) ›");
     terminal.leave();
