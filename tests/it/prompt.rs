@@ -318,21 +318,23 @@ fn ctrl_c_ends_a_loop_a_wait_and_an_output_and_the_prompt_goes_on() {
 
 #[test]
 fn another_size_while_editing_garbles_nothing() {
-    let home = Home::new();
-    let terminal = at_prompt(&home, 120, 40);
-    let (row, _) = terminal.cursor();
-    let text = format!("\"{}\"", "0123456789".repeat(10));
-    terminal.keys(&text).wait_for("all of it", |screen| screen.cursor_position() == (row, 109));
-    terminal.resize(80, 24);
-    terminal.wait_for("two rows", |screen| screen.cursor_position() == (row + 1, 29));
-    terminal.until(&format!("› {text}"));
-    assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
-    terminal.resize(120, 40);
-    terminal.wait_for("one row", |screen| screen.cursor_position() == (row, 109));
-    terminal.until(&format!("› {text}"));
-    assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
-    run(&terminal, ".len() + 100", "200");
-    terminal.leave();
+    let [narrow, wide] = SIZES;
+    for sizes in [[narrow, wide, narrow], [wide, narrow, wide]] {
+        let home = Home::new();
+        let terminal = at_prompt(&home, sizes[0].0, sizes[0].1);
+        let (row, _) = terminal.cursor();
+        let text = format!("\"{}\"", "0123456789".repeat(10));
+        terminal.keys(&text);
+        for (columns, rows) in sizes {
+            terminal.resize(columns, rows);
+            let end = if columns == 80 { (row + 1, 29) } else { (row, 109) };
+            terminal.wait_for(&format!("the cursor at {end:?}"), |screen| screen.cursor_position() == end);
+            terminal.until(&format!("› {text}"));
+            assert_eq!(terminal.screen().matches("opsh ›").count(), 1, "{}", terminal.screen());
+        }
+        run(&terminal, ".len() + 100", "200");
+        terminal.leave();
+    }
 }
 
 /// A stack on this machine that is no sandbox: nothing of it is there.
