@@ -1,6 +1,6 @@
 //! First aid besides a rollback: a query that holds everybody up, a full disk, jobs that must wait, and one screen.
 
-use super::lab::Lab;
+use super::lab::{Afterwards, Lab};
 use super::opsh::Opsh;
 use serde_json::{Value, json};
 
@@ -75,16 +75,18 @@ fn who_blocks_whom_is_seen_and_a_query_ends_without_its_session_or_with_it() {
     }
 }
 
+/// The id of a new image without a name, which holds 3 MB.
+pub(super) fn image(lab: &Lab, more: &str) -> String {
+    let script = format!("cd /tmp; head -c 3000000 /dev/urandom >aid; tar c aid | docker import {more} -; rm aid");
+    lab.sh(&script).trim().to_string()
+}
+
 #[test]
 fn what_nobody_needs_goes_and_what_is_kept_used_or_a_volume_stays() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let opsh = Opsh::new(&lab);
-    let made = |more: &str| {
-        let script = format!("cd /tmp; head -c 3000000 /dev/urandom >aid; tar c aid | docker import {more} -; rm aid");
-        lab.sh(&script).trim().to_string()
-    };
-    let (loose, kept, used) = (made(""), made("-c 'LABEL opsh.stack=vrcshift'"), made(""));
+    let (loose, kept, used) = (image(&lab, ""), image(&lab, "-c 'LABEL opsh.stack=vrcshift'"), image(&lab, ""));
     let _clean = lab
         .afterwards(&format!("docker rm aid-stopped; docker rmi {loose} {kept} {used}; docker volume rm aid-volume"));
     lab.sh(&format!("docker create --name aid-stopped {used} true; docker volume create aid-volume"));
@@ -125,36 +127,61 @@ case $1 in
 esac
 "##;
 
-#[test]
-fn jobs_of_the_stack_pause_and_come_back_byte_for_byte_and_a_foreign_one_is_untouched() {
-    let Some(lab) = Lab::take() else { return };
-    let opsh = Opsh::configured(&lab, |config| {
-        let cron = "\ncron = [\"/app/batch -job=expire\", \"/app/batch -job=remind\"]\n\n[stack.prod-key]";
-        config.replace("\n[stack.prod-key]", cron)
-    });
-    let pause = "stack(\"prod\").pause_cron()";
+/// Two jobs of the stack, and what is none.
+pub(super) const TABLE: &str = "MAILTO=ops\n# by hand: /app/batch -job=expire\n5 4  * * *\t/app/batch  -job=expire >/dev/null \n\
+                                0 3 * * * /usr/bin/foreign 'x  y'\n\n@daily docker exec b /app/batch -job=remind\n";
+
+/// Takes away, now and when the result is dropped, what [`crontab`] brings.
+fn no_crontab(lab: &Lab) -> Afterwards<'_> {
     let clean = "umount /usr/local/sbin; rm -rf /var/lib/aid.bin /var/lib/aid.cron*";
-    let _clean = lab.afterwards(clean);
     lab.is(clean);
-    if !lab.is("command -v crontab") {
-        opsh.run(&["--yes", "-e", pause]).exits(1).explains(&["no program crontab"]);
-    }
-    // The lab's programs cannot be written to.
+    lab.afterwards(clean)
+}
+
+/// A program crontab without a table. The lab's programs cannot be written to.
+pub(super) fn crontab(lab: &Lab) -> Afterwards<'_> {
+    let clean = no_crontab(lab);
     lab.sh(&format!(
         "mkdir -p /var/lib/aid.bin; cat >/var/lib/aid.bin/crontab <<'END'\n{CRONTAB}END\n\
          chmod 755 /var/lib/aid.bin/crontab; mount --bind /var/lib/aid.bin /usr/local/sbin"
     ));
-    opsh.run(&["--yes", "-e", pause]).exits(1).explains(&["no line of this account's crontab"]);
-    let table = "MAILTO=ops\n# by hand: /app/batch -job=expire\n5 4  * * *\t/app/batch  -job=expire >/dev/null \n\
-                 0 3 * * * /usr/bin/foreign 'x  y'\n\n@daily docker exec b /app/batch -job=remind\n";
+    clean
+}
+
+pub(super) fn set_table(lab: &Lab, table: &str) {
     lab.sh(&format!("cat >/var/lib/aid.cron <<'END'\n{table}END"));
-    let now = || lab.sh("cat /var/lib/aid.cron");
+}
+
+pub(super) fn table(lab: &Lab) -> String {
+    lab.sh("cat /var/lib/aid.cron")
+}
+
+/// An operator whose opsh.toml names the jobs.
+pub(super) fn with_jobs(lab: &Lab) -> Opsh<'_> {
+    Opsh::configured(lab, |config| {
+        let cron = "\ncron = [\"/app/batch -job=expire\", \"/app/batch -job=remind\"]\n\n[stack.prod-key]";
+        config.replace("\n[stack.prod-key]", cron)
+    })
+}
+
+#[test]
+fn jobs_of_the_stack_pause_and_come_back_byte_for_byte_and_a_foreign_one_is_untouched() {
+    let Some(lab) = Lab::take() else { return };
+    let (opsh, pause) = (with_jobs(&lab), "stack(\"prod\").pause_cron()");
+    drop(no_crontab(&lab));
+    if !lab.is("command -v crontab") {
+        opsh.run(&["--yes", "-e", pause]).exits(1).explains(&["no program crontab"]);
+    }
+    let _crontab = crontab(&lab);
+    opsh.run(&["--yes", "-e", pause]).exits(1).explains(&["no line of this account's crontab"]);
+    set_table(&lab, TABLE);
+    let now = || table(&lab);
 
     opsh.run(&["-e", pause]).exits(3).explains(&["--yes"]);
     lab.sh("touch /var/lib/aid.cron.race");
     opsh.run(&["--yes", "-e", pause]).exits(1).explains(&["somebody edits it"]);
     lab.sh("rm /var/lib/aid.cron.race; sed -i '/^# edited$/d' /var/lib/aid.cron");
-    assert_eq!(now(), table);
+    assert_eq!(now(), TABLE);
 
     opsh.run(&["--yes", "-e", pause]).exits(0);
     let run = opsh.journal("last")[0]["run"].as_str().unwrap().to_string();
@@ -172,16 +199,16 @@ fn jobs_of_the_stack_pause_and_come_back_byte_for_byte_and_a_foreign_one_is_unto
             .map(|(_, line)| line.to_string())
             .collect::<Vec<_>>()
     };
-    assert_eq!(others(&paused), others(table));
+    assert_eq!(others(&paused), others(TABLE));
     opsh.run(&["--yes", "--json", "-e", &format!("{pause}.changed")]).exits(0).prints(&["false"]);
     assert_eq!(opsh.eval("stack(\"prod\").cron().entries.map(|e| e.found)"), json!([null, null]));
 
     opsh.run(&["--yes", "--json", "-e", "stack(\"prod\").resume_cron().after"]).exits(0).prints(&["running"]);
-    assert_eq!(now(), table);
+    assert_eq!(now(), TABLE);
     opsh.run(&["undo", "last", "--yes"]).exits(0).prints(&["undone: 1 of 1 effects"]);
     assert_eq!(now().matches("#opsh paused").count(), 2);
     opsh.run(&["--yes", "-e", "stack(\"prod\").resume_cron()"]).exits(0);
-    assert_eq!(now(), table);
+    assert_eq!(now(), TABLE);
 }
 
 #[test]

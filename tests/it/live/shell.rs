@@ -1,7 +1,7 @@
 //! The prompt against a real server, keys in and screen out: words, what observing refuses, go and back, a host that no
 //! opsh.toml names, and the troubleshooting page in keys.
 
-use super::aid::session;
+use super::aid::{self, session};
 use super::lab::Lab;
 use super::opsh::{OPSH, Opsh};
 use crate::home::sitting_of;
@@ -24,6 +24,13 @@ fn in_prod(opsh: &Opsh<'_>, (columns, rows): (u16, u16)) -> Terminal {
     terminal
 }
 
+/// What a line would change is done by `go`.
+#[track_caller]
+fn does(terminal: &Terminal, line: &str, shows: &str) {
+    terminal.says(line, &["go     does it"]);
+    terminal.answers("go", "y", shows);
+}
+
 /// The run that the newest sitting is.
 fn sitting(opsh: &Opsh<'_>) -> String {
     let runs = opsh.run(&["runs", "20", "--json"]).exits(0).out;
@@ -40,37 +47,38 @@ fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
     let Some(lab) = Lab::take() else { return };
     let good = lab.have("GOOD");
     let opsh = Opsh::new(&lab);
-    let terminal = at_prompt(&opsh, 80, 24, &[]);
-    terminal.until("opsh ›");
-    terminal.says("ps", &["no stack is in use", ":use prod"]);
-    terminal.says(":use prod", &["opsh prod (observe) ›"]);
-    terminal.says("ps", &["⟶ p.ps()", "vrc-shift-backend"]);
-    terminal.says("logs backend --tail 1 --since 1h", &["#{ tail: 1, since_s: 3600 }", "Z  "]);
-    terminal.says("sql SELECT 40 + 2 AS n", &["⟶ p.db.query(\"SELECT 40 + 2 AS n\")", "42"]);
-    terminal.says("tags 1", &["⟶ p.repo.tags(1)", "KIND"]);
-    terminal.says("@ ls /opt/vrcshift", &["host(\"prod-1\").read", "docker-compose.prod.yml"]);
-    terminal.says("@/backend ls /app", &["stack(\"prod\").read(\"backend\"", "server"]);
-    terminal.says("lgos backend", &["no word \"lgos\"", "did you mean \"logs\"?"]);
-    terminal.says("docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
+    for (columns, rows) in SIZES {
+        let terminal = at_prompt(&opsh, columns, rows, &[]);
+        terminal.until("opsh ›");
+        terminal.says("ps", &["no stack is in use", ":use prod"]);
+        terminal.says(":use prod", &["opsh prod (observe) ›"]);
+        terminal.says("ps", &["⟶ p.ps()", "vrc-shift-backend"]);
+        terminal.says("logs backend --tail 1 --since 1h", &["#{ tail: 1, since_s: 3600 }", "Z  "]);
+        terminal.says("sql SELECT 40 + 2 AS n", &["⟶ p.db.query(\"SELECT 40 + 2 AS n\")", "42"]);
+        terminal.says("tags 1", &["⟶ p.repo.tags(1)", "KIND"]);
+        terminal.says("@ ls /opt/vrcshift", &["host(\"prod-1\").read", "docker-compose.prod.yml"]);
+        terminal.says("@/backend ls /app", &["stack(\"prod\").read(\"backend\"", "server"]);
+        terminal.says("lgos backend", &["no word \"lgos\"", "did you mean \"logs\"?"]);
+        terminal.says("docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
 
-    let before = started(&lab);
-    terminal.says("p.restart(\"backend\")", &["this run only observes", ":plan LINE", ":apply \"WHY\""]);
-    terminal.says("restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
-    assert_eq!(started(&lab), before, "a rehearsal is none");
-    terminal.answers("go", "", "nothing changed");
-    assert_eq!(started(&lab), before, "Enter is no");
-    terminal.says("go", &["nothing was planned that go could do"]);
-    terminal.says(":plan restart backend", &["go     does it"]);
-    terminal.answers("go", "y", "✓ docker.restart");
-    assert_ne!(started(&lab), before);
+        let before = started(&lab);
+        terminal.says("p.restart(\"backend\")", &["this run only observes", ":plan LINE", ":apply \"WHY\""]);
+        terminal.says("restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
+        assert_eq!(started(&lab), before, "a rehearsal is none");
+        terminal.answers("go", "", "nothing changed");
+        assert_eq!(started(&lab), before, "Enter is no");
+        terminal.says("go", &["nothing was planned that go could do"]);
+        does(&terminal, ":plan restart backend", "✓ docker.restart");
+        assert_ne!(started(&lab), before);
 
-    terminal.says(":apply \"a test\"", &["opsh prod ›"]);
-    terminal.says(":observe", &["opsh prod (observe) ›"]);
-    terminal.says(&format!("rollback {}", good.tag), &["go     does it: rollback"]);
-    terminal.leave();
-    let kinds: Vec<Value> = opsh.journal(&sitting(&opsh)).iter().map(|record| record["kind"].clone()).collect();
-    for kind in ["go", "apply", "mode"] {
-        assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
+        terminal.says(":apply \"a test\"", &["opsh prod ›"]);
+        terminal.says(":observe", &["opsh prod (observe) ›"]);
+        terminal.says(&format!("rollback {}", good.tag), &["go     does it: rollback"]);
+        terminal.leave();
+        let kinds: Vec<Value> = opsh.journal(&sitting(&opsh)).iter().map(|record| record["kind"].clone()).collect();
+        for kind in ["go", "apply", "mode"] {
+            assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
+        }
     }
 }
 
@@ -79,22 +87,23 @@ fn a_script_at_the_prompt_is_a_run_of_its_own_that_undo_takes_back() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = in_prod(&opsh, SIZES[1]);
-    terminal.says(&format!("mark_bad {tag} 'loses mail'"), &["go     does it"]);
-    terminal.answers("go", "y", "✓ release.mark_bad");
-    terminal.says("backup", &["Back up the database of prod", "go     does it: backup --stack=prod"]);
-    let backups = || opsh.eval("stack(\"prod\").backups().len()").as_i64().unwrap();
-    let before = backups();
-    terminal.answers("go", "y", "✓ backup.make");
-    assert_eq!(backups(), before + 1);
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        does(&terminal, &format!("mark_bad {tag} 'loses mail'"), "✓ release.mark_bad");
+        terminal.says("backup", &["Back up the database of prod", "go     does it: backup --stack=prod"]);
+        let backups = || opsh.eval("stack(\"prod\").backups().len()").as_i64().unwrap();
+        let before = backups();
+        terminal.answers("go", "y", "✓ backup.make");
+        assert_eq!(backups(), before + 1);
 
-    // Of the sitting, which goes on, what was changed at the prompt is taken back; the script has a run of its own.
-    terminal.says(":runs 9", &["prompt", "backup"]);
-    terminal.says(&format!(":undo {}", sitting(&opsh)), &["go     does it: :undo"]);
-    terminal.answers("go", "y", "undone: 1 of");
-    let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
-    assert_eq!(marked, 0);
-    terminal.leave();
+        // Of the sitting, which goes on, what was changed at the prompt is taken back; the script has a run of its own.
+        terminal.says(":runs 9", &["prompt", "backup"]);
+        terminal.says(&format!(":undo {}", sitting(&opsh)), &["go     does it: :undo"]);
+        terminal.answers("go", "y", "undone: 1 of");
+        let marked = opsh.eval("stack(\"prod\").releases().filter(|one| one.bad != ()).len()");
+        assert_eq!(marked, 0);
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -102,29 +111,46 @@ fn after_a_word_tab_offers_what_only_the_host_knows_and_no_run_tells_of_it() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = in_prod(&opsh, SIZES[1]);
-    terminal.says("frozen", &["opsh prod (observe) ›"]);
-    assert!(!terminal.raw().contains(&tag));
-    let typed = format!("mark_bad {}", &tag[..tag.len() - 1]);
-    until("the tag", || {
-        terminal.keys(&typed).keys("\t").keys(":");
-        terminal.wait_for("the line", |screen| current(screen).ends_with(':'));
-        let offered = terminal.screen().contains(&tag);
-        terminal.keys("\x15").until_line("opsh prod (observe) ›");
-        offered.then_some(())
-    });
-    terminal.leave();
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        terminal.says("frozen", &["opsh prod (observe) ›"]);
+        assert!(!terminal.raw().contains(&tag));
+        let typed = format!("mark_bad {}", &tag[..tag.len() - 1]);
+        until("the tag", || {
+            terminal.keys(&typed).keys("\t").keys(":");
+            terminal.wait_for("the line", |screen| current(screen).ends_with(':'));
+            let offered = terminal.screen().contains(&tag);
+            terminal.keys("\x15").until_line("opsh prod (observe) ›");
+            offered.then_some(())
+        });
+        terminal.leave();
+    }
 
     let database = rusqlite::Connection::open(opsh.state_dir().join("journal.db")).unwrap();
     let names =
         "SELECT run FROM journal WHERE kind = 'system.start' AND json_extract(body, '$.what') = 'names for Tab'";
-    let run: String = database.query_row(names, [], |row| row.get(0)).unwrap();
+    let mut runs = database.prepare(names).unwrap();
+    let runs: Vec<String> = runs.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert_eq!(runs.len(), SIZES.len());
     let sql = "SELECT json_extract(body, '$.verb') || ' ' || json_extract(body, '$.outcome') FROM journal WHERE run = ?1 AND effect IS NOT NULL";
     let mut statement = database.prepare(sql).unwrap();
-    let reads: Vec<String> = statement.query_map([&run], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-    assert_eq!(reads, ["docker.ps ok", "git.tags ok"]);
-    assert!(!opsh.run(&["runs", "--json"]).exits(0).out.contains(&run));
-    assert_ne!(opsh.run(&["journal", "export", &run]).code, Some(0));
+    for run in runs {
+        let reads: Vec<String> = statement.query_map([&run], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        assert_eq!(reads, ["docker.ps ok", "git.tags ok"]);
+        assert!(!opsh.run(&["runs", "--json"]).exits(0).out.contains(&run));
+        assert_ne!(opsh.run(&["journal", "export", &run]).code, Some(0));
+    }
+}
+
+/// Follows a log: a request for `path` that is made again and again is shown, those for another path are not.
+fn follow(lab: &Lab, terminal: &Terminal, path: &str) {
+    terminal.keys(&format!("logs backend -f --tail 1 --grep path={path}\r")).until("follow: true");
+    let url = |path: &str| format!("http://127.0.0.1:8080{path}");
+    until("a line of the log", || {
+        lab.exec(&["curl", "-s", "-o", "/dev/null", &url(path), &url("/other")]);
+        terminal.screen().contains(&format!("path={path} status")).then_some(())
+    });
+    assert!(!terminal.screen().contains("path=/other"), "{}", terminal.screen());
 }
 
 #[test]
@@ -132,21 +158,38 @@ fn following_a_log_ends_with_ctrl_c_and_shows_only_what_is_asked_for() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let opsh = Opsh::new(&lab);
-    let terminal = in_prod(&opsh, SIZES[1]);
-    terminal.keys("logs backend -f --tail 1 --grep path=/wanted\r").until("follow: true");
-    // It follows when a request that is made again and again is shown; those for another path are not.
-    let mut shown = false;
-    for _ in 0..100 {
-        lab.exec(&["curl", "-s", "-o", "/dev/null", "http://127.0.0.1:8080/wanted", "http://127.0.0.1:8080/other"]);
-        shown = terminal.screen().contains("path=/wanted status");
-        if shown {
-            break;
-        }
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        follow(&lab, &terminal, &format!("/wanted-{}", size.0));
+        terminal.interrupt("opsh prod (observe) ›").until("was interrupted on prod: Ctrl-C");
+        terminal.says("40 + 2", &["42"]);
+        terminal.leave();
     }
-    assert!(shown && !terminal.screen().contains("path=/other"), "{}", terminal.screen());
-    terminal.interrupt("opsh prod (observe) ›").until("was interrupted on prod: Ctrl-C");
-    terminal.says("40 + 2", &["42"]);
-    terminal.leave();
+}
+
+#[test]
+fn a_log_that_is_followed_when_the_host_hangs_is_left_with_ctrl_c() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let opsh = Opsh::new(&lab);
+    let _goes_on = lab.afterwards("pkill -CONT sshd");
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        let editing = terminal.attributes();
+        follow(&lab, &terminal, &format!("/hangs-{}", size.0));
+        lab.sh(&format!("pkill -STOP sshd; curl -s -o /dev/null http://127.0.0.1:8080/hangs-{}-now", size.0));
+        terminal.interrupt("opsh prod (observe) ›").until("was interrupted on prod: Ctrl-C");
+        assert!(!terminal.screen().contains("-now"), "it hangs");
+        assert_eq!(terminal.attributes(), editing);
+        assert!(terminal.look(|screen| !screen.hide_cursor()));
+        terminal.says("600 + 6", &["606"]);
+        // Another look waits for the host, until Ctrl-C or until it goes on.
+        terminal.keys("\x0clogs backend -f\r").until(" docker.logs  prod");
+        terminal.interrupt("opsh prod (observe) ›");
+        lab.sh("pkill -CONT sshd");
+        terminal.says("\x0cps", &["vrc-shift-backend"]).until_line("opsh prod (observe) ›");
+        terminal.leave();
+    }
 }
 
 #[test]
@@ -154,18 +197,20 @@ fn psql_in_the_container_has_the_terminal_and_nothing_of_it_is_recorded() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let opsh = Opsh::new(&lab);
-    let terminal = in_prod(&opsh, SIZES[0]);
-    let typed = "@/db -t psql -U vrcshift";
-    terminal.says(typed, &["⟶ stack(\"prod\").terminal(\"db\", [\"psql\"", "go     does it"]);
-    let next = terminal.prompts() + 1;
-    terminal.keys("go\r").agree();
-    terminal.until("vrcshift=# ").keys("SELECT 40 + 2 AS tulip;\r").until("tulip \n").until("    42").keys("\\q\r");
-    terminal.until_prompts(next).until("✓ docker.terminal  prod").until_line("opsh prod (observe) ›");
-    terminal.leave();
-    let records = opsh.journal(&sitting(&opsh));
-    let end = records.iter().find(|record| record["kind"] == "effect.end").expect("its end");
-    assert_eq!(end["body"]["after"], serde_json::json!({ "code": 0, "opaque": true }));
-    assert!(!serde_json::to_string(&records).unwrap().contains("tulip"), "{records:?}");
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        let typed = "@/db -t psql -U vrcshift";
+        terminal.says(typed, &["⟶ stack(\"prod\").terminal(\"db\", [\"psql\"", "go     does it"]);
+        let next = terminal.prompts() + 1;
+        terminal.keys("go\r").agree();
+        terminal.until("vrcshift=# ").keys("SELECT 40 + 2 AS tulip;\r").until("tulip \n").until("    42").keys("\\q\r");
+        terminal.until_prompts(next).until("✓ docker.terminal  prod").until_line("opsh prod (observe) ›");
+        terminal.leave();
+        let records = opsh.journal(&sitting(&opsh));
+        let end = records.iter().find(|record| record["kind"] == "effect.end").expect("its end");
+        assert_eq!(end["body"]["after"], serde_json::json!({ "code": 0, "opaque": true }));
+        assert!(!serde_json::to_string(&records).unwrap().contains("tulip"), "{records:?}");
+    }
 }
 
 #[test]
@@ -180,19 +225,15 @@ fn first_aid_is_one_screen_and_a_few_words_in_either_size() {
     let _clean = lab.afterwards(&clean);
     for size in SIZES {
         let terminal = in_prod(&opsh, size);
-        let does = |line: &str, shows: &str| {
-            terminal.says(line, &["go     does it"]);
-            terminal.answers("go", "y", shows);
-        };
         let status = |shows: &[&str]| {
             terminal.says("\x0cstatus", shows).until_line("opsh prod (observe) ›");
             let screen = terminal.screen();
             assert!(screen.contains("prod on prod-1: ") && screen.contains("\n  host "), "one screen:\n{screen}");
         };
         status(&["  backend "]);
-        does("stop backend", "✓ docker.stop");
+        does(&terminal, "stop backend", "✓ docker.stop");
         status(&["prod on prod-1: BAD", "  BAD   backend is exited"]);
-        does("start backend", "✓ docker.start");
+        does(&terminal, "start backend", "✓ docker.start");
 
         session(&lab, "slow", &["SELECT pg_sleep(600)", "SELECT pg_sleep(601)"]);
         for (verb, query, receipt) in [("cancel", "600", "✓ db.cancel"), ("kill", "601", "✓ db.kill")] {
@@ -202,10 +243,37 @@ fn first_aid_is_one_screen_and_a_few_words_in_either_size() {
                 Some(pid.trim().to_string()).filter(|pid| !pid.is_empty())
             });
             terminal.says("\x0cactivity", &[&pid]);
-            does(&format!("sql {verb} {pid}"), receipt);
+            does(&terminal, &format!("sql {verb} {pid}"), receipt);
         }
-        terminal.says("reclaimable", &["⟶ p.reclaimable()"]).until_line("opsh prod (observe) ›");
-        terminal.says("pause_cron", &["⟶ p.pause_cron()"]).until_line("opsh prod (observe) ›");
+        terminal.leave();
+    }
+}
+
+#[test]
+fn a_full_disk_and_jobs_that_must_wait_are_a_word_each_and_go() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("GOOD");
+    let (_crontab, opsh) = (aid::crontab(&lab), aid::with_jobs(&lab));
+    aid::set_table(&lab, aid::TABLE);
+    for size in SIZES {
+        let image = aid::image(&lab, "");
+        let is_there = || lab.is(&format!("docker image inspect {image}"));
+        let terminal = in_prod(&opsh, size);
+        terminal.says("reclaimable", &["⟶ p.reclaimable()", "dangling image"]);
+        // What is lost has to be typed.
+        for (typed, shows) in [("y", "nothing changed"), ("dangling image", "✓ docker.reclaim")] {
+            terminal.says("\x0creclaim 'dangling image'", &["⟶ p.reclaim([\"dangling image\"])", "go     does it"]);
+            assert!(is_there(), "a rehearsal is none");
+            let next = terminal.prompts() + 1;
+            terminal.keys("go\r").until_line("This cannot be undone. Type dangling image to go on, or Enter to stop:");
+            terminal.keys(typed).keys("\r").until_prompts(next).until(shows);
+        }
+        assert!(!is_there());
+
+        does(&terminal, "\x0cpause_cron", "✓ cron.pause");
+        assert_eq!(aid::table(&lab).matches("#opsh paused").count(), 2);
+        does(&terminal, "resume_cron", "✓ cron.resume");
+        assert_eq!(aid::table(&lab), aid::TABLE);
         terminal.leave();
     }
 }
@@ -214,19 +282,21 @@ fn first_aid_is_one_screen_and_a_few_words_in_either_size() {
 fn three_lines_lead_from_a_host_that_no_file_names_to_the_log_of_its_service() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
-    let opsh = Opsh::new(&lab);
-    std::fs::remove_file(opsh.file("opsh.toml")).unwrap();
-    let port = port_of(&lab);
-    let terminal = at_prompt(&opsh, 80, 24, &[&format!("root@127.0.0.1:{port}")]);
-    let fingerprint = terminal.until("y to trust the first").screen();
-    assert!(fingerprint.contains("SHA256:"), "{fingerprint}");
-    terminal.keys("y\r").until("password of 127.0.0.1:");
-    let password = std::fs::read_to_string(lab.file("password")).unwrap();
-    terminal.keys(password.trim()).keys("\r").until("127.0.0.1: stack vrcshift").until("opsh vrcshift (observe) ›");
-    assert!(!terminal.raw().contains(password.trim()), "what is typed is not shown");
-    terminal.says("ps", &["vrc-shift", "running"]);
-    terminal.says("logs backend --tail 3", &["⟶ p.logs(\"backend\", #{ tail: 3 })", "Z  "]);
-    terminal.leave();
+    for (columns, rows) in SIZES {
+        let opsh = Opsh::new(&lab);
+        std::fs::remove_file(opsh.file("opsh.toml")).unwrap();
+        let port = port_of(&lab);
+        let terminal = at_prompt(&opsh, columns, rows, &[&format!("root@127.0.0.1:{port}")]);
+        let fingerprint = terminal.until("y to trust the first").screen();
+        assert!(fingerprint.contains("SHA256:"), "{fingerprint}");
+        terminal.keys("y\r").until("password of 127.0.0.1:");
+        let password = std::fs::read_to_string(lab.file("password")).unwrap();
+        terminal.keys(password.trim()).keys("\r").until("127.0.0.1: stack vrcshift").until("opsh vrcshift (observe) ›");
+        assert!(!terminal.raw().contains(password.trim()), "what is typed is not shown");
+        terminal.says("ps", &["vrc-shift", "running"]);
+        terminal.says("logs backend --tail 3", &["⟶ p.logs(\"backend\", #{ tail: 3 })", "Z  "]);
+        terminal.leave();
+    }
 }
 
 /// The port of the lab's sshd on this machine.
@@ -300,11 +370,13 @@ fn the_troubleshooting_page_takes_fewer_keys_at_the_prompt() {
     let Some(lab) = Lab::take() else { return };
     lab.have("GOOD");
     let (opsh, tag) = (Opsh::new(&lab), lab.release("GOOD").tag);
-    let terminal = in_prod(&opsh, SIZES[1]);
-    for (page, prompt, shows) in PAGE.iter().flat_map(|(_, lines)| lines.iter()) {
-        terminal.says(&prompt.replace("TAG", &tag), &[shows]);
-        terminal.says(page, &["a line of a runbook, which was not run"]);
-        terminal.keys("\x0c");
+    for size in SIZES {
+        let terminal = in_prod(&opsh, size);
+        for (page, prompt, shows) in PAGE.iter().flat_map(|(_, lines)| lines.iter()) {
+            terminal.says(&prompt.replace("TAG", &tag), &[shows]);
+            terminal.says(page, &["a line of a runbook, which was not run"]);
+            terminal.keys("\x0c");
+        }
+        terminal.leave();
     }
-    terminal.leave();
 }
