@@ -358,11 +358,11 @@ fn the_only_stack_is_used_and_one_that_is_no_sandbox_is_observed() {
         assert!(!file.exists(), "a rehearsal is none");
         terminal.answers("go", "", "nothing changed");
         assert!(!file.exists());
-        terminal.says(":apply", &["its words are missing", ":apply \"WHY\""]);
-        terminal.says(":apply \"it is down\"", &["opsh shop ›"]);
+        terminal.says(":apply", &["WHY is missing", ":apply \"WHY\""]);
+        terminal.says(":apply \"it is down\"", &["opsh shop (APPLY) ›"]);
         terminal.answers(&format!("!touch '{}'", file.display()), "y", "✓ host.run");
         assert!(file.exists());
-        terminal.says(":observe", &["opsh shop (observe) ›"]);
+        terminal.says(":observe", &["opsh shop (observe only) ›"]);
         terminal.keys(CTRL_D);
         let records = home.records();
         let reason = records.iter().find(|record| record["kind"] == "apply").expect("recorded");
@@ -450,13 +450,13 @@ fn what_was_typed_becomes_a_script_that_runs() {
         let home = Home::new();
         let terminal = in_shop(&home, columns, rows);
         terminal.says("let n = 40", &[]);
-        terminal.says("unknown_one", &["Undefined variable"]);
+        terminal.says("unknown_one", &["no word \"unknown_one\""]);
         terminal.says("!echo saved", &["saved"]);
         terminal.says("print(n + 2)", &["42"]);
         terminal.says(":save kept.rhai", &["kept.rhai has 3 lines"]);
-        terminal.says(":save kept.rhai", &["was not written", "exists"]);
+        terminal.says(":save kept.rhai", &["was not written", "is there already"]);
         terminal.says(":save one.rhai 3..3", &["one.rhai has 1 lines"]);
-        terminal.says(":save kept.txt", &["was not written", "kept.jsonl: File exists"]);
+        terminal.says(":save kept.txt", &["was not written", "kept.jsonl is there already"]);
         assert!(!home.path("kept.txt").exists(), "both or none");
         terminal.says(":load kept.rhai", &["42"]);
         terminal.says(":note looked at the disk", &[]);
@@ -579,11 +579,12 @@ fn go_does_what_was_shown_last_or_nothing() {
         let terminal = in_shop(&home, columns, rows);
         let file = home.path("made");
         let touch = format!("!touch '{}'", file.display());
-        for between in ["40 + 2", ":use shop", ":observe"] {
+        let why = ["\"40 + 2\" came between", "\":use shop\" came between", "a person said :observe"];
+        for (between, why) in ["40 + 2", ":use shop", ":observe"].into_iter().zip(why) {
             terminal.says(&touch, &["go     does it"]);
             terminal.says(between, &[]);
             terminal.keys("\x0c");
-            terminal.says("go", &["nothing was planned that go could do"]);
+            terminal.says("go", &[why]);
         }
         // Words are about the stack in the prompt, whatever became of `p`.
         terminal.says("p = 5", &[]);
@@ -602,7 +603,8 @@ fn what_the_command_line_says_holds_for_the_sitting() {
             home.put("opsh.toml", &STACK.replace("dir =", "sandbox = true\ndir ="));
             let mode = flag.trim_start_matches('-');
             let terminal = Terminal::start(&home, columns, rows, &[flag]);
-            terminal.until_line(&format!("opsh shop ({mode}) ›"));
+            let word = if mode == "observe" { "observe only" } else { mode };
+            terminal.until_line(&format!("opsh shop ({word}) ›"));
             terminal.says(":plan !touch made", &["go     does it"]);
             terminal.says("go", &[&format!("opsh was started with --{mode}")]);
             terminal.says(":apply \"now\"", &[&format!("opsh was started with --{mode}")]);

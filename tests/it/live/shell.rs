@@ -71,8 +71,8 @@ fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
         does(&terminal, ":plan restart backend", "✓ docker.restart");
         assert_ne!(started(&lab), before);
 
-        terminal.says(":apply \"a test\"", &["opsh prod ›"]);
-        terminal.says(":observe", &["opsh prod (observe) ›"]);
+        terminal.says(":apply \"a test\"", &["opsh prod (APPLY) ›"]);
+        terminal.says(":observe", &["opsh prod (observe only) ›"]);
         terminal.says(&format!("rollback {}", good.tag), &["go     does it: rollback"]);
         terminal.leave();
         let kinds: Vec<Value> = opsh.journal(&sitting(&opsh)).iter().map(|record| record["kind"].clone()).collect();
