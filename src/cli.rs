@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
-use crate::screen::{Options as ScreenOptions, Screen};
+use crate::screen::{self, Options as ScreenOptions, Screen};
 use crate::session::discover::Place;
 use crate::session::{Options, Replay, Session, doc, help};
 use crate::shell;
@@ -113,8 +113,19 @@ enum Command {
     Script(Vec<String>),
 }
 
-/// Parses the command line, runs it, shows its error; returns the exit code.
+/// Runs the command line; returns the exit code.
 pub fn main() -> u8 {
+    // Scripts may nest calls 128 deep; the main thread's 8 MiB do not hold that.
+    let engine = std::thread::Builder::new().name("opsh".into()).stack_size(64 << 20).spawn(run_command_line);
+    screen::leave_stopping_to_others();
+    match engine.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        _ => 1,
+    }
+}
+
+/// Parses the command line, runs it, shows its error.
+fn run_command_line() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -467,6 +467,18 @@ fn read_line() -> Option<String> {
     }
 }
 
+/// Keeps Ctrl-Z away from this thread, so that the one that reads keys is stopped before it goes on: it puts the terminal
+/// back first, and takes it again when it is continued.
+pub fn leave_stopping_to_others() {
+    // SAFETY: an all-zero signal set is a value of its type, and both calls take it for their whole duration.
+    unsafe {
+        let mut stop: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut stop);
+        libc::sigaddset(&mut stop, libc::SIGTSTP);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &stop, std::ptr::null_mut());
+    }
+}
+
 /// The terminal while a program has it.
 pub struct Lent<'a> {
     screen: &'a Screen,

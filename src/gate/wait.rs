@@ -1,7 +1,7 @@
 //! The one place where opsh waits: an I/O thread with the one runtime, Ctrl-C, deadlines.
 
 use super::pass::Marks;
-use crate::interrupt;
+use crate::{interrupt, screen};
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -33,7 +33,7 @@ impl Io {
     pub fn start_thread() -> std::io::Result<Io> {
         let (sender, ready) = mpsc::channel();
         std::thread::Builder::new().name("opsh-io".into()).spawn(move || {
-            interrupt::leave_stopping_to_others();
+            screen::leave_stopping_to_others();
             let runtime = match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(sender.send(Err(error))),

@@ -45,7 +45,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     ),
     (
         "shell",
-        &["error", "gate::policy::Mode", "redact::clean", "screen::head", "screen::size", "session"],
+        &["error", "redact::clean", "screen::head", "screen::size", "session"],
         "it hands lines to a session, shows the mode, keeps a history without secrets, and fits its lists to the terminal",
     ),
     (
@@ -115,7 +115,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("std::process::exit", &["gate/wait"], "the third Ctrl-C; every other end returns from main"),
     (
         "std::thread",
-        &["gate/journal", "gate/wait", "main"],
+        &["gate/journal", "gate/wait", "cli"],
         "the engine's thread, the I/O thread, a journal that is busy",
     ),
     ("tokio::net", &["bind/docker/transport", "bind/http/client", "bind/ssh"], "connections"),
