@@ -4,12 +4,14 @@ mod hosts;
 mod journal;
 mod runs;
 mod secret;
+mod test;
 
 use crate::config::Config;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::Grants;
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
+use crate::gate::replay::FailAt;
 use crate::screen::{self, Options as ScreenOptions, Screen};
 use crate::session::discover::Place;
 use crate::session::{Options, Replay, Session, doc, help};
@@ -34,6 +36,9 @@ struct Cli {
     /// Evaluate CODE and print its value
     #[arg(short, value_name = "CODE")]
     eval: Option<String>,
+    /// Lines of FILE as if they were typed at the prompt
+    #[arg(long, value_name = "FILE", conflicts_with = "eval")]
+    typed: Option<PathBuf>,
     /// Print the changes instead of performing them; reads are real
     #[arg(long, conflicts_with = "observe")]
     plan: bool,
@@ -49,6 +54,9 @@ struct Cli {
     /// Let an exported run answer in place of the world; nothing is reached or changed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
     replay: Option<PathBuf>,
+    /// In a replay let the effect with this number fail, from 1; before:N is for what comes after such a run
+    #[arg(long, value_name = "N", requires = "replay")]
+    fail_at: Option<FailAt>,
     /// Agree beforehand to record into a spill file when the journal cannot be written
     #[arg(long)]
     spill: bool,
@@ -99,6 +107,8 @@ enum Command {
         /// A run's id, or the end of it
         run: Option<String>,
     },
+    /// Run the cases and *_test.rhai files: nothing is reached or changed
+    Test(test::Test),
     /// Host keys: adopt NAME
     #[command(subcommand)]
     Host(hosts::Command),
@@ -171,6 +181,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(Command::Journal(command)) => return journal::run(command, &state_dir, screen),
         Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
         Some(Command::Runs(command)) => return runs::list(&command, &state_dir, screen),
+        Some(Command::Test(command)) => return test::run(&command, screen),
         _ => {}
     }
     agree(&mut cli);
@@ -203,7 +214,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         resumes_as_begun(&resume.run, json!(config.path) == story.facts["config"], "config")?;
     }
     let grants = Grants { yes: cli.yes, allow: cli.allow };
-    let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some() });
+    let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some(), fail_at: cli.fail_at });
     let replays = replay.is_some();
     let options = Options { mode, grants, config, state_dir, spill: cli.spill, replay };
     let mut session = Session::new(options, Rc::clone(screen))?;
@@ -230,8 +241,17 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         }
         (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
-        _ => shell::run(&mut session),
+        _ => match cli.typed {
+            Some(file) => shell::type_lines(&mut session, &text_of(&file)?),
+            None => shell::run(&mut session),
+        },
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is typed is the person's, and no effect")]
+fn text_of(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Error::new(Kind::Usage, format!("{} cannot be read", file.display()), error.to_string()))
 }
 
 /// The session with the stacks that are on a host. At a terminal a key that is not known is shown to the person, and a
@@ -294,7 +314,8 @@ fn show_value(screen: &Screen, value: &Value) {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands = ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "host", "secret"];
+        let commands =
+            ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "test", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

@@ -30,7 +30,7 @@ pub use ledger::Ledger;
 use outcome::outcome;
 pub use pass::{Hold, Pass};
 use policy::Mode;
-use replay::Recording;
+use replay::{FailAt, Recording};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -262,7 +262,7 @@ impl Gate {
     pub fn begin_run(&self, what: &str, facts: Value) -> Result<()> {
         crate::interrupt::clear();
         // What goes back after a planted fault is a run of its own.
-        let replayed = self.recording.as_ref().filter(|_| fault_before(0).is_none());
+        let replayed = self.recording.as_ref().filter(|_| self.fault_before(0).is_none());
         let id = replayed.map_or_else(clock::run_id, |recording| recording.run.clone());
         if let (Some(_), Ok(journal)) = (replayed, self.ledger.journal())
             && journal.run(&id).is_ok()
@@ -284,6 +284,14 @@ impl Gate {
             self.screen.warn(&format!("replay of {}: nothing is reached or changed", recording.run));
         }
         Ok(())
+    }
+
+    /// In a replay: the number of the effect that is to fail, from that effect on; and whether it is effect `number`.
+    fn fault_before(&self, number: u32) -> Option<(u32, bool)> {
+        match self.recording.as_ref()?.fail_at? {
+            FailAt::Before(at) => Some((at, false)),
+            FailAt::Effect(at) => (number > 0 && at <= number).then_some((at, at == number)),
+        }
     }
 
     /// Lets the run that goes on wait while another one is begun.
@@ -462,18 +470,7 @@ fn not_tried(effect: &Effect, failed: &str) -> Error {
 
 fn fault_of(effect: &Effect) -> Error {
     let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
-    Error::new(Kind::Failed, what, "a fault that a test planted")
-}
-
-/// In a replay: the number of the effect at which a test planted a fault, from that effect on; and whether it is this one.
-#[cfg(debug_assertions)]
-fn fault_before(number: u32) -> Option<(u32, bool)> {
-    fault::planted(number)
-}
-
-#[cfg(not(debug_assertions))]
-fn fault_before(_: u32) -> Option<(u32, bool)> {
-    None
+    Error::new(Kind::Failed, what, "--fail-at let it fail")
 }
 
 #[cfg(debug_assertions)]

@@ -29,7 +29,7 @@ use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
-use crate::gate::replay::Recording;
+use crate::gate::replay::{FailAt, Recording};
 use crate::gate::{Gate, Grants, Ledger};
 use crate::redact;
 use crate::screen::Screen;
@@ -64,6 +64,8 @@ pub struct Replay {
     pub file: PathBuf,
     /// True when it may be recorded, in a folder that was named for it.
     pub record: bool,
+    /// Which effect fails, whatever it did then.
+    pub fail_at: Option<FailAt>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the recording stands in place of the world")]
@@ -109,6 +111,16 @@ fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Names of the functions without parameters in a script's text, in their order. Fails with why it does not parse.
+pub fn functions_of(text: &str) -> std::result::Result<Vec<String>, String> {
+    let ast = engine::parser().compile(text).map_err(|error| error.to_string())?;
+    let place = |name: &str| text.find(&format!("fn {name}")).unwrap_or(usize::MAX);
+    let plain = ast.iter_functions().filter(|function| function.params.is_empty() && !function.name.contains('$'));
+    let mut names: Vec<String> = plain.map(|function| function.name.to_string()).collect();
+    names.sort_by_key(|name| place(name));
+    Ok(names)
+}
+
 /// An engine with its variables, functions and door.
 pub struct Session {
     engine: Engine,
@@ -141,7 +153,8 @@ impl Session {
                     true => Ledger::open(&options.state_dir, false, &screen),
                     false => Ledger::in_memory(&screen),
                 };
-                let recording = recording(&replay.file)?;
+                let mut recording = recording(&replay.file)?;
+                recording.fail_at = replay.fail_at;
                 // Equal values have equal tags each time.
                 redact::salt_with(recording.run.as_bytes());
                 Gate::replay(recording, ledger, screen)?

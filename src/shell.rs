@@ -28,6 +28,31 @@ pub fn run(session: &mut Session) -> Result<()> {
     result
 }
 
+/// Lines of a file as if they were typed: each is shown behind its prompt, and one that fails does not end the others.
+/// Fails when a replay differs from its recording.
+pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
+    session.begin_sitting()?;
+    let screen = session.gate().screen().clone();
+    session.use_only_stack()?;
+    let mut names = names(session);
+    let mut input = String::new();
+    for line in text.lines() {
+        input += line;
+        refresh(session, &mut names);
+        if names.is_rhai(&input) && is_incomplete(&input) {
+            input += "\n";
+            continue;
+        }
+        screen.say(&format!("{}{input}", prompt(session)));
+        if !input.trim().is_empty() && evaluate(session, &input) == After::Quit {
+            break;
+        }
+        input.clear();
+    }
+    session.leave_reads();
+    session.end_typed_sitting()
+}
+
 /// A script on standard input: one unit, the first error ends it.
 fn read_all(session: &mut Session) -> Result<()> {
     let code = std::io::read_to_string(std::io::stdin())

@@ -90,7 +90,7 @@ impl Gate {
 
     /// In a replay: the no of then, if it was one.
     fn recorded_refusal(&self, plan: &[Intended]) -> Option<Error> {
-        if plan.is_empty() || super::fault_before(self.run.borrow().effects).is_some() {
+        if plan.is_empty() || self.fault_before(self.run.borrow().effects).is_some() {
             return None;
         }
         let refused = self.recording.as_ref()?.consent(plan, &in_words(plan))?;

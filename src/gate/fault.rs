@@ -2,9 +2,7 @@
 //!
 //! `OPSH_TEST_KILL=begun:3` ends the process with SIGKILL after the third change's `effect.begin` is durable and
 //! before it is performed; `performed:3` after it was performed and before its `effect.end`; `performed:docker.stop` does so
-//! with the first change of that verb; `OPSH_TEST_PANIC` is a bug there. In a replay
-//! `OPSH_TEST_FAIL=7` lets the seventh effect fail, whatever the recording has; `before:7` is for what comes after that run.
-//! `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
+//! with the first change of that verb; `OPSH_TEST_PANIC` is a bug there. `OPSH_TEST_CLOCK_BACK=60` sets the wall clock back by 60 seconds.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,17 +20,6 @@ pub fn strike(point: &str, verb: &str) {
         // SAFETY: raising a signal on ourselves has no preconditions.
         unsafe { libc::raise(libc::SIGKILL) };
     }
-}
-
-/// The number of the effect that fails, when it is `number` or earlier; and whether it is this one.
-#[expect(clippy::disallowed_methods, reason = "a test decides which effect fails")]
-pub fn planted(number: u32) -> Option<(u32, bool)> {
-    let set = std::env::var("OPSH_TEST_FAIL").ok()?;
-    if let Some(at) = set.strip_prefix("before:") {
-        return at.parse().ok().map(|at| (at, false));
-    }
-    let at = set.parse().ok().filter(|at| *at <= number && number > 0)?;
-    Some((at, at == number))
 }
 
 /// Microseconds by which the wall clock is set back.

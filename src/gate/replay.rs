@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A run as it was recorded.
@@ -22,13 +23,37 @@ pub struct Recording {
     pub mode: Mode,
     /// What its command line agreed to.
     pub grants: Grants,
+    /// Which effect fails now, whatever it did then.
+    pub fail_at: Option<FailAt>,
     reads: RefCell<HashMap<Key, VecDeque<Answer>>>,
-    /// The last answer to each read, for what asks once more after a planted fault.
+    /// The last answer to each read, for what asks once more after an effect that was let fail.
     last: RefCell<HashMap<Key, Answer>>,
     changes: RefCell<VecDeque<Item>>,
     /// Every change that was recorded, also after it was compared.
     made: Vec<Made>,
     diverged: RefCell<Option<Error>>,
+}
+
+/// An effect of a replay that is to fail, by its number in the run, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailAt {
+    /// That one. What comes after it is answered as far as the recording knows it, and every change is accepted.
+    Effect(u32),
+    /// It has failed in an earlier run: what is replayed comes after that, such as an undo.
+    Before(u32),
+}
+
+impl FromStr for FailAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<FailAt, String> {
+        let (made, number): (fn(u32) -> FailAt, &str) = match text.strip_prefix("before:") {
+            Some(number) => (FailAt::Before, number),
+            None => (FailAt::Effect, text),
+        };
+        let number = number.parse().ok().filter(|number| *number > 0);
+        number.map(made).ok_or_else(|| "effects are counted from 1: 7, or before:7".into())
+    }
 }
 
 /// Target, verb and arguments as text.
@@ -99,6 +124,7 @@ impl Recording {
             run,
             mode,
             grants,
+            fail_at: None,
             reads: RefCell::default(),
             last: RefCell::default(),
             changes: RefCell::default(),
@@ -159,7 +185,7 @@ impl Recording {
         answer.inspect_err(|error| *self.diverged.borrow_mut() = Some(error.clone()))
     }
 
-    /// As [`Recording::answer`] after the fault that a test planted at effect number `fault`: what the recording does not
+    /// As [`Recording::answer`] after effect number `fault` was let fail: what the recording does not
     /// know is not reached, every change is accepted, and a look at a change finds it only when it was before the fault.
     pub(super) fn answer_after(&self, effect: &Effect, fault: u32) -> Answer {
         if effect.class == Class::Read { self.read_again(effect, fault) } else { self.accept(effect) }
@@ -261,7 +287,8 @@ impl Recording {
         if let Some(error) = self.diverged.borrow().clone() {
             return Some(error);
         }
-        if !content {
+        // After an effect that was let fail, what comes is compared with nothing.
+        if !content || self.fail_at.is_some() {
             return None;
         }
         let changes = self.changes.borrow();

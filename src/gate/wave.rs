@@ -5,7 +5,7 @@ use super::pass::{Event, Marks, ROOM, Wire};
 use super::replay::Recording;
 use super::verb::Class;
 use super::wait::{Ended, Io, Limit};
-use super::{AT_ONCE, Did, Done, Effect, Gate, Left, Lives, Pass, fault, fault_before, fault_of, refused};
+use super::{AT_ONCE, Did, Done, Effect, Gate, Left, Lives, Pass, fault, fault_of, refused};
 use crate::error::{Kind, Result};
 use crate::screen::{Lent, Streamer};
 use std::future::Future;
@@ -120,7 +120,7 @@ impl Gate {
     fn answer(&self, recording: &Recording, effect: &Effect) -> Result<Done> {
         let id = self.next_id();
         let number = self.run.borrow().effects;
-        let answer = match fault_before(number) {
+        let answer = match self.fault_before(number) {
             Some((_, true)) => None,
             Some((fault, false)) => Some(recording.answer_after(effect, fault)),
             None => Some(recording.answer(effect)?),

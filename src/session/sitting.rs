@@ -105,6 +105,12 @@ impl Session {
         self.gate().end_run(error);
     }
 
+    /// Ends one whose lines came from a file. Fails as a script's run does: when a replay differs from its recording.
+    pub fn end_typed_sitting(&mut self) -> Result<()> {
+        self.abort_failed();
+        self.ended(Ok(()))
+    }
+
     /// Lines that went well, oldest first.
     pub fn lines(&self) -> &[Line] {
         &self.sitting.lines

@@ -142,16 +142,14 @@ fn what_a_recorded_replay_says_is_neither_undone_nor_gone_on_with() {
 }
 
 #[test]
-fn after_a_planted_fault_changes_are_accepted_and_unknown_reads_are_not_reached() {
+fn after_an_effect_that_is_let_fail_changes_are_accepted_and_unknown_reads_are_not_reached() {
     let (home, path, recording) = recorded();
     for at in 1..=4 {
         let at = at.to_string();
-        home.run_with(&["--replay", &recording, &path], "OPSH_TEST_FAIL", &at)
-            .exits(1)
-            .says(&["a fault that a test planted"]);
+        home.run(&["--fail-at", &at, "--replay", &recording, &path]).exits(1).says(&["--fail-at let it fail"]);
     }
     let code = "let h = host(\"local\"); h.run([\"true\"]); h.read([\"df\"])";
-    home.run_with(&["--replay", &recording, "-e", code], "OPSH_TEST_FAIL", "before:1")
+    home.run(&["--fail-at", "before:1", "--replay", &recording, "-e", code])
         .exits(1)
         .says(&["✓ host.run  local", "the recording does not know it"]);
 }

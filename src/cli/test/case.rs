@@ -1,0 +1,93 @@
+//! A case: a script or typed lines, the recording that answers them, and what they are to show.
+//!
+//! `recording.jsonl` is what `opsh journal export RUN` printed. `command` is a script with its arguments, as they would
+//! follow `opsh`; or `typed` has lines as they are typed at the prompt. `screen` is what is to be shown, both streams and
+//! the exit code; `opsh.toml` the configuration, else that which is found from the script's folder.
+
+use super::Verdict;
+use super::child::{self, Ran};
+use crate::error::{Error, Kind, Result};
+use similar::TextDiff;
+use std::path::{Path, PathBuf};
+
+pub struct Case {
+    /// As it was named.
+    name: PathBuf,
+    /// Absolute.
+    dir: PathBuf,
+    /// Where it runs: the nearest folder above in which the script is.
+    folder: PathBuf,
+    /// Of the script, with its arguments; `--typed FILE` for typed lines.
+    words: Vec<String>,
+}
+
+impl Case {
+    /// True for a folder that is a case.
+    pub fn is_at(path: &Path) -> bool {
+        path.join("recording.jsonl").is_file()
+    }
+
+    /// Fails with `usage` when it lacks a part.
+    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
+    pub fn read(path: &Path) -> Result<Case> {
+        let cannot = |why: String| Error::new(Kind::Usage, format!("{} is no case", path.display()), why);
+        let dir = std::fs::canonicalize(path).map_err(|error| cannot(error.to_string()))?;
+        let typed = dir.join("typed");
+        if typed.is_file() {
+            let words = vec!["--typed".into(), typed.display().to_string()];
+            return Ok(Case { name: path.into(), folder: dir.clone(), dir, words });
+        }
+        let command = std::fs::read_to_string(dir.join("command"))
+            .map_err(|error| cannot(format!("it has neither typed lines nor a command: {error}")))?;
+        let words = shlex::split(&command).filter(|words| !words.is_empty());
+        let words = words.ok_or_else(|| cannot("its command is no script with arguments".into()))?;
+        let folder = dir.ancestors().find(|folder| folder.join(&words[0]).is_file());
+        let folder = folder.ok_or_else(|| cannot(format!("no folder above it has {}", words[0])))?.to_path_buf();
+        Ok(Case { name: path.into(), dir, folder, words })
+    }
+
+    pub fn name(&self) -> String {
+        self.name.display().to_string()
+    }
+
+    /// Lines of the prompt, and no script.
+    pub fn is_typed(&self) -> bool {
+        self.words[0] == "--typed"
+    }
+
+    /// Runs it with a journal in `state`, and options besides.
+    pub fn replay(&self, state: &Path, options: &[&str]) -> std::result::Result<Ran, String> {
+        self.opsh(state, options, &self.words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// Other words with its recording and configuration.
+    pub fn opsh(&self, state: &Path, options: &[&str], words: &[&str]) -> std::result::Result<Ran, String> {
+        let (recording, config) = (self.dir.join("recording.jsonl"), self.dir.join("opsh.toml"));
+        let (recording, config) = (recording.display().to_string(), config.display().to_string());
+        let mut all = vec!["--replay", &recording];
+        if Path::new(&config).is_file() {
+            all.extend(["--config", &config]);
+        }
+        all.extend(options);
+        all.extend(words);
+        child::opsh(&self.folder, state, &all)
+    }
+
+    /// It shows what it is to show.
+    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
+    pub fn verdict(&self, update: bool) -> Verdict {
+        let path = self.dir.join("screen");
+        let shown = self.replay(child::folder()?.path(), &[])?.screen();
+        let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+        if shown == wanted {
+            return Ok(String::new());
+        }
+        if update {
+            std::fs::write(&path, &shown).map_err(|error| format!("{}: {error}", path.display()))?;
+            return Ok("rewritten".into());
+        }
+        let diff = TextDiff::from_lines(&wanted, &shown);
+        let diff = diff.unified_diff().context_radius(1).header("screen", "shown now").to_string();
+        Err(format!("it does not show what it is to show; opsh test --update {} rewrites it\n{diff}", self.name()))
+    }
+}

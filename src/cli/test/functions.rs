@@ -1,0 +1,56 @@
+//! Functions of `*_test.rhai` files: each whose name begins with `test_` is a test, and fails when it throws.
+//!
+//! What it would reach or change is answered by `NAME_test.jsonl` beside the file when that is there, else by a recording
+//! of nothing: a test that touches the world fails.
+
+use super::Verdict;
+use super::child;
+use crate::error::{Error, Kind, Result};
+use crate::session::functions_of;
+use std::path::{Path, PathBuf};
+
+pub struct Function {
+    /// As it was named.
+    file: PathBuf,
+    name: String,
+}
+
+/// A run in which nothing happened.
+const NOTHING: &str = r#"{"kind":"run.start","run":"19700101-000000-test","body":{"mode":"observe"}}"#;
+
+/// The tests of a file. Fails with `usage` for one that cannot be read or does not parse.
+#[expect(clippy::disallowed_methods, reason = "a test is what is run, and no effect")]
+pub fn of(file: &Path) -> Result<Vec<Function>> {
+    let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be tested", file.display()), why);
+    let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
+    let mut names = functions_of(&text).map_err(cannot)?;
+    names.retain(|name| name.starts_with("test_"));
+    Ok(names.into_iter().map(|name| Function { file: file.into(), name }).collect())
+}
+
+impl Function {
+    pub fn name(&self) -> String {
+        format!("{}::{}", self.file.display(), self.name)
+    }
+
+    /// It ends without an error.
+    #[expect(clippy::disallowed_methods, reason = "a recording of nothing stands in place of the world")]
+    pub fn verdict(&self) -> Verdict {
+        let state = child::folder()?;
+        let beside = self.file.with_extension("jsonl");
+        let recording = if beside.is_file() { absolute(&beside)? } else { state.path().join("nothing.jsonl") };
+        if !beside.is_file() {
+            std::fs::write(&recording, NOTHING).map_err(|error| error.to_string())?;
+        }
+        let path = absolute(&self.file)?.with_extension("").display().to_string();
+        let code = format!("import {} as tests; tests::{}(); ()", serde_json::Value::from(path), self.name);
+        let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let ran = child::opsh(folder, state.path(), &["--replay", &recording.display().to_string(), "-e", &code])?;
+        if ran.code == Some(0) { Ok(String::new()) } else { Err(format!("{}{}", ran.out, ran.err)) }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is what is run, and no effect")]
+fn absolute(path: &Path) -> std::result::Result<PathBuf, String> {
+    std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))
+}
