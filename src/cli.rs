@@ -14,7 +14,7 @@ use crate::gate::policy::Mode;
 use crate::gate::replay::FailAt;
 use crate::screen::{self, Options as ScreenOptions, Screen};
 use crate::session::discover::Place;
-use crate::session::{Options, Replay, Session, doc, help};
+use crate::session::{self, Options, Replay, Session, doc, help};
 use crate::shell;
 use crate::sources::Sources;
 use clap::{Parser, Subcommand};
@@ -55,7 +55,7 @@ struct Cli {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
     replay: Option<PathBuf>,
     /// In a replay let the effect with this number fail, from 1; before:N is for what comes after such a run
-    #[arg(long, value_name = "N", requires = "replay")]
+    #[arg(long, value_name = "N")]
     fail_at: Option<FailAt>,
     /// Agree beforehand to record into a spill file when the journal cannot be written
     #[arg(long)]
@@ -185,6 +185,10 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         _ => {}
     }
     agree(&mut cli);
+    if cli.fail_at.is_some() && cli.replay.is_none() {
+        return Err(Error::new(Kind::Usage, "nothing was run", "--fail-at is for a replay")
+            .next("opsh --replay FILE --fail-at N …     lets effect N of it fail"));
+    }
     for name in &cli.allow {
         help::check_verb(name)?;
     }
@@ -242,16 +246,10 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
         _ => match cli.typed {
-            Some(file) => shell::type_lines(&mut session, &text_of(&file)?),
+            Some(file) => shell::type_lines(&mut session, &session::text_of(&file)?),
             None => shell::run(&mut session),
         },
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "what is typed is the person's, and no effect")]
-fn text_of(file: &Path) -> Result<String> {
-    std::fs::read_to_string(file)
-        .map_err(|error| Error::new(Kind::Usage, format!("{} cannot be read", file.display()), error.to_string()))
 }
 
 /// The session with the stacks that are on a host. At a terminal a key that is not known is shown to the person, and a

@@ -94,8 +94,9 @@ fn promised(error: Error, gate: &Gate) -> Error {
     Error { kind: if breaks { Kind::Failed } else { error.kind }, ..error }
 }
 
+/// The text of a script. Fails with `usage` when it cannot be read.
 #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
-fn text_of(path: &Path) -> Result<String> {
+pub fn text_of(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| {
         Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
             .next("opsh help     commands and verbs")

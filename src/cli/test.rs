@@ -114,7 +114,6 @@ pub fn run(test: &Test, screen: &Screen) -> Result<()> {
 }
 
 /// Every test at a path: itself, or what is below it.
-#[expect(clippy::disallowed_methods, reason = "which tests there are is no effect")]
 fn find(path: &Path, tests: &mut Vec<One>) -> Result<()> {
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be tested", path.display()), why);
     if path.is_file() {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The embedded standard library.
 const EMBEDDED: &[(&str, &str)] = &[
+    ("std/assert", include_str!("../../stdlib/assert.rhai")),
     ("std/backup", include_str!("../../stdlib/backup.rhai")),
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),

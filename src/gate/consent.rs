@@ -90,7 +90,9 @@ impl Gate {
 
     /// In a replay: the no of then, if it was one.
     fn recorded_refusal(&self, plan: &[Intended]) -> Option<Error> {
-        if plan.is_empty() || self.fault_before(self.run.borrow().effects).is_some() {
+        // A rehearsal asks nobody: the no is that to what followed it.
+        let rehearses = self.mode() == Mode::Plan;
+        if plan.is_empty() || rehearses || self.fault_before(self.run.borrow().effects).is_some() {
             return None;
         }
         let refused = self.recording.as_ref()?.consent(plan, &in_words(plan))?;

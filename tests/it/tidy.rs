@@ -35,6 +35,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
             "gate::clock",
             "gate::journal",
             "gate::policy::Mode",
+            "gate::replay::FailAt",
             "redact",
             "screen",
             "session",
@@ -81,9 +82,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("rustls_native_certs", &["bind/http/client"], "the system's certificates"),
     ("rustyline", &["shell/editor"], "the line editor"),
     ("serde_yaml_ng", &["bind/compose"], "compose's configuration"),
+    ("similar", &["cli/test"], "what a case shows and what it is to show"),
     ("sqlparser", &["bind/migrate"], "what a migration does"),
     ("strsim", &["error"], "the name that was meant"),
     ("tar", &["bind/docker/image"], "files of an image"),
+    ("tempfile", &["cli/test"], "a test's own folder"),
     (
         "tokio",
         &[
@@ -106,12 +109,12 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("std::env", &["bind/secret", "bind/ssh", "cli", "gate/fault", "gate/journal", "screen"], "settings"),
     (
         "std::fs",
-        &["bind/secret", "bind/ssh", "config", "engine/modules", "gate/clock", "gate/journal", "session"],
-        "files that are opsh's own: scripts, configuration, secrets, journal, known hosts",
+        &["bind/secret", "bind/ssh", "cli/test", "config", "engine/modules", "gate/clock", "gate/journal", "session"],
+        "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts",
     ),
     ("std::net", &["bind/ssh"], "connections"),
     ("std::os::unix::net", &["bind/ssh"], "sockets"),
-    ("std::process::Stdio", &["bind/secret", "bind/ssh"], "processes"),
+    ("std::process::Stdio", &["bind/secret", "bind/ssh", "cli/test"], "processes; a test is an opsh of its own"),
     ("std::process::exit", &["gate/wait"], "the third Ctrl-C; every other end returns from main"),
     (
         "std::thread",
