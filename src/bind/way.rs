@@ -9,7 +9,6 @@ use crate::gate::Pass;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// A host as verbs hold it before anything was done: clones share one login and one Engine, each opened once, within
@@ -38,9 +37,6 @@ struct Open {
     /// A password that was not accepted is not tried again by the next line.
     denied: Option<Error>,
 }
-
-/// A link that is lost closes its channels a moment before it is known to be gone.
-const LOSS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 impl Way {
     /// To this machine.
@@ -112,7 +108,7 @@ impl Way {
             let link = link.clone();
             pass.rides_on(move || {
                 let link = link.clone();
-                async move { link.lost_within(LOSS_KNOWN_WITHIN).await.is_some() }
+                async move { link.why_lost().await.is_some() }
             });
         }
         Ok(reach)

@@ -20,6 +20,8 @@ const CHANNELS: usize = 8;
 pub(super) const REFUSED: &str = "refused by peer";
 /// A throttled login is tried again this often; nothing ran at the server before.
 const RETRIES: u32 = 5;
+/// ssh closes its channels a moment before it ends itself.
+const LOSS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 /// A host that let us in, over one ssh that all commands share. Clones are the same link; when the last one is
 /// dropped, ssh ends.
@@ -117,6 +119,11 @@ impl Link {
         let mut ended = self.0.ended.clone();
         let waited = tokio::time::timeout(time, ended.wait_for(Option::is_some)).await;
         waited.ok()?.ok()?.clone()
+    }
+
+    /// The same of a link whose channel just ended, as a sentence.
+    pub async fn why_lost(&self) -> Option<String> {
+        self.lost_within(LOSS_KNOWN_WITHIN).await.map(|why| self.was_lost(&why))
     }
 
     /// The master's control socket.

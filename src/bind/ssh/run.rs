@@ -76,10 +76,10 @@ impl Reach {
     async fn why_lost(&self) -> String {
         match self {
             Reach::Local => "the supervising shell was killed".into(),
-            Reach::Ssh(link) => match link.lost_within(LOSS_KNOWN_WITHIN).await {
-                Some(why) => link.was_lost(&why),
-                None => format!("the supervising shell on {} was killed", link.name()),
-            },
+            Reach::Ssh(link) => {
+                let killed = || format!("the supervising shell on {} was killed", link.name());
+                link.why_lost().await.unwrap_or_else(killed)
+            }
         }
     }
 
@@ -105,8 +105,6 @@ impl Reach {
 
 /// The exit status comes with the end of the outputs; a server that never sends one must not hang us.
 const STATUS_WITHIN: Duration = Duration::from_secs(3);
-/// ssh closes its channels a moment before it ends itself.
-const LOSS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 
 impl Finished {
     /// A command that certainly did not run, with no output.

@@ -7,10 +7,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-/// ssh closes its channels a moment before it ends itself.
-const LOSS_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 /// What ssh exits with when it has no exit code of the program.
 const SSH_SAYS: i32 = 255;
 /// From here on a code tells of a signal, as a shell counts it.
@@ -108,8 +105,8 @@ async fn at_link(link: &Link, words: &[String]) -> std::io::Result<Outcome> {
     if code != SSH_SAYS {
         return Ok(Outcome::Exited(code));
     }
-    if let Some(why) = link.lost_within(LOSS_KNOWN_WITHIN).await {
-        return Ok(Outcome::Unknown(link.was_lost(&why)));
+    if let Some(why) = link.why_lost().await {
+        return Ok(Outcome::Unknown(why));
     }
     Ok(match says.text() {
         // It says so when the master gave it no session, and then nothing was sent.
