@@ -91,6 +91,7 @@ async fn done(reach: &Reach, pass: &Pass, all: &[String], words: &[String]) -> R
     let what = || format!("{} failed on {}", words.first().map_or("the shell", String::as_str), reach.name());
     let code = match reach.terminal(pass, all).await? {
         Outcome::Exited(code) => code,
+        // It was said to be sent: `unreachable` would mean that it may have happened.
         Outcome::NotStarted(why) => return Err(Error::new(Kind::Failed, what(), why).host(reach.name())),
         Outcome::Unknown(why) => return Err(Error::new(Kind::Unknown, what(), why).host(reach.name())),
     };

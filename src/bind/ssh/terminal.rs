@@ -25,13 +25,6 @@ impl Reach {
         if let Some(why) = words.first().and_then(|_| quote::refuse_words(words)) {
             return Err(Error::new(Kind::Usage, what(), why));
         }
-        let _channel = match self {
-            Reach::Local => None,
-            Reach::Ssh(link) => match link.permit().await {
-                Ok(permit) => Some(permit),
-                Err(why) => return Ok(Outcome::NotStarted(why)),
-            },
-        };
         // Once it has the terminal, its exit code may be that of anything that was done in it.
         if let Some(program) = words.first()
             && let Some(outcome) = self.why_not(pass, program).await
@@ -44,6 +37,13 @@ impl Reach {
                 other => Ok(other),
             };
         }
+        let _channel = match self {
+            Reach::Local => None,
+            Reach::Ssh(link) => match link.permit().await {
+                Ok(permit) => Some(permit),
+                Err(why) => return Ok(Outcome::NotStarted(why)),
+            },
+        };
         if !pass.terminal().await {
             return Err(Error::new(Kind::Unmet, what(), "there is no terminal that it could have").host(self.name()));
         }
