@@ -13,13 +13,8 @@ struct Interrupt {
 static INTERRUPT: LazyLock<Interrupt> =
     LazyLock::new(|| Interrupt { count: AtomicU32::new(0), raised: watch::channel(false).0 });
 
-/// Until when keys are those of a program that has the terminal.
-static HELD: Mutex<Option<Until>> = Mutex::new(None);
-
-enum Until {
-    Dropped,
-    Then(Instant),
-}
+/// When keys are opsh's again; `None` while a program has the terminal.
+static BACK: LazyLock<Mutex<Option<Instant>>> = LazyLock::new(|| Mutex::new(Some(Instant::now())));
 
 /// The key that ended the program is a signal here, too, and may be heard of after the program's end.
 const HEARD_WITHIN: Duration = Duration::from_millis(200);
@@ -29,27 +24,23 @@ pub struct Held(());
 
 /// Keeps Ctrl-C away from opsh.
 pub fn hold() -> Held {
-    set(Until::Dropped);
+    set(None);
     Held(())
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        set(Until::Then(Instant::now() + HEARD_WITHIN));
+        set(Some(Instant::now() + HEARD_WITHIN));
     }
 }
 
-fn set(until: Until) {
-    *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+fn set(back: Option<Instant>) {
+    *BACK.lock().unwrap_or_else(PoisonError::into_inner) = back;
 }
 
 /// True while Ctrl-C is not for opsh.
 pub fn is_held() -> bool {
-    match &*HELD.lock().unwrap_or_else(PoisonError::into_inner) {
-        None => false,
-        Some(Until::Dropped) => true,
-        Some(Until::Then(end)) => Instant::now() < *end,
-    }
+    BACK.lock().unwrap_or_else(PoisonError::into_inner).is_none_or(|back| Instant::now() < back)
 }
 
 /// True between Ctrl-C and [`clear`].

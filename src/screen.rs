@@ -492,9 +492,9 @@ const LEAVE_ALL: &str = "\x1b[?47l\x1b[?25h\x1b[?1l\x1b>\x1b[>4;0m\x1b[?1000l\x1
                          \x1b[?1015l\x1b[?2004l\x1b7\x1b[r\x1b8\x1b[0m\r\n";
 
 impl Lent<'_> {
-    /// The program has ended; `by_itself`: it put back what it had switched on.
-    pub fn take_back(self, by_itself: bool) {
-        if !by_itself {
+    /// The program has ended; `put_back`: what it had switched on.
+    pub fn take_back(self, put_back: bool) {
+        if !put_back {
             let _ = write!(std::io::stderr().lock(), "{LEAVE_ALL}");
         }
     }

@@ -47,9 +47,9 @@ impl Beside {
 }
 
 impl Gate {
-    /// Starts reads and returns at once; `what` says in the record what they are for. No login is begun for them, nobody is asked, nothing is shown and nothing
-    /// repeated; their deadlines hold whatever they wait for. `None` in a replay, while records do not go to the journal,
-    /// and when one of them is no read.
+    /// Starts reads and returns at once; `what` says in the record what they are for. No login is begun for them, nobody is
+    /// asked, nothing is shown and nothing repeated; their deadlines hold whatever they wait for. `None` in a replay, while
+    /// records do not go to the journal, and when one of them is no read.
     pub fn begin_beside<F>(
         &self,
         what: &'static str,

@@ -49,7 +49,7 @@ type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Marks {
     sent: AtomicBool,
     lost: AtomicBool,
-    cut_off: AtomicBool,
+    put_back: AtomicBool,
     rides_on: Mutex<Vec<Probe>>,
     afterwards: Mutex<Vec<Work>>,
     /// Milliseconds that the deadline moves.
@@ -208,9 +208,9 @@ impl Pass {
         answer.await.unwrap_or(false)
     }
 
-    /// Says that the program did not put back what it had switched on of the terminal.
-    pub fn cut_off(&self) {
-        self.marks.cut_off.store(true, Ordering::Release);
+    /// Says that the program ended by itself, and so put back what it had switched on of the terminal.
+    pub fn put_back(&self) {
+        self.marks.put_back.store(true, Ordering::Release);
     }
 
     /// A token for tests of what lies behind the door.
@@ -255,8 +255,8 @@ impl Marks {
         }
     }
 
-    pub fn was_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Acquire)
+    pub fn was_put_back(&self) -> bool {
+        self.put_back.load(Ordering::Acquire)
     }
 
     pub fn link_was_lost(&self) -> bool {

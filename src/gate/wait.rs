@@ -132,7 +132,7 @@ fn listen_for_interrupts() -> std::io::Result<()> {
             tokio::select! {
                 _ = int.recv() => if interrupt::is_held() { continue },
                 _ = term.recv() => {}
-                // Ctrl-\\ ends opsh at once, as it does any program; while another one has the terminal it is for that one.
+                // Ctrl-\ ends opsh at once, as it does any program; while another one has the terminal it is for that one.
                 _ = quit.recv() => if interrupt::is_held() { continue } else { std::process::exit(131) },
             }
             // Two were ignored by whatever runs: the third ends opsh. What was begun is in the journal as open.

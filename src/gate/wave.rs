@@ -58,7 +58,7 @@ impl Gate {
                     // Its last line ends before the line that says how it ended.
                     drop(flight.shown.take());
                     if let Some(lent) = flight.lent.take() {
-                        lent.take_back(matches!(ended, Ended::Done(Ok(_))) && !flight.marks.was_cut_off());
+                        lent.take_back(flight.marks.was_put_back());
                     }
                     results[flight.at] = Some(self.land(flight, ended));
                     if left > 0 {

@@ -52,8 +52,8 @@ impl Reach {
             Reach::Local => ended(local(words)).await.map(Outcome::Exited),
             Reach::Ssh(link) => at_link(link, words).await,
         };
-        if !matches!(outcome, Ok(Outcome::Exited(..BY_SIGNAL))) {
-            pass.cut_off();
+        if matches!(outcome, Ok(Outcome::Exited(..BY_SIGNAL))) {
+            pass.put_back();
         }
         Ok(outcome.unwrap_or_else(|error| Outcome::NotStarted(error.to_string())))
     }
