@@ -204,7 +204,7 @@ fn run(call: &Call<'_>) -> Result<Each<Receipt>> {
 
 fn sh(call: &Call<'_>) -> Result<Each<Receipt>> {
     let script = call.text(0)?;
-    let mut words = vec!["sh".to_string(), "-c".into(), script.clone(), "opsh".into()];
+    let mut words = vec!["sh".to_string(), "-c".into(), script.clone(), "sh".into()];
     words.extend(call.words(1)?);
     durable(call, call.options(2)?, script, words_of(words))
 }

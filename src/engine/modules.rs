@@ -17,7 +17,7 @@ const EMBEDDED: &[(&str, &str)] = &[
 ];
 
 /// Names of the embedded modules.
-pub fn embedded_names() -> impl Iterator<Item = &'static str> {
+pub fn embedded_names() -> impl Iterator<Item = &'static str> + Clone {
     EMBEDDED.iter().map(|(name, _)| *name)
 }
 

@@ -27,8 +27,11 @@ that may be left out. A deadline is how long a call is waited for, after which a
 connects to it, each within a deadline of its own.
 ";
 
-/// Everything, or what `name` means, as Markdown. Fails as [`help::find`].
+/// Everything, a built-in module such as `std/rollout`, or what `name` means, as Markdown. Fails as [`help::find`].
 pub fn markdown(name: Option<&str>) -> Result<String> {
+    if let Some(name) = name.filter(|name| modules::embedded(name).is_some()) {
+        return Ok(module(name).trim_start().into());
+    }
     match name.map(help::find).transpose()? {
         Some(Found::Group(found) | Found::These(found)) => {
             Ok(found.into_iter().map(section).collect::<Vec<_>>().join("\n"))

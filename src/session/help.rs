@@ -2,7 +2,7 @@
 
 use crate::bind::function::Function;
 use crate::bind::{self, World, values};
-use crate::engine;
+use crate::engine::{self, modules};
 use crate::error::{Error, Kind, Result, nearest, suggestion};
 use crate::gate::verb::{Signature, Verb};
 use crate::screen::Screen;
@@ -108,7 +108,9 @@ fn unknown(name: &str) -> Error {
     let names = || entries().map(|entry| entry.name.as_str());
     let groups: BTreeSet<&str> = entries().map(|entry| entry.group).collect();
     let words = entries().map(|entry| entry.signature.name);
-    let (what, why) = if name.contains('.') {
+    let (what, why) = if name.contains('/') {
+        ("module", suggestion(name, modules::embedded_names()))
+    } else if name.contains('.') {
         ("verb", suggestion(name, names()))
     } else if let (None, Some(near)) = (nearest(name, groups.iter().copied()), nearest(name, names().chain(words))) {
         ("function", format!("did you mean \"{near}\"?"))
@@ -124,8 +126,11 @@ pub fn show(screen: &Screen, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Everything in a table, what belongs to `name` in one, or what `name` means in full.
+/// Everything in a table, what belongs to `name` in one, or what `name` means in full; of a built-in module all of it.
 pub fn text(screen: &Screen, name: Option<&str>) -> Result<String> {
+    if let Some(name) = name.filter(|name| modules::embedded(name).is_some()) {
+        return super::doc::markdown(Some(name));
+    }
     let shown = match name.map(find).transpose()? {
         Some(Found::These(these)) => {
             return Ok(these.iter().map(|entry| entry.detail()).collect::<Vec<_>>().join("\n\n"));

@@ -100,6 +100,7 @@ impl Session {
         }
         // A name with a dash has no place in Rhai.
         if let Some(script) = self.script(first) {
+            self.say_in_place_of(first, &script);
             let argv = self.script_argv(&script, &line[first.len()..])?;
             return Ok(Meaning::Script(script, argv));
         }
@@ -240,6 +241,14 @@ impl Session {
             return Some(ScriptWord::File(if file_of(&below) == file_of(&file) { below } else { file }));
         }
         built_in::find(name).map(|(name, text)| ScriptWord::BuiltIn(name, text))
+    }
+
+    /// A script of one's own goes before one that is built in, and never silently.
+    fn say_in_place_of(&self, name: &str, script: &ScriptWord) {
+        let (ScriptWord::File(path), Some((_, built_in))) = (script, built_in::find(name)) else { return };
+        if text_of(path).is_ok_and(|text| text != built_in) {
+            self.gate().screen().say(&format!("· {}, in place of the {name} that is built in", path.display()));
+        }
     }
 
     /// The script's arguments, with the stack in use where it takes one and none was named.

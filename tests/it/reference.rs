@@ -161,3 +161,15 @@ fn every_function_answers_as_its_example_calls_it() {
         (!fine).then(|| format!("{}: {said}", one.example))
     });
 }
+
+#[test]
+fn a_module_is_explained_by_its_name() {
+    for command in ["doc", "help"] {
+        let shown = shown(&[command, "std/rollout"]);
+        for part in ["import \"std/rollout\" as rollout;", "rollout::effects(plan)", "The changes of a plan"] {
+            assert!(shown.contains(part), "{command}: {part}: {shown}");
+        }
+    }
+    let error = text(&opsh(&["doc", "std/rolout"]).stderr);
+    assert!(error.contains("no module \"std/rolout\"") && error.contains("did you mean \"std/rollout\"?"), "{error}");
+}

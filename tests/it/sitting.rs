@@ -150,3 +150,14 @@ fn stopped_with_ctrl_z_it_goes_on_where_it_was() {
         terminal.ends();
     }
 }
+
+#[test]
+fn a_script_of_ones_own_in_place_of_one_that_is_built_in_is_said() {
+    for (columns, rows) in SIZES {
+        let home = home();
+        home.put("scripts/doctor.rhai", "//! Ours.\n//!\n//! usage: opsh scripts/doctor.rhai\nprint(40 + 2);\n");
+        let terminal = at_prompt(&home, columns, rows);
+        terminal.says("doctor", &["scripts/doctor.rhai, in place of the doctor that is built in", "42"]);
+        terminal.leave();
+    }
+}
