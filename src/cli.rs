@@ -172,6 +172,12 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(dir) => working_dir().join(dir),
         None => default_state_dir()?,
     };
+    if let Some(Command::Test(_)) = &cli.command
+        && (cli.config.is_some() || cli.replay.is_some() || cli.plan || cli.observe || cli.yes || cli.typed.is_some())
+    {
+        let why = "each test has a recording and a configuration of its own";
+        return Err(Error::new(Kind::Usage, "nothing was tested", why).next("opsh test --help     what it takes"));
+    }
     if let Some(Command::Journal(_) | Command::Runs(_)) = &cli.command {
         in_configured_zone(cli.config.as_deref(), screen);
     }
@@ -185,6 +191,9 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         _ => {}
     }
     agree(&mut cli);
+    if cli.typed.is_some() && cli.command.is_some() {
+        return Err(Error::new(Kind::Usage, "nothing was run", "--typed is in place of a script or command"));
+    }
     if cli.fail_at.is_some() && cli.replay.is_none() {
         return Err(Error::new(Kind::Usage, "nothing was run", "--fail-at is for a replay")
             .next("opsh --replay FILE --fail-at N …     lets effect N of it fail"));

@@ -112,13 +112,14 @@ fn digest(text: &str) -> String {
     Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Names of the functions without parameters in a script's text, in their order. Fails with why it does not parse.
-pub fn functions_of(text: &str) -> std::result::Result<Vec<String>, String> {
+/// Names of the functions in a script's text, in their order, with how many parameters each has. Fails with why it does not
+/// parse.
+pub fn functions_of(text: &str) -> std::result::Result<Vec<(String, usize)>, String> {
     let ast = engine::parser().compile(text).map_err(|error| error.to_string())?;
     let place = |name: &str| text.find(&format!("fn {name}")).unwrap_or(usize::MAX);
-    let plain = ast.iter_functions().filter(|function| function.params.is_empty() && !function.name.contains('$'));
-    let mut names: Vec<String> = plain.map(|function| function.name.to_string()).collect();
-    names.sort_by_key(|name| place(name));
+    let named = ast.iter_functions().filter(|function| !function.name.contains('$'));
+    let mut names: Vec<_> = named.map(|function| (function.name.to_string(), function.params.len())).collect();
+    names.sort_by_key(|(name, _)| place(name));
     Ok(names)
 }
 

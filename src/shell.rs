@@ -29,28 +29,38 @@ pub fn run(session: &mut Session) -> Result<()> {
 }
 
 /// Lines of a file as if they were typed: each is shown behind its prompt, and one that fails does not end the others.
-/// Fails when a replay differs from its recording.
+/// Fails when a replay differs from its recording, and `failed` when one did and this is none.
 pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
     session.begin_sitting()?;
     let screen = session.gate().screen().clone();
     session.use_only_stack()?;
     let mut names = names(session);
-    let mut input = String::new();
-    for line in text.lines() {
+    let (mut input, mut failed) = (String::new(), 0);
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
         input += line;
         refresh(session, &mut names);
-        if names.is_rhai(&input) && is_incomplete(&input) {
+        if names.is_rhai(&input) && is_incomplete(&input) && lines.peek().is_some() {
             input += "\n";
             continue;
         }
         screen.say(&format!("{}{input}", prompt(session)));
-        if !input.trim().is_empty() && evaluate(session, &input) == After::Quit {
+        let after = if input.trim().is_empty() { After::Next } else { evaluate(session, &input) };
+        failed += usize::from(after == After::Failed);
+        if after == After::Quit {
             break;
         }
         input.clear();
     }
     session.leave_reads();
-    session.end_typed_sitting()
+    session.end_typed_sitting()?;
+    match failed {
+        0 => Ok(()),
+        _ if session.gate().is_replay() => Ok(()),
+        _ => {
+            Err(Error::new(Kind::Failed, "not every line went well", format!("{failed} failed; the others were done")))
+        }
+    }
 }
 
 /// A script on standard input: one unit, the first error ends it.
@@ -87,15 +97,19 @@ fn sit(session: &mut Session) -> Result<()> {
         }
         let inputs = inputs(session, &editor, &code);
         for (done, input) in inputs.iter().enumerate() {
+            let planned = session.planned();
             let after = evaluate(session, input);
             if after == After::Quit {
                 return Ok(());
             }
+            // A plan is looked at before the next one takes its place.
+            let next = inputs.get(done + 1).map(|next| next.trim());
+            let is_new = session.planned().is_some_and(|now| planned.as_ref() != Some(&now) && next != Some("go"));
             let interrupted = session.take_interrupt();
             if interrupted {
                 editor.forget_typed();
             }
-            if (interrupted || after == After::Failed) && done + 1 < inputs.len() {
+            if (interrupted || is_new || after == After::Failed) && next.is_some() {
                 screen.say(&format!("· not done after that: {}", inputs[done + 1..].join("\n  ")));
                 break;
             }
@@ -109,7 +123,9 @@ fn inputs(session: &Session, editor: &Editor, code: &str) -> Vec<String> {
     if !code.trim().contains('\n') || session.is_rhai(code) {
         return vec![code.into()];
     }
+    let is_raw = |line: &str| session::words::find(line).is_some_and(|(word, _)| word.raw);
     let kind = |line: &str| match (editor.is_rhai(line), session.is_rhai(line)) {
+        (false, _) if is_raw(line) => paste::Kind::Raw,
         (false, _) => paste::Kind::Words,
         (_, true) => paste::Kind::Rhai,
         _ => paste::Kind::Part,

@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Place, Result};
 use crate::redact;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,6 +25,8 @@ pub struct Recording {
     pub grants: Grants,
     /// Which effect fails now, whatever it did then.
     pub fail_at: Option<FailAt>,
+    /// It has failed.
+    pub has_struck: Cell<bool>,
     reads: RefCell<HashMap<Key, VecDeque<Answer>>>,
     /// The last answer to each read, for what asks once more after an effect that was let fail.
     last: RefCell<HashMap<Key, Answer>>,
@@ -125,6 +127,7 @@ impl Recording {
             mode,
             grants,
             fail_at: None,
+            has_struck: Cell::new(false),
             reads: RefCell::default(),
             last: RefCell::default(),
             changes: RefCell::default(),
@@ -287,9 +290,18 @@ impl Recording {
         if let Some(error) = self.diverged.borrow().clone() {
             return Some(error);
         }
-        // After an effect that was let fail, what comes is compared with nothing.
-        if !content || self.fail_at.is_some() {
-            return None;
+        match self.fail_at {
+            _ if !content => return None,
+            None => {}
+            // After an effect that was let fail, what comes is compared with nothing.
+            Some(FailAt::Before(_)) => return None,
+            Some(FailAt::Effect(_)) if self.has_struck.get() => return None,
+            Some(FailAt::Effect(at)) => {
+                return Some(
+                    Error::new(Kind::Usage, "nothing was let fail", format!("the run has no effect {at}"))
+                        .next("--fail-at 1     the first effect"),
+                );
+            }
         }
         let changes = self.changes.borrow();
         let left: Vec<&Made> = changes

@@ -121,7 +121,10 @@ impl Gate {
         let id = self.next_id();
         let number = self.run.borrow().effects;
         let answer = match self.fault_before(number) {
-            Some((_, true)) => None,
+            Some((_, true)) => {
+                recording.has_struck.set(true);
+                None
+            }
             Some((fault, false)) => Some(recording.answer_after(effect, fault)),
             None => Some(recording.answer(effect)?),
         };

@@ -63,16 +63,17 @@ impl Session {
     }
 
     /// What goes on on every host of opsh.toml and on this machine, and whether all of them were reached; one that was not
-    /// is said and passed over. Fails with `unreachable` when there are others than this machine and none of them was
-    /// reached, and `interrupted`.
+    /// is said and passed over. Fails with `unreachable` when there are others than this machine, none of them was
+    /// reached and nothing goes on here, and `interrupted`.
     fn works(&mut self) -> Result<(Vec<Value>, bool)> {
         let config = &self.world.config;
         let names: Vec<String> = config.host_names().chain([LOCAL]).map(String::from).collect();
         let others = names.len() - 1;
         let rows = self.eval(&format!("hosts({}).works(#{{ partial: true }})", json!(names)))?;
-        let (mut works, mut reached) = (Vec::new(), 0);
+        let (mut works, mut reached, mut elsewhere) = (Vec::new(), 0, 0);
         for row in rows.as_array().into_iter().flatten() {
-            reached += usize::from(row["value"]["works"].is_array() && row["host"] != json!(LOCAL));
+            reached += usize::from(row["value"]["works"].is_array());
+            elsewhere += usize::from(row["value"]["works"].is_array() && row["host"] != json!(LOCAL));
             match row["value"]["works"].as_array() {
                 Some(found) => works.extend(found.iter().map(|work| {
                     let mut work = work.clone();
@@ -83,10 +84,10 @@ impl Session {
             }
         }
         let not = |kind, why| Error::new(kind, "it is not known what goes on", why);
-        match reached {
+        match elsewhere {
             _ if crate::interrupt::is_interrupted() => Err(not(Kind::Interrupted, "Ctrl-C")),
-            0 if others > 0 => Err(not(Kind::Unreachable, "no host was reached")),
-            _ => Ok((works, reached == others)),
+            0 if others > 0 && works.is_empty() => Err(not(Kind::Unreachable, "no host was reached")),
+            _ => Ok((works, reached == names.len())),
         }
     }
 

@@ -32,6 +32,10 @@ impl Session {
     /// Fails with `usage` for a range that has no lines, a file that is there already and while a script that failed waits,
     /// and nothing is written.
     pub fn save(&self, file: &str, range: &str) -> Result<Saved> {
+        if self.gate().is_replay() {
+            let why = "this is a replay: what it says is in its recording already, and nothing is written";
+            return Err(Error::new(Kind::Usage, format!("{file} was not written"), why));
+        }
         self.refuse_while_failed(":save", "opsh journal export RUN     its record, once it has ended")?;
         let bad = |why: String| Error::new(Kind::Usage, format!("{file} was not written"), why);
         let lines = between(self.lines(), range).map_err(bad)?;

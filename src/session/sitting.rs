@@ -209,6 +209,11 @@ impl Session {
         }
     }
 
+    /// What `go` would do.
+    pub fn planned(&self) -> Option<String> {
+        self.sitting.pending.as_ref().map(Pending::words)
+    }
+
     /// `go` does nothing from now on; `by` is what came between.
     pub(super) fn drop_planned(&mut self, by: &str) {
         if let Some(what) = self.sitting.pending.take() {
@@ -356,7 +361,10 @@ impl Session {
         }
         let what = Pending::Undo(run, partly);
         match self.gate().mode() {
-            Mode::Apply => self.perform(what),
+            Mode::Apply => {
+                self.drop_planned(&what.words());
+                self.perform(what)
+            }
             _ => self.rehearse(what),
         }
     }
@@ -404,7 +412,11 @@ impl Session {
     }
 
     fn rehearse(&mut self, what: Pending) -> Result<Value> {
-        (self.sitting.pending, self.sitting.dropped) = (None, None);
+        let before = self.planned().filter(|before| *before != what.words());
+        if let Some(before) = before {
+            self.gate().screen().say(&format!("· no longer planned: {before}"));
+        }
+        self.drop_planned(&what.words());
         self.begin_line();
         let result = self.in_mode(Mode::Plan, "a rehearsal", |session| {
             let result = session.perform(what.clone());
@@ -432,8 +444,9 @@ impl Session {
 
     fn go(&mut self) -> Result<Value> {
         self.refuse_held("go")?;
-        let what = self.sitting.pending.take().ok_or_else(|| self.nothing_to_go_on_with())?;
+        let what = self.sitting.pending.clone().ok_or_else(|| self.nothing_to_go_on_with())?;
         self.gate().note_before("go", json!({ "what": what.words() }))?;
+        (self.sitting.pending, self.sitting.dropped) = (None, None);
         self.gate().screen().echo(&what.words());
         let value = self.in_mode(Mode::Apply, "go", |session| session.perform(what))?;
         Ok(self.in_short(value))

@@ -57,13 +57,12 @@ pub const COMMANDS: &[Command] = &[
 pub fn without_program(line: &str) -> Result<String> {
     let Some(rest) = line.strip_prefix("opsh ") else { return Ok(line.into()) };
     let (first, after) = rest.trim().split_once(char::is_whitespace).unwrap_or((rest.trim(), ""));
-    let (first, after) = match first {
-        "journal" => after.trim().split_once(char::is_whitespace).unwrap_or((after.trim(), "")),
-        _ => (first, after),
-    };
+    let of_journal = after.trim().split_once(char::is_whitespace).unwrap_or((after.trim(), ""));
     match first {
-        "undo" | "resume" | "attach" | "runs" | "show" | "settle" => Ok(format!(":{first} {after}")),
-        "list" => Ok(":runs".into()),
+        "journal" if matches!(of_journal.0, "show" | "settle") => Ok(format!(":{}", after.trim())),
+        "journal" if after.trim() == "list" => Ok(":runs".into()),
+        "undo" if !after.trim().is_empty() => Ok(format!(":undo {after}")),
+        "resume" | "attach" | "runs" => Ok(format!(":{first} {after}")),
         "help" | "doctor" => Ok(rest.trim().into()),
         script if script.ends_with(".rhai") => Ok(rest.trim().into()),
         _ => Err(Error::new(

@@ -64,6 +64,7 @@ fn a_run_becomes_a_test_and_an_unexpected_change_fails_it() {
     home.run(&["test"]).exits(0).prints("ok      tests/touch\n1 passed, 0 failed\n");
     home.run(&["test", "--sweep"]).exits(0).shows(&["1 effects, each failed once"]);
     home.run(&["test", "--fail-at", "1"]).exits(0).shows(&["--fail-at let it fail"]);
+    home.run(&["test", "--fail-at", "9"]).exits(1).shows(&["the run has no effect 9"]);
     let shown = home.run(&["test", "--json"]).exits(0).json_lines();
     assert_eq!(shown[0]["test"], "tests/touch");
     assert_eq!(shown[0]["ok"], true);
@@ -72,7 +73,13 @@ fn a_run_becomes_a_test_and_an_unexpected_change_fails_it() {
     // Another change than the one that was made then, and one that is not made any more.
     let script = std::fs::read_to_string(home.path("scripts/touch.rhai")).unwrap();
     home.put("scripts/touch.rhai", &script.replace("\"touch\"", "\"rm\""));
-    home.run(&["test"]).exits(1).shows(&["+error: the replay differs from its recording", "0 passed, 1 failed"]);
+    home.run(&["test"]).exits(1).shows(&[
+        "it does something else than it did",
+        "error: the replay differs",
+        "0 passed, 1 failed",
+    ]);
+    home.run(&["test", "--update"]).exits(1).shows(&["it does something else than it did"]);
+    home.run(&["test", "--sweep"]).exits(1).shows(&["it does something else than it did"]);
     home.put("scripts/touch.rhai", "print(\"touched\");\n");
     home.run(&["test", "tests/touch"]).exits(1).shows(&["the recording goes on with host.run on local"]);
     assert!(!home.path("made").exists(), "a test changes nothing");
@@ -99,10 +106,11 @@ fn a_function_is_a_test_that_reaches_nothing() {
         &format!(
             "import \"std/assert\" as assert;\nfn sum(a, b) {{ a + b }}\nfn test_sum() {{ assert::eq(sum(1, 2), 3); }}\n\
              fn test_wrong() {{ assert::eq(sum(1, 2), 4); }}\nfn test_reads() {{ host(\"local\").read([\"true\"]); }}\n\
+             fn test_of(x) {{ x }}\nfn test_ends() {{ exit(); throw \"never\"; }}\n\
              fn test_changes() {{ try {{ host(\"local\").run([\"touch\", {file:?}]); }} catch {{ }} }}\n"
         ),
     );
-    let ran = home.run(&["test"]).exits(1).shows(&["ok      ./sum_test.rhai::test_sum\n", "1 passed, 3 failed"]);
+    let ran = home.run(&["test"]).exits(1).shows(&["ok      ./sum_test.rhai::test_sum\n", "1 passed, 5 failed"]);
     for part in
         ["FAILED  ./sum_test.rhai::test_wrong", "it is 3: it should be 4", "no host.read is left in the recording"]
     {
@@ -130,6 +138,10 @@ fn what_cannot_be_tested_is_said() {
     home.run(&["test", "case"]).exits(2).says(&["case is no case", "neither typed lines nor a command"]);
     home.put("case/command", "scripts/none.rhai");
     home.run(&["test", "case"]).exits(2).says(&["no folder above it has scripts/none.rhai"]);
+    home.run(&["--config", "x", "test"]).exits(2).says(&["each test has a recording and a configuration of its own"]);
+    home.run(&["--typed", "x", "doctor"]).exits(2).says(&["in place of a script or command"]);
+    home.put("lines", "throw \"x\"\n40 + 2\nif true {\n");
+    home.run(&["--typed", "lines"]).exits(1).says(&["not every line went well", "2 failed"]).shows(&["42"]);
     home.run(&["--fail-at", "0", "--replay", "x", "y"]).exits(2).says(&["effects are counted from 1"]);
     home.run(&["--fail-at", "1", "scripts/x.rhai"]).exits(2).says(&["--replay"]);
 }

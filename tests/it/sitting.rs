@@ -102,13 +102,19 @@ fn a_pasted_block_of_words_is_as_many_lines() {
         let terminal = at_prompt(&home, columns, rows);
         terminal.paste("!ls scripts\n# and then\n:note seen\nlet b = 2;\nb + 40\n@local ls nowhere\n:note never\n");
         terminal.says("", &["mend.rhai", "42", "not done after that: :note never"]);
+        // Each change is looked at before the next one takes its place, and what is no line is nobody's.
+        terminal.paste("!mkdir one\n!mkdir two\ngo");
+        terminal.says("", &["not done after that: !mkdir two"]);
+        terminal.says("!touch other", &["no longer planned: host(\"local\").run([\"mkdir\", \"one\"])"]);
+        terminal.paste("!ls scripts\nrm -rf scripts\n");
+        terminal.says("", &["no word \"rm\""]);
         terminal.leave();
         let records = home.records();
         let notes: Vec<&str> = of_kind(&records, "note");
         assert_eq!(notes, ["seen"]);
         let lines = of_kind(&records, "line");
         assert_eq!(lines[1], "let b = 2;\nb + 40");
-        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert_eq!(lines[2], "host(\"local\").read([\"ls\", \"nowhere\"])");
     }
 }
 

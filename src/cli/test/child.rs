@@ -25,7 +25,7 @@ impl Ran {
 pub fn opsh(folder: &Path, state: &Path, words: &[&str]) -> Result<Ran, String> {
     let program = std::env::current_exe().map_err(|error| format!("opsh does not know where it is: {error}"))?;
     let mut command = Command::new(program);
-    command.current_dir(folder).env_clear().env("HOME", state).env("TZ", "UTC").env("PATH", "");
+    command.current_dir(folder).env_clear().env("HOME", state).env("TZ", "UTC").env("PATH", "/nowhere");
     command.arg("--state-dir").arg(state).args(words).stdin(Stdio::null());
     let output = command.output().map_err(|error| format!("opsh could not be started: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

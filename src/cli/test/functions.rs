@@ -13,7 +13,11 @@ pub struct Function {
     /// As it was named.
     file: PathBuf,
     name: String,
+    params: usize,
 }
+
+/// Printed behind a test: `exit()` ends one well before its end.
+const END: &str = "the test ended by itself\n";
 
 /// A run in which nothing happened, and everything was agreed to: what a test tries differs from it, caught or not.
 const NOTHING: &str = r#"{"kind":"run.start","run":"19700101-000000-test","body":{"mode":"apply"}}"#;
@@ -23,9 +27,9 @@ const NOTHING: &str = r#"{"kind":"run.start","run":"19700101-000000-test","body"
 pub fn of(file: &Path) -> Result<Vec<Function>> {
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be tested", file.display()), why);
     let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
-    let mut names = functions_of(&text).map_err(cannot)?;
-    names.retain(|name| name.starts_with("test_"));
-    Ok(names.into_iter().map(|name| Function { file: file.into(), name }).collect())
+    let mut named = functions_of(&text).map_err(cannot)?;
+    named.retain(|(name, _)| name.starts_with("test_"));
+    Ok(named.into_iter().map(|(name, params)| Function { file: file.into(), name, params }).collect())
 }
 
 impl Function {
@@ -36,6 +40,9 @@ impl Function {
     /// It ends without an error.
     #[expect(clippy::disallowed_methods, reason = "a recording of nothing stands in place of the world")]
     pub fn verdict(&self) -> Verdict {
+        if self.params > 0 {
+            return Err("a test has no parameters: nothing could give them".into());
+        }
         let state = child::folder()?;
         let beside = self.file.with_extension("jsonl");
         let recording = if beside.is_file() { absolute(&beside)? } else { state.path().join("nothing.jsonl") };
@@ -43,10 +50,19 @@ impl Function {
             std::fs::write(&recording, NOTHING).map_err(|error| error.to_string())?;
         }
         let path = absolute(&self.file)?.with_extension("").display().to_string();
-        let code = format!("import {} as tests; tests::{}(); ()", serde_json::Value::from(path), self.name);
+        let code = format!(
+            "import {} as tests; tests::{}(); print({:?})",
+            serde_json::Value::from(path),
+            self.name,
+            END.trim_end()
+        );
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let ran = child::opsh(folder, state.path(), &["--replay", &recording.display().to_string(), "-e", &code])?;
-        if ran.code == Some(0) { Ok(String::new()) } else { Err(format!("{}{}", ran.out, ran.err)) }
+        match (ran.code, ran.out.strip_suffix(END)) {
+            (Some(0), Some(_)) => Ok(String::new()),
+            (Some(0), None) => Err(format!("{}it ended before its end, by exit()", ran.out)),
+            _ => Err(format!("{}{}", ran.out, ran.err)),
+        }
     }
 }
 

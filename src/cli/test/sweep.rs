@@ -18,6 +18,7 @@ fn of_kind<'a>(records: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a 
 
 /// Every effect of the case in turn.
 pub fn verdict(case: &Case) -> Verdict {
+    case.verdict(false)?;
     let state = child::folder()?;
     case.replay(state.path(), &[])?;
     let records = child::records(state.path())?;
@@ -47,6 +48,9 @@ pub fn failing(case: &Case, number: u32) -> Verdict {
     let state = child::folder()?;
     let ran = case.replay(state.path(), &["--fail-at", &number.to_string()])?;
     speaks(&ran)?;
+    if ran.err.contains("error: nothing was let fail") {
+        return Err(ran.err);
+    }
     is_whole(&child::records(state.path())?)?;
     Ok(format!("\n{}", ran.screen()))
 }
