@@ -2,6 +2,7 @@
 
 mod hosts;
 mod journal;
+mod lint;
 mod runs;
 mod secret;
 mod test;
@@ -109,6 +110,8 @@ enum Command {
     },
     /// Run the cases and *_test.rhai files: nothing is reached or changed
     Test(test::Test),
+    /// What is wrong with scripts, without running a line of them
+    Lint(lint::Lint),
     /// Host keys: adopt NAME
     #[command(subcommand)]
     Host(hosts::Command),
@@ -188,6 +191,10 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
         Some(Command::Runs(command)) => return runs::list(&command, &state_dir, screen),
         Some(Command::Test(command)) => return test::run(&command, screen),
+        // Of hosts there is nothing to ask, so nothing to record.
+        Some(Command::Lint(command)) if configuration(cli.config.as_deref())?.host_names().next().is_none() => {
+            return lint::run(&command, || Ok(Vec::new()), screen);
+        }
         _ => {}
     }
     agree(&mut cli);
@@ -244,6 +251,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     }
     match (cli.command, cli.eval) {
         (Some(Command::Host(command)), _) => hosts::run(&command, &mut session),
+        (Some(Command::Lint(command)), _) => lint::run(&command, || session.lint_hosts(), screen),
         (Some(Command::Doctor { stack, tag }), _) => {
             session.doctor(stack, tag).map(|report| show_value(screen, &report))
         }
@@ -322,7 +330,7 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
         let commands =
-            ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "test", "host", "secret"];
+            ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "test", "lint", "host", "secret"];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

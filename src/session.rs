@@ -10,6 +10,7 @@ pub mod help;
 pub mod incomplete;
 mod keep;
 pub mod known;
+pub mod lint;
 mod locks;
 mod meaning;
 pub mod record;

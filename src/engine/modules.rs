@@ -42,7 +42,7 @@ impl Modules {
 
     /// Name and text of a module, without running anything.
     #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
-    fn locate(importer: Option<&str>, path: &str) -> Option<(String, String)> {
+    pub fn locate(importer: Option<&str>, path: &str) -> Option<(String, String)> {
         let built_in = importer.is_some_and(|name| name.starts_with("std/"));
         if path.starts_with("std/") || built_in {
             let own = path.trim_start_matches("./");

@@ -19,6 +19,7 @@ mod hung;
 mod interrupts;
 mod journal;
 mod layout;
+mod lint;
 mod live;
 mod lock;
 mod merge_check;

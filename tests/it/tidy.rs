@@ -109,7 +109,17 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("std::env", &["bind/secret", "bind/ssh", "cli", "gate/fault", "gate/journal", "screen"], "settings"),
     (
         "std::fs",
-        &["bind/secret", "bind/ssh", "cli/test", "config", "engine/modules", "gate/clock", "gate/journal", "session"],
+        &[
+            "bind/secret",
+            "bind/ssh",
+            "cli/lint",
+            "cli/test",
+            "config",
+            "engine/modules",
+            "gate/clock",
+            "gate/journal",
+            "session",
+        ],
         "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts",
     ),
     ("std::net", &["bind/ssh"], "connections"),

@@ -1,0 +1,98 @@
+//! `opsh lint`: what is wrong with scripts, without running a line of them.
+
+use crate::error::{Error, Kind, Result};
+use crate::screen::Screen;
+use crate::session::lint::{self, Finding};
+use crate::session::text_of;
+use clap::Args;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub struct Lint {
+    /// Scripts, or folders of them; `scripts` and `stdlib` when they are there, else this folder
+    paths: Vec<PathBuf>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks through what is at the paths, and adds what is wrong with hosts. Fails with `failed` when something is wrong, and with
+/// `usage` when there is nothing to look through.
+pub fn run(lint: &Lint, hosts: impl FnOnce() -> Result<Vec<Finding>>, screen: &Screen) -> Result<()> {
+    let mut files = Vec::new();
+    let named = if lint.paths.is_empty() { usual() } else { lint.paths.clone() };
+    named.iter().try_for_each(|path| find(path, &mut files))?;
+    if files.is_empty() {
+        return Err(Error::new(Kind::Usage, "nothing was looked through", "no *.rhai file is there")
+            .next("opsh lint PATH…     files, or folders of them"));
+    }
+    let json = lint.json || screen.options().json;
+    let mut kept = BTreeMap::new();
+    let mut findings = Vec::new();
+    for file in &files {
+        let cases = kept.entry(home_of(file)).or_insert_with_key(|home| commands(&home.join("tests/cases")));
+        findings.extend(lint::lint(&file.display().to_string(), &text_of(file)?, cases.as_deref()));
+    }
+    findings.extend(hosts()?);
+    findings.iter().for_each(|finding| show(finding, json, screen));
+    let summary = format!("{} findings in {} files", findings.len(), files.len());
+    if !json {
+        screen.print(&summary);
+    }
+    match findings.len() {
+        0 => Ok(()),
+        _ => Err(Error::new(Kind::Failed, "not everything is as it should be", summary)),
+    }
+}
+
+fn show(finding: &Finding, json: bool, screen: &Screen) {
+    let Finding { path, line, column, rule, why, fix } = finding;
+    let rule = rule.word();
+    if json {
+        let object = json!({ "path": path, "line": line, "column": column, "rule": rule, "why": why, "fix": fix });
+        return screen.raw(&object.to_string());
+    }
+    screen.print(&format!("{path}:{line}:{column}  {rule}  {why}\n  {fix}"));
+}
+
+/// Where scripts are when nobody says.
+fn usual() -> Vec<PathBuf> {
+    let folders: Vec<PathBuf> =
+        ["scripts", "stdlib"].map(PathBuf::from).into_iter().filter(|path| path.is_dir()).collect();
+    if folders.is_empty() { vec![PathBuf::from(".")] } else { folders }
+}
+
+/// Every script at a path: itself, or what is below it.
+fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    if path.is_file() {
+        files.push(path.strip_prefix(".").unwrap_or(path).to_path_buf());
+        return Ok(());
+    }
+    let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be looked through", path.display()), why);
+    let entries = std::fs::read_dir(path).map_err(|error| cannot(error.to_string()))?;
+    let mut below: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    below.sort();
+    for path in below {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Where builds and the like are, nobody keeps scripts.
+        let is_folder = path.is_dir() && !path.is_symlink() && !name.starts_with('.') && name != "target";
+        if is_folder || (name.ends_with(".rhai") && path.is_file()) {
+            find(&path, files)?;
+        }
+    }
+    Ok(())
+}
+
+/// The folder that has the folder of a script.
+fn home_of(file: &Path) -> PathBuf {
+    file.parent().and_then(Path::parent).unwrap_or(Path::new("")).to_path_buf()
+}
+
+/// What the cases in a folder run; none when there is no such folder.
+#[expect(clippy::disallowed_methods, reason = "cases are part of what is looked through, and no effect")]
+fn commands(cases: &Path) -> Option<Vec<String>> {
+    let entries = std::fs::read_dir(cases).ok()?;
+    Some(entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("command")).ok()).collect())
+}
