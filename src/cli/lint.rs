@@ -71,18 +71,8 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         return Ok(());
     }
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be looked through", path.display()), why);
-    let entries = std::fs::read_dir(path).map_err(|error| cannot(error.to_string()))?;
-    let mut below: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    below.sort();
-    for path in below {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Where builds and the like are, nobody keeps scripts.
-        let is_folder = path.is_dir() && !path.is_symlink() && !name.starts_with('.') && name != "target";
-        if is_folder || (name.ends_with(".rhai") && path.is_file()) {
-            find(&path, files)?;
-        }
-    }
-    Ok(())
+    let found = super::test::below(path, ".rhai").map_err(|error| cannot(error.to_string()))?;
+    found.iter().filter(|path| path.is_file() || path.is_dir()).try_for_each(|path| find(path, files))
 }
 
 /// The folder that has the folder of a script.

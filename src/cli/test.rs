@@ -128,18 +128,22 @@ fn find(path: &Path, tests: &mut Vec<One>) -> Result<()> {
         tests.push(One::Case(Case::read(path)?));
         return Ok(());
     }
-    let entries = std::fs::read_dir(path).map_err(|error| cannot(error.to_string()))?;
-    let mut below: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-    below.sort();
-    for path in below {
+    let found = below(path, "_test.rhai").map_err(|error| cannot(error.to_string()))?;
+    found.iter().try_for_each(|path| find(path, tests))
+}
+
+/// Folders and files of this ending in a folder, by name. Where builds and the like are, nobody keeps scripts.
+pub(super) fn below(folder: &Path, ending: &str) -> std::io::Result<Vec<PathBuf>> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
+    found.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Where builds and the like are, nobody keeps tests.
-        let is_folder = path.is_dir() && !path.is_symlink() && !name.starts_with('.') && name != "target";
-        if is_folder || name.ends_with("_test.rhai") {
-            find(&path, tests)?;
+        match path.is_dir() {
+            true => !path.is_symlink() && !name.starts_with('.') && name != "target",
+            false => name.ends_with(ending),
         }
-    }
-    Ok(())
+    });
+    found.sort();
+    Ok(found)
 }
 
 /// Does `work` for each item, as many at once as there are processors, and `tell`s of each in their order.

@@ -170,7 +170,7 @@ impl Session {
     }
 
     fn say_nothing_to_undo(&self, way: &WayBack) {
-        if way.back.is_empty() && self.gate().mode() == Mode::Apply {
+        if self.gate().mode() == Mode::Apply {
             self.show_rest(way);
         }
         self.gate().screen().print("nothing to undo");
