@@ -38,6 +38,8 @@ pub enum Rule {
     InterpolatedSh,
     /// A step that sets a variable from outside.
     CapturedAssignment,
+    /// A function that takes the place of a closure's variable.
+    FunctionName,
     /// An option of ssh that trusts whoever answers.
     HostKeyChecking,
     /// A script without a header that says what it is for and how it is called.
@@ -61,6 +63,7 @@ impl Rule {
             Rule::HostAddress => "host-address",
             Rule::InterpolatedSh => "interpolated-sh",
             Rule::CapturedAssignment => "captured-assignment",
+            Rule::FunctionName => "function-name",
             Rule::HostKeyChecking => "host-key-checking",
             Rule::Header => "header",
             Rule::Case => "case",

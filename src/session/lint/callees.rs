@@ -120,6 +120,8 @@ pub struct Callees {
     script: Functions,
     /// By alias; none for one that is found only when the script runs.
     imports: BTreeMap<String, Option<Functions>>,
+    /// Variables that closures of these modules, and of those that they import, use from outside; each with a module's name.
+    captured: BTreeMap<String, String>,
     /// Keys of maps: one may hold a closure.
     keys: BTreeSet<String>,
 }
@@ -135,18 +137,25 @@ pub struct Missing {
 impl Callees {
     /// Of the script at `path`, with the imports that find nothing.
     pub fn of(path: &str, ast: &AST, keys: BTreeSet<String>) -> (Callees, Vec<Missing>) {
-        let mut callees = Callees { script: functions(ast, FnAccess::Private), imports: BTreeMap::new(), keys };
+        let mut imported = Imported::default();
         let mut missing = Vec::new();
+        let mut imports = BTreeMap::new();
         each_import(ast, |import, alias| {
             let found = match import {
-                Expr::StringConstant(name, position) => exported(path, name).map_err(|why| {
+                Expr::StringConstant(name, position) => imported.exports_of(path, name).map_err(|why| {
                     missing.push(Missing { position: *position, why });
                 }),
                 _ => Err(()),
             };
-            callees.imports.insert(alias.into(), found.ok());
+            imports.insert(alias.into(), found.ok());
         });
-        (callees, missing)
+        let script = functions(ast, FnAccess::Private);
+        (Callees { script, imports, captured: imported.captured, keys }, missing)
+    }
+
+    /// The module with a closure that uses a variable of this name from outside.
+    pub fn captured_in(&self, name: &str) -> Option<&str> {
+        self.captured.get(name).map(String::as_str)
     }
 
     /// True for a function of the script.
@@ -293,12 +302,42 @@ fn each_import(ast: &AST, mut each: impl FnMut(&Expr, &str)) {
     });
 }
 
-/// What a module that is imported at `path` exports.
-fn exported(path: &str, name: &str) -> Result<Functions, String> {
-    let Some((_, text)) = modules::Modules::locate(Some(path), name) else {
-        let known: Vec<&str> = modules::embedded_names().collect();
-        return Err(format!("\"{name}\" is neither a file nor built in ({})", known.join(", ")));
-    };
-    let ast = engine::parser().compile(&text).map_err(|error| format!("\"{name}\" does not parse: {error}"))?;
-    Ok(functions(&ast, FnAccess::Public))
+/// Variables that closures use from outside.
+fn captured(ast: &AST) -> BTreeSet<String> {
+    let mut captured = BTreeSet::new();
+    ast.walk(&mut |path| {
+        if let Some(rhai::ASTNode::Stmt(Stmt::Share(shared))) = path.last() {
+            captured.extend(shared.iter().map(|(variable, _)| variable.name.to_string()));
+        }
+        true
+    });
+    captured
+}
+
+/// What was read of modules.
+#[derive(Default)]
+struct Imported {
+    seen: BTreeSet<String>,
+    captured: BTreeMap<String, String>,
+}
+
+impl Imported {
+    /// What a module that is imported at `path` exports.
+    fn exports_of(&mut self, path: &str, name: &str) -> Result<Functions, String> {
+        let Some((file, text)) = modules::Modules::locate(Some(path), name) else {
+            let known: Vec<&str> = modules::embedded_names().collect();
+            return Err(format!("\"{name}\" is neither a file nor built in ({})", known.join(", ")));
+        };
+        let ast = engine::parser().compile(&text).map_err(|error| format!("\"{name}\" does not parse: {error}"))?;
+        if self.seen.insert(file.clone()) {
+            self.captured.extend(captured(&ast).into_iter().map(|variable| (variable, name.to_string())));
+            each_import(&ast, |import, _| {
+                if let Expr::StringConstant(name, _) = import {
+                    // What is wrong with it is a finding of the module.
+                    let _ = self.exports_of(&file, name);
+                }
+            });
+        }
+        Ok(functions(&ast, FnAccess::Public))
+    }
 }

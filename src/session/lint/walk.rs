@@ -41,6 +41,8 @@ pub struct Walk<'a> {
     /// Names that are set again somewhere: of another type, perhaps.
     set_again: BTreeSet<String>,
     within: Option<Within>,
+    /// How many variables are from outside the closure that the walk is in.
+    outside: usize,
     /// The walk is in words that go to a host, which are then looked through, and whether they go on to another one.
     words: Option<Words>,
     pub found: Vec<Found>,
@@ -77,8 +79,16 @@ impl<'a> Walk<'a> {
             true
         });
         let (callees, missing) = Callees::of(path, ast, keys);
-        let mut walk =
-            Walk { ast, callees, scope: Vec::new(), set_again, within: None, words: None, found: Vec::new() };
+        let mut walk = Walk {
+            ast,
+            callees,
+            scope: Vec::new(),
+            set_again,
+            within: None,
+            outside: 0,
+            words: None,
+            found: Vec::new(),
+        };
         for import in missing {
             walk.say(Rule::UnknownModule, import.position, import.why, "opsh doc     the modules that are built in");
         }
@@ -92,7 +102,19 @@ impl<'a> Walk<'a> {
             self.scope.clear();
             self.function(function, 0);
         }
+        self.names_of_functions();
         self.found
+    }
+
+    /// To Rhai the name of a function is that function in the closures of the modules that are imported, too, whatever
+    /// variable of that name they use from outside.
+    fn names_of_functions(&mut self) {
+        for function in self.ast.iter_fn_def() {
+            if let Some(module) = self.callees.captured_in(&function.name) {
+                let why = format!("a closure of {module} would get this function for its variable {}", function.name);
+                self.say(Rule::FunctionName, function.body.position(), why, "give the function another name");
+            }
+        }
     }
 
     pub fn say(&mut self, rule: Rule, at: Position, why: impl Into<String>, fix: impl Into<String>) {
@@ -206,8 +228,9 @@ impl<'a> Walk<'a> {
     fn expr(&mut self, value: &Expr) {
         if let Some((closure, captured)) = self.closure_of(value) {
             let words = self.words.take();
+            let outside = std::mem::replace(&mut self.outside, self.scope.len());
             self.function(closure, captured);
-            self.words = words;
+            (self.words, self.outside) = (words, outside);
             return;
         }
         match value {
@@ -252,7 +275,13 @@ impl<'a> Walk<'a> {
     }
 
     fn named(&mut self, name: &str, at: Position) {
-        if self.variable(name).is_some() || self.callees.is_own(name) {
+        let declared = self.scope.iter().rposition(|variable| variable.name == name);
+        let is_own = self.callees.is_own(name);
+        if is_own && declared.is_some_and(|at| at < self.outside) {
+            let why = format!("in this closure {name} is the function {name}, and not the variable");
+            self.say(Rule::FunctionName, at, why, "give one of them another name");
+        }
+        if is_own || declared.is_some() {
             return;
         }
         let near = nearest(name, self.scope.iter().map(|variable| variable.name.as_str())).map(str::to_string);
