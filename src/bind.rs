@@ -26,6 +26,7 @@ pub mod migrate;
 pub mod names;
 pub mod plan;
 pub mod preflight;
+pub mod provenance;
 pub mod releases;
 pub mod runs;
 pub mod secret;

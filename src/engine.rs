@@ -72,7 +72,7 @@ pub fn functions() -> impl Iterator<Item = &'static Function> {
 pub fn build(world: &Rc<World>) -> Engine {
     let mut engine = Engine::new();
     limit(&mut engine);
-    engine.set_module_resolver(Modules::new(world.sources.clone()));
+    engine.set_module_resolver(Modules::new(Rc::clone(world)));
     let screen = world.gate.screen().clone();
     engine.on_print(move |text| screen.print(text));
     let screen = world.gate.screen().clone();

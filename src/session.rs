@@ -24,7 +24,7 @@ pub mod undo;
 pub mod words;
 
 use crate::bind::world::{Args, World};
-use crate::bind::{secret, values};
+use crate::bind::{provenance, secret, values};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
@@ -38,7 +38,6 @@ use crate::sources::Sources;
 use header::Header;
 use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use sitting::Sitting;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -107,10 +106,6 @@ pub fn text_of(path: &Path) -> Result<String> {
 /// Where the script is, for a run that goes on with it from another folder.
 fn file_of(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf())
-}
-
-fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Names of the functions in a script's text, in their order, with how many parameters each has. Fails with why it does not
@@ -309,12 +304,14 @@ impl Session {
         let mut ast = self.engine.compile(text).map_err(|error| engine::unparsable(name, &error))?;
         ast.set_source(name.as_str());
         let facts = json!({
-            "script": name, "file": file, "sha256": digest(text), "words": args.words, "options": args.options,
+            "script": name, "file": file, "sha256": provenance::digest(text), "words": args.words, "options": args.options,
             "flags": args.flags, "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
         });
         let what = std::iter::once(name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args.clone();
         self.world.gate.begin_run(&what, facts)?;
+        let is_built_in = built_in::find(&file.to_string_lossy()).is_some();
+        provenance::note(&self.world, "script", name, Some(file.as_path()).filter(|_| !is_built_in), text);
         let (scope, result) = match self.take_up(chain) {
             Ok(()) => self.attempt(&script, &ast),
             Err(error) => (Scope::new(), Err(error)),

@@ -10,6 +10,7 @@ mod status;
 mod tags;
 
 use super::host::{self, HostHandle, words_of};
+use super::ssh::Reach;
 use super::undo::{Now, Past};
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
@@ -458,4 +459,8 @@ fn checked_out_now(past: &Past<'_>) -> Result<Now> {
 fn join(list: &Value) -> String {
     let names = list.as_array().map(|items| items.iter().filter_map(Value::as_str).take(5).collect::<Vec<_>>());
     names.unwrap_or_default().join(", ")
+}
+/// `commit` and `dirty` of a file in a folder of this machine.
+pub async fn committed(pass: &Pass, folder: &str, name: &str) -> Result<Value> {
+    status::committed(&Git::new(Reach::Local, "local", folder), pass, name).await
 }

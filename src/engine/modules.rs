@@ -1,10 +1,13 @@
 //! Imports: the importing file's own folder first, then the embedded `stdlib/` under `std/`.
 
-use crate::sources::Sources;
+use crate::bind::provenance;
+use crate::bind::world::World;
+use crate::gate::journal::Source;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 /// The embedded standard library.
 const EMBEDDED: &[(&str, &str)] = &[
@@ -28,16 +31,27 @@ pub fn embedded(name: &str) -> Option<&'static str> {
 
 /// Finds, compiles and keeps modules. A module's name is its path, so that errors name the file they are in.
 pub struct Modules {
-    sources: Sources,
+    world: Rc<World>,
     /// Each with the text that it is of: a file that was corrected is another module.
     loaded: RefCell<HashMap<String, (String, Shared<Module>)>>,
     loading: RefCell<Vec<String>>,
+    /// Which run's record says that it imported what: run, module, hash.
+    noted: RefCell<HashSet<(String, String, String)>>,
 }
 
 impl Modules {
-    /// A resolver that remembers texts in `sources`.
-    pub fn new(sources: Sources) -> Modules {
-        Modules { sources, loaded: RefCell::default(), loading: RefCell::default() }
+    /// A resolver that remembers texts for errors, and writes down what a run imports.
+    pub fn new(world: Rc<World>) -> Modules {
+        Modules { world, loaded: RefCell::default(), loading: RefCell::default(), noted: RefCell::default() }
+    }
+
+    /// Once a run, before anything of the module is called.
+    fn note(&self, name: &str, text: &str) {
+        if !self.noted.borrow_mut().insert((self.world.gate.run_id(), name.into(), provenance::digest(text))) {
+            return;
+        }
+        let file = (!name.starts_with("std/")).then(|| std::fs::canonicalize(name).unwrap_or_else(|_| name.into()));
+        provenance::note(&self.world, "import", name, file.as_deref(), text);
     }
 
     /// Name and text of a module, without running anything.
@@ -54,8 +68,17 @@ impl Modules {
         std::fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text))
     }
 
+    /// The text that a module has now, by the name and the file that a run noted.
+    #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
+    pub fn text_now(source: &Source) -> Option<String> {
+        match &source.file {
+            Some(file) => std::fs::read_to_string(file).ok(),
+            None => embedded(source.name.trim_end_matches(".rhai")).map(String::from),
+        }
+    }
+
     fn load(&self, engine: &Engine, name: &str, text: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
-        self.sources.put(name, text);
+        self.world.sources.put(name, text);
         let inside = |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(name.into(), error, position));
         let mut ast = engine.compile(text).map_err(|error| inside(error.into()))?;
         ast.set_source(name);
@@ -88,6 +111,7 @@ impl ModuleResolver for Modules {
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
         let (name, text) = Modules::locate(importer, path)
             .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))?;
+        self.note(&name, &text);
         if let Some((_, module)) = self.loaded.borrow().get(&name).filter(|(loaded, _)| *loaded == text) {
             return Ok(module.clone());
         }

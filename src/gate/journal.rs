@@ -23,7 +23,7 @@ pub use entry::Entry;
 pub use prune::Prunable;
 pub use query::RunLine;
 pub use spill::Spill;
-pub use story::{Fate, Step, Story, Told};
+pub use story::{Fate, Source, Step, Story, Told};
 pub use verify::Verified;
 
 use super::clock;

@@ -3,7 +3,8 @@
 //! There is no way to leave a step out: what a script does before it destroys something, such as a backup, is why it
 //! may. A person who wants something else types it, and that is recorded.
 
-use super::{Script, Session, built_in, digest, text_of, words};
+use super::{Script, Session, built_in, resume, text_of, words};
+use crate::bind::provenance;
 use crate::bind::undo::WayBack;
 use crate::config::LOCAL;
 use crate::engine;
@@ -175,12 +176,16 @@ impl Session {
     fn retry(&mut self, changed_script: bool) -> Result<Value> {
         self.may_decide("retry")?;
         let story = self.own_story()?;
+        if let Some(why) = resume::changed_import(std::slice::from_ref(&story)).filter(|_| !changed_script) {
+            let error = Error::new(Kind::Usage, "retry was not done", why);
+            return Err(error.next(format!("{CHANGED}     its steps still mean the same")));
+        }
         self.take_new_text(changed_script)?;
         self.in_mode(Mode::Apply, "retry", |session| {
             // While this fails, everything stays as it is.
             session.take_up(&[story]).map_err(|error| session.with_choices(error))?;
             let Some(Failed { script, ast, outer, .. }) = session.leave() else { return Err(nothing_failed()) };
-            session.gate().note("run.retry", json!({ "sha256": digest(&script.text) }));
+            session.gate().note("run.retry", json!({ "sha256": provenance::digest(&script.text) }));
             *session.world.args.borrow_mut() = script.args.clone();
             let (scope, result) = session.attempt(&script, &ast);
             let result = match result {

@@ -63,6 +63,7 @@ fn lines(entry: &Entry, screen: &Screen) -> Vec<String> {
         "effect.settled" => vec![format!("{at}  settled  {target}  {}", text("saw"))],
         "effect.undone" => vec![format!("{at}  undone   {target}  effect {}", entry.effect.as_deref().unwrap_or(""))],
         "effect.undoing" => vec![format!("{at}  undoing  {target}  effect {}", entry.effect.as_deref().unwrap_or(""))],
+        "source" => vec![format!("{at}  {:7}  {}  {}", text("role"), text("name"), origin(&entry.body))],
         "step.end" => vec![format!("{at}  step     {}", text("name"))],
         "consent" => {
             let given = entry.body.get("given").and_then(Value::as_bool).unwrap_or(false);
@@ -70,6 +71,17 @@ fn lines(entry: &Entry, screen: &Screen) -> Vec<String> {
             vec![format!("{at}  consent  {by}")]
         }
         other => vec![format!("{at}  {other}  {}", short(&entry.body))],
+    }
+}
+
+/// Where a script or an import comes from.
+fn origin(body: &Value) -> String {
+    let commit = body["commit"].as_str().map(|commit| &commit[..commit.len().min(12)]);
+    match (commit, body["dirty"] == true) {
+        _ if body["file"].is_null() => "built in".into(),
+        (Some(commit), false) => format!("of commit {commit}"),
+        (Some(commit), true) => format!("not as commit {commit} has it"),
+        (None, _) => "of no commit that is known".into(),
     }
 }
 

@@ -1,11 +1,12 @@
 //! `opsh resume RUN`: the same script with the same arguments, without the steps that were finished.
 
 use super::header::Header;
-use super::{Script, Session, built_in, digest, file_of};
-use crate::bind::undo;
+use super::{Script, Session, built_in, file_of};
 use crate::bind::world::{Args, Finished};
+use crate::bind::{provenance, undo};
+use crate::engine::modules::Modules;
 use crate::error::{Error, Kind, Result};
-use crate::gate::journal::{Fate, Journal, Step, Story, Told};
+use crate::gate::journal::{Fate, Journal, Source, Step, Story, Told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -45,17 +46,22 @@ impl Session {
             None => std::fs::read_to_string(&file)
                 .map_err(|error| refuse(format!("script {} cannot be read: {error}", file.display())))?,
         };
-        let (then, now) = (fact("sha256"), digest(&text));
-        if then != now && !changed_script {
-            let why = format!("{name} is not what it was: its SHA-256 was {then:.12}, and is {now:.12}");
+        let (then, now) = (fact("sha256"), provenance::digest(&text));
+        let changed = |why: String| {
             let agree = format!("opsh resume {} --changed-script     its steps still mean the same", story.run);
-            return Err(refuse(why).next(agree));
+            refuse(why).next(agree)
+        };
+        if then != now && !changed_script {
+            return Err(changed(format!("{name} is not what it was: its SHA-256 was {then:.12}, and is {now:.12}")));
         }
         let args = args(&story, &name, &text).ok_or_else(|| {
             refuse("an argument of it was a secret, which the journal does not keep: run the script".into())
         })?;
+        let chain = self.chain(story.clone())?;
+        if let Some(why) = changed_import(&chain).filter(|_| !changed_script) {
+            return Err(changed(why));
+        }
         self.world.sources.put(&name, &text);
-        let chain = self.chain(story)?;
         self.run_compiled(Script { name, file, text, args }, &chain)
     }
 
@@ -108,6 +114,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Why finished steps may mean something else now: a module that these runs, the newest first, imported is not what it was.
+pub(super) fn changed_import(chain: &[Story]) -> Option<String> {
+    let now = |source: &Source| Modules::text_now(source).map(|text| provenance::digest(&text));
+    // What went on may have imported it again, as it was by then.
+    let imports = chain.iter().rev().flat_map(|story| &story.imports);
+    let newest: BTreeMap<&str, &Source> = imports.map(|source| (source.name.as_str(), source)).collect();
+    let changed = newest.into_values().find(|source| now(source).as_ref() != Some(&source.sha256))?;
+    Some(match now(changed) {
+        Some(now) => {
+            format!("{} is not what it was: its SHA-256 was {:.12}, and is {now:.12}", changed.name, changed.sha256)
+        }
+        None => format!("{}, which it imported, cannot be read", changed.name),
+    })
 }
 
 fn is_done_again(change: &Told) -> bool {

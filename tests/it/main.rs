@@ -29,6 +29,7 @@ mod preflight;
 mod processes;
 mod programs;
 mod prompt;
+mod provenance;
 mod readme;
 mod reference;
 mod replay;

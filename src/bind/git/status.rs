@@ -99,9 +99,36 @@ fn paths(status: &str) -> (Vec<&str>, Vec<&str>) {
     (changed, untracked)
 }
 
+/// The commit that is checked out where a file is, and whether the file is not as that commit has it.
+pub async fn committed(git: &Git, pass: &Pass, name: &str) -> Result<Value> {
+    // A name is a name, whatever signs are in it.
+    let words = ["--literal-pathspecs", "status", "--porcelain=v2", "--branch", "--untracked-files=all"];
+    let more = ["--ignored=matching", "-z", "--", name];
+    let said = git.out(pass, &[&words[..], &more[..]].concat()).await?;
+    let (commit, dirty) = commit_in(&said);
+    Ok(json!({ "commit": commit, "dirty": dirty }))
+}
+
+fn commit_in(status: &str) -> (Option<&str>, bool) {
+    let entries = || status.split('\0').filter(|entry| !entry.is_empty());
+    let commit = entries().find_map(|entry| entry.strip_prefix("# branch.oid "));
+    let dirty = entries().any(|entry| !entry.starts_with("# "));
+    // Before the first commit it is a word.
+    (commit.filter(|commit| commit.bytes().all(|byte| byte.is_ascii_hexdigit())), dirty)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_dirty_when_git_has_anything_to_say_of_it() {
+        let branch = "# branch.oid 0123456789012345678901234567890123456789\0# branch.head main\0";
+        assert_eq!(commit_in(branch), (Some("0123456789012345678901234567890123456789"), false));
+        assert!(commit_in(&format!("{branch}1 .M N... 100644 100644 100644 aa bb x.rhai\0")).1);
+        assert!(commit_in(&format!("{branch}? x.rhai\0")).1 && commit_in(&format!("{branch}! x.rhai\0")).1);
+        assert_eq!(commit_in("# branch.oid (initial)\0# branch.head main\0? x.rhai\0"), (None, true));
+    }
 
     #[test]
     fn a_rename_is_one_change_and_its_old_name_may_be_short() {

@@ -25,10 +25,23 @@ pub struct Story {
     pub replay: bool,
     /// `ok`, `failed`, …, `killed`; `None` while it goes on.
     pub outcome: Option<String>,
+    /// What it imported, in order.
+    pub imports: Vec<Source>,
     /// Its changes, oldest first.
     pub changes: Vec<Told>,
     /// Its finished steps, in order.
     pub steps: Vec<Step>,
+}
+
+/// A module that a run was made of.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name, as errors have it.
+    pub name: String,
+    /// Where it was read; none for what is built in.
+    pub file: Option<String>,
+    /// SHA-256 of its text, in hex.
+    pub sha256: String,
 }
 
 /// A finished step.
@@ -140,6 +153,7 @@ impl Journal {
             facts: Value::Null,
             replay: false,
             outcome: None,
+            imports: Vec::new(),
             changes: Vec::new(),
             steps: Vec::new(),
         };
@@ -151,6 +165,11 @@ impl Journal {
                     (story.what, story.mode) = (text(&entry.body, "what"), text(&entry.body, "mode"));
                     (story.facts, story.replay) = (entry.body["facts"].clone(), entry.body["replay"] == true);
                 }
+                "source" if entry.body["role"] == "import" => story.imports.push(Source {
+                    name: text(&entry.body, "name"),
+                    file: entry.body["file"].as_str().map(String::from),
+                    sha256: text(&entry.body, "sha256"),
+                }),
                 "run.end" => story.outcome = Some(text(&entry.body, "outcome")),
                 "effect.begin" => changes.extend(entry.effect.clone()),
                 "run.failed" => by_hand = true,
