@@ -15,6 +15,7 @@ use crate::gate::policy::Mode;
 use crate::gate::replay::FailAt;
 use crate::screen::{self, Options as ScreenOptions, Screen};
 use crate::session::discover::Place;
+use crate::session::plugin::Plugin;
 use crate::session::{self, Options, Replay, Session, doc, help};
 use crate::shell;
 use crate::sources::Sources;
@@ -149,13 +150,38 @@ fn run_command_line() -> u8 {
     };
     let screen = Rc::new(Screen::new(ScreenOptions::detect(cli.json)));
     silence_panics(&screen);
-    let mut sources = Sources::default();
-    match run(cli, &screen, &mut sources) {
-        Ok(()) => 0,
-        Err(error) => {
-            screen.error(&error, &sources);
-            error.kind.exit_code()
+    let (mut left, plugin) = (Left::default(), plugin(&cli));
+    let said = match (run(cli, &screen, &mut left), plugin) {
+        (Ok(()), None) => return 0,
+        (Ok(()), Some(plugin)) => plugin.result(&left.value),
+        (Err(error), plugin) => {
+            screen.error(&error, &left.sources);
+            let Some(plugin) = plugin else { return error.kind.exit_code() };
+            plugin.failure(&error)
         }
+    };
+    if !screen.options().json {
+        screen.raw(&said.text);
+    }
+    said.code
+}
+
+/// What is left of a command line that was run.
+#[derive(Default)]
+struct Left {
+    /// Texts of scripts and lines, for showing an error.
+    sources: Sources,
+    /// What its script returned.
+    value: Value,
+}
+
+/// The check that the command line runs. It is looked for before anything can fail: what fails then is a state, too.
+fn plugin(cli: &Cli) -> Option<Plugin> {
+    match &cli.command {
+        Some(Command::Script(words)) if !words.iter().any(|word| word == "--help" || word == "-h") => {
+            Plugin::at(Path::new(words.first()?))
+        }
+        _ => None,
     }
 }
 
@@ -169,7 +195,7 @@ fn silence_panics(screen: &Rc<Screen>) {
     }));
 }
 
-fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
+fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
     let state_dir = match &cli.state_dir {
         // ssh needs absolute paths of the files in it.
         Some(dir) => working_dir().join(dir),
@@ -238,7 +264,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
     let replays = replay.is_some();
     let options = Options { mode, grants, config, state_dir, spill: cli.spill, replay };
     let mut session = Session::new(options, Rc::clone(screen))?;
-    *sources = session.sources().clone();
+    left.sources = session.sources().clone();
     if !replays {
         unsettled(&session, screen);
     }
@@ -260,7 +286,10 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, sources: &mut Sources) -> Result<()> {
         (Some(Command::Resume(resume)), _) => {
             session.resume(found(story)?, resume.changed_script).map(|value| show_value(screen, &value))
         }
-        (Some(Command::Script(words)), _) => run_script(&mut session, screen, &words),
+        (Some(Command::Script(words)), _) => {
+            left.value = run_script(&mut session, screen, &words)?;
+            Ok(())
+        }
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
         _ => match cli.typed {
             Some(file) => shell::type_lines(&mut session, &session::text_of(&file)?),
@@ -326,7 +355,7 @@ fn show_value(screen: &Screen, value: &Value) {
     }
 }
 
-fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<()> {
+fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<Value> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
         let commands =
@@ -339,7 +368,7 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
     }
     let value = session.run_script(Path::new(script), argv)?;
     show_value(screen, &value);
-    Ok(())
+    Ok(value)
 }
 
 /// What an earlier opsh began and did not end: it may have happened.

@@ -13,6 +13,7 @@ pub mod known;
 pub mod lint;
 mod locks;
 mod meaning;
+pub mod plugin;
 pub mod record;
 mod refresh;
 pub mod resume;

@@ -75,9 +75,10 @@ fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     found.iter().filter(|path| path.is_file() || path.is_dir()).try_for_each(|path| find(path, files))
 }
 
-/// The folder that has the folder of a script.
+/// The folder that has the folder of a script, or of the folder of scripts that it is below.
 fn home_of(file: &Path) -> PathBuf {
-    file.parent().and_then(Path::parent).unwrap_or(Path::new("")).to_path_buf()
+    let scripts = file.ancestors().skip(1).find(|folder| folder.file_name().is_some_and(|name| name == "scripts"));
+    scripts.or(file.parent()).and_then(Path::parent).unwrap_or(Path::new("")).to_path_buf()
 }
 
 /// What the cases in a folder run; none when there is no such folder.

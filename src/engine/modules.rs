@@ -13,6 +13,7 @@ use std::rc::Rc;
 const EMBEDDED: &[(&str, &str)] = &[
     ("std/assert", include_str!("../../stdlib/assert.rhai")),
     ("std/backup", include_str!("../../stdlib/backup.rhai")),
+    ("std/check", include_str!("../../stdlib/check.rhai")),
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),

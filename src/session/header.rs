@@ -11,6 +11,8 @@ pub struct Header {
     pub text: String,
     /// What follows `usage:`.
     pub usage: String,
+    /// It says `exit: plugin`: its exit code is a monitoring plugin's.
+    pub is_plugin: bool,
     /// Names of the words that must be there.
     required: Vec<String>,
     /// Names of the words that may be there; one that ends in `…` takes any number.
@@ -26,8 +28,9 @@ impl Header {
     pub fn parse(script: &str) -> Header {
         let lines = script.lines().skip_while(|line| line.starts_with("#!")).map_while(|line| line.strip_prefix("//!"));
         let text = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n");
-        let usage = text.lines().find_map(|line| line.trim().strip_prefix("usage:")).unwrap_or("").trim().to_string();
-        let mut header = Header { text, usage: usage.clone(), ..Header::default() };
+        let after = |key: &str| text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or("").trim();
+        let (usage, is_plugin) = (after("usage:").to_string(), after("exit:").starts_with("plugin"));
+        let mut header = Header { text, usage: usage.clone(), is_plugin, ..Header::default() };
         // `opsh` and the script's own path come first.
         for item in items(&usage).into_iter().skip(2) {
             header.add(&item);

@@ -11,7 +11,6 @@ use super::header::Header;
 use crate::engine;
 use rhai::{AST, Position};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,8 +112,8 @@ pub fn lint(path: &str, text: &str, cases: Option<&[String]>) -> Vec<Finding> {
             findings.extend(found.into_iter().map(|one| finding(one.at, one.rule, one.why, one.fix)));
         }
     }
-    if is_script(path) {
-        let about = about_script(path, text, parsed.ok().as_ref(), cases);
+    if let Some(name) = in_scripts(path) {
+        let about = about_script(&name, text, parsed.ok().as_ref(), cases);
         findings.extend(about.into_iter().map(|(rule, why, fix)| finding(Position::NONE, rule, why, fix)));
     }
     let mut findings: Vec<Finding> = findings.into_iter().collect();
@@ -122,14 +121,16 @@ pub fn lint(path: &str, text: &str, cases: Option<&[String]>) -> Vec<Finding> {
     findings
 }
 
-/// True for what lies in a folder of scripts.
-fn is_script(path: &str) -> bool {
-    Path::new(path).parent().and_then(Path::file_name).is_some_and(|folder| folder == "scripts")
+/// The path from the folder of scripts on, of what lies in one.
+fn in_scripts(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let (_, folders) = parts.split_last()?;
+    let at = folders.iter().rposition(|folder| *folder == "scripts")?;
+    Some(parts[at..].join("/"))
 }
 
-fn about_script(path: &str, text: &str, ast: Option<&AST>, cases: Option<&[String]>) -> Vec<(Rule, String, String)> {
+fn about_script(name: &str, text: &str, ast: Option<&AST>, cases: Option<&[String]>) -> Vec<(Rule, String, String)> {
     let mut about = Vec::new();
-    let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
     let header = Header::parse(text);
     // What has nothing but functions is imported, not run.
     let is_module = ast.is_some_and(|ast| ast.statements().is_empty() && ast.has_functions());
@@ -138,14 +139,13 @@ fn about_script(path: &str, text: &str, ast: Option<&AST>, cases: Option<&[Strin
             true => "no //! lines at its top say what it is for",
             false => "its header has no usage: line, so that any argument is taken",
         };
-        let fix = format!(
-            "//! usage: opsh scripts/{name} …     it is what --help shows, and what arguments are checked against"
-        );
+        let fix =
+            format!("//! usage: opsh {name} …     it is what --help shows, and what arguments are checked against");
         about.push((Rule::Header, why.into(), fix));
     }
     let is_played = |command: &String| {
         let script = command.split_whitespace().next().unwrap_or("");
-        script.ends_with(&format!("scripts/{name}"))
+        script == name || script.ends_with(&format!("/{name}"))
     };
     if cases.is_some_and(|cases| !is_module && !cases.iter().any(is_played)) {
         let why = "no folder of tests/cases has a command that runs it".into();

@@ -58,9 +58,11 @@ fn nothing_is_wrong_with_the_examples_of_the_reference() {
 
 #[test]
 fn nothing_is_wrong_with_the_scripts_in_the_documents() {
-    for (name, text) in
-        [("README", include_str!("../../README.md")), ("scripts", include_str!("../../docs/scripts.md"))]
-    {
+    for (name, text) in [
+        ("README", include_str!("../../README.md")),
+        ("scripts", include_str!("../../docs/scripts.md")),
+        ("checks", include_str!("../../docs/checks.md")),
+    ] {
         let blocks = text.split("```rhai\n").skip(1).filter_map(|rest| rest.split("```").next());
         // A test there imports a script that is only told of.
         let mut whole = blocks.filter(|block| !block.contains("import \"../")).peekable();
