@@ -15,12 +15,14 @@ pub mod cron;
 pub mod db;
 pub mod docker;
 pub mod facts;
+pub mod file;
 pub mod fleet;
 pub mod freeze;
 pub mod function;
 pub mod git;
 pub mod host;
 pub mod http;
+pub mod journal;
 pub mod lock;
 pub mod migrate;
 pub mod names;
@@ -127,10 +129,12 @@ pub fn all() -> impl Iterator<Item = &'static Binding> {
         docker::space::BINDINGS,
         docker::stacks::BINDINGS,
         facts::BINDINGS,
+        file::BINDINGS,
         freeze::BINDINGS,
         git::BINDINGS,
         host::BINDINGS,
         http::BINDINGS,
+        journal::BINDINGS,
         lock::BINDINGS,
         migrate::BINDINGS,
         plan::BINDINGS,

@@ -36,6 +36,7 @@ use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 use verb::{Class, Verb};
@@ -317,6 +318,14 @@ impl Gate {
     /// True when a change was skipped since consent was last forgotten: this was a rehearsal.
     pub fn has_skipped(&self) -> bool {
         !self.run.borrow().skipped.is_empty()
+    }
+
+    /// The folder that paths count from: in a replay that of then.
+    pub fn dir(&self) -> PathBuf {
+        match &self.recording {
+            Some(recording) => recording.dir.clone(),
+            None => std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("/")),
+        }
     }
 
     /// True when a recording answers: nothing that is done now happens.

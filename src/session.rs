@@ -231,7 +231,7 @@ impl Session {
 
     /// Names in the record mean what this configuration says they mean.
     fn facts(&self) -> Value {
-        json!({ "config": self.world.config.path, "found": self.world.config.found_at() })
+        json!({ "config": self.world.config.path, "found": self.world.config.found_at(), "dir": self.world.gate.dir() })
     }
 
     /// Ends the run, and says with an error how to go back or on. In a replay the first thing that differs is its
@@ -306,7 +306,7 @@ impl Session {
         ast.set_source(name.as_str());
         let facts = json!({
             "script": name, "file": file, "sha256": provenance::digest(text), "words": args.words, "options": args.options,
-            "flags": args.flags, "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
+            "flags": args.flags, "dir": self.world.gate.dir(), "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
         });
         let what = std::iter::once(name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args.clone();

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Recording {
     pub mode: Mode,
     /// What its command line agreed to.
     pub grants: Grants,
+    /// The working directory of then.
+    pub dir: PathBuf,
     /// Which effect fails now, whatever it did then.
     pub fail_at: Option<FailAt>,
     /// It has failed.
@@ -126,6 +129,7 @@ impl Recording {
             run,
             mode,
             grants,
+            dir: PathBuf::from(body["facts"]["dir"].as_str().unwrap_or("/")),
             fail_at: None,
             has_struck: Cell::new(false),
             reads: RefCell::default(),

@@ -22,8 +22,12 @@ pub fn show(entries: &[Entry], all: bool, screen: &Screen) {
         return entries.iter().for_each(|entry| screen.value(&entry.to_json()));
     }
     let quiet = |entry: &&Entry| !all && entry.kind == "effect.read" && entry.body["outcome"] == "ok";
-    for line in entries.iter().filter(|entry| !quiet(entry)).flat_map(|entry| lines(entry, screen)) {
-        screen.print(&line);
+    for entry in entries.iter().filter(|entry| !quiet(entry)) {
+        for (at, line) in lines(entry, screen).into_iter().enumerate() {
+            // Its number is how other texts name a record.
+            let number = if at == 0 { format!("#{}", entry.seq) } else { String::new() };
+            screen.print(&format!("{number:<6} {line}"));
+        }
     }
     match entries.iter().filter(quiet).count() {
         0 => {}

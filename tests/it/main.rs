@@ -12,6 +12,7 @@ mod closures;
 mod completion;
 mod failed;
 mod faults;
+mod file;
 mod fleet;
 mod git;
 mod hangup;

@@ -168,3 +168,24 @@ fn a_guard_that_went_back_goes_back_in_the_replay_too() {
     let again = home.run(&["--replay", &recording, &path]).exits(1);
     assert_eq!((real.out, real.err), (again.out.clone(), after_notice(&again)), "a replay shows what was shown");
 }
+
+#[test]
+fn a_run_is_read_in_pages_that_a_recording_holds_whole() {
+    let home = Home::new();
+    home.put("many.rhai", "for n in 0..700 { now(); }");
+    home.run(&["many.rhai"]).exits(0);
+    home.put(
+        "pages.rhai",
+        "let seen = 0; let pages = 0; let from = 0; let run = journal::runs(2)[1].run;
+         while from != () {
+             let page = journal::run(run, #{ looks: [\"clock.now\"], from: from });
+             seen += page.records.filter(|one| one.kind == \"effect.read\").len(); pages += 1; from = page.next;
+         }
+         let short = journal::run(run);
+         print(`${seen} in ${pages > 1} pages, ${short.looks[0].count} ${short.looks[0].verb} in one: ${short.next == ()}`);",
+    );
+    let told = "700 in true pages, 700 clock.now in one: true\n";
+    home.run(&["pages.rhai"]).exits(0).prints(told);
+    let recording = home.put("r.jsonl", &home.run(&["journal", "export", "last"]).exits(0).out);
+    home.run(&["--replay", &recording, "pages.rhai"]).exits(0).prints(told);
+}

@@ -110,6 +110,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     (
         "std::fs",
         &[
+            "bind/file",
             "bind/secret",
             "bind/ssh",
             "cli/lint",
@@ -120,7 +121,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
             "gate/journal",
             "session",
         ],
-        "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts",
+        "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts; those that scripts name",
     ),
     ("std::net", &["bind/ssh", "session/lint/text"], "connections; whether a text is an address"),
     ("std::os::unix::net", &["bind/ssh"], "sockets"),

@@ -38,6 +38,17 @@ pub const IS_UNSETTLED: &str =
 impl Journal {
     /// The newest `limit` runs, newest first.
     pub fn runs(&self, limit: usize) -> Result<Vec<RunLine>> {
+        self.lines("ORDER BY s.seq DESC LIMIT ?1", params![limit as i64])
+    }
+
+    /// One run as [`Journal::runs`] lists it. Fails as [`Journal::run`].
+    pub fn run_line(&self, id: &str) -> Result<RunLine> {
+        let run = self.resolve(id)?;
+        let missing = || Error::new(Kind::NotFound, format!("no run \"{id}\""), "it is gone from the journal");
+        self.lines("AND s.run = ?1", params![run])?.into_iter().next().ok_or_else(missing)
+    }
+
+    fn lines(&self, which: &str, values: impl rusqlite::Params) -> Result<Vec<RunLine>> {
         self.read(
             &format!(
                 "SELECT s.run, coalesce(json_extract(s.body, '$.spilled.at_us'), s.at_us), s.actor,
@@ -45,9 +56,9 @@ impl Journal {
                     coalesce((SELECT json_extract(e.body, '$.outcome') FROM journal e WHERE e.run = s.run AND e.kind = 'run.end'), 'running'),
                     (SELECT count(*) FROM journal c WHERE c.run = s.run AND c.kind = 'effect.begin' AND c.class <> 'read'),
                     (SELECT count(*) FROM journal b WHERE b.run = s.run AND {IS_UNSETTLED})
-             FROM journal s WHERE s.kind = 'run.start' ORDER BY s.seq DESC LIMIT ?1"
+             FROM journal s WHERE s.kind = 'run.start' {which}"
             ),
-            params![limit as i64],
+            values,
             |row| {
                 Ok(RunLine {
                     run: row.get(0)?,
@@ -61,6 +72,19 @@ impl Journal {
                 })
             },
         )
+    }
+
+    /// At most `limit` records of a run, by its whole id, from position `from` on.
+    pub fn run_part(&self, run: &str, from: i64, limit: usize) -> Result<Vec<Entry>> {
+        let part = format!("{SELECT} WHERE run = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3");
+        self.read(&part, params![run, from, limit as i64], entry)
+    }
+
+    /// The record of a look, by the id of its effect.
+    pub fn looked(&self, effect: &str) -> Result<Entry> {
+        let of_look = format!("{SELECT} WHERE effect = ?1 AND kind = 'effect.read' ORDER BY seq LIMIT 1");
+        let missing = || Error::new(Kind::NotFound, format!("no look {effect}"), "the journal has no such record");
+        self.read(&of_look, params![effect], entry)?.into_iter().next().ok_or_else(missing)
     }
 
     /// All records of the run whose id is `id` or begins or ends with it; `last` is the newest run.
