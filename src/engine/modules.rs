@@ -15,6 +15,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("std/backup", include_str!("../../stdlib/backup.rhai")),
     ("std/check", include_str!("../../stdlib/check.rhai")),
     ("std/merge", include_str!("../../stdlib/merge.rhai")),
+    ("std/postmortem", include_str!("../../stdlib/postmortem.rhai")),
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
     ("std/status", include_str!("../../stdlib/status.rhai")),

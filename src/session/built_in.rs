@@ -1,7 +1,7 @@
 //! Scripts that are there wherever opsh is: `opsh doctor`, and words at the prompt.
 
 /// Their names.
-pub const NAMES: &[&str] = &["backup", "deploy", "doctor", "merge-check", "restore", "rollback"];
+pub const NAMES: &[&str] = &["backup", "deploy", "doctor", "merge-check", "postmortem", "restore", "rollback"];
 
 /// The script of that name, with its text.
 pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
@@ -10,6 +10,7 @@ pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
         "deploy" => include_str!("../../scripts/deploy.rhai"),
         "doctor" => include_str!("../../scripts/doctor.rhai"),
         "merge-check" => include_str!("../../scripts/merge-check.rhai"),
+        "postmortem" => include_str!("../../scripts/postmortem.rhai"),
         "restore" => include_str!("../../scripts/restore.rhai"),
         "rollback" => include_str!("../../scripts/rollback.rhai"),
         _ => return None,

@@ -27,6 +27,7 @@ mod lock;
 mod merge_check;
 mod network;
 mod output;
+mod postmortem;
 mod preflight;
 mod processes;
 mod programs;
