@@ -1,5 +1,6 @@
 //! The command line: flags, commands and exit codes. Home of `clap`.
 
+mod demo;
 mod hosts;
 mod journal;
 mod lint;
@@ -109,6 +110,8 @@ enum Command {
         /// A run's id, or the end of it
         run: Option<String>,
     },
+    /// Go through an incident, from a recording: nothing is reached or changed
+    Demo(demo::Demo),
     /// Run the cases and *_test.rhai files: nothing is reached or changed
     Test(test::Test),
     /// What is wrong with scripts, without running a line of them
@@ -217,6 +220,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
         Some(Command::Runs(command)) => return runs::list(&command, &state_dir, screen),
         Some(Command::Test(command)) => return test::run(&command, screen),
+        Some(Command::Demo(command)) => return demo::run(&command, screen),
         // Of hosts there is nothing to ask, so nothing to record.
         Some(Command::Lint(command)) if configuration(cli.config.as_deref())?.host_names().next().is_none() => {
             return lint::run(&command, || Ok(Vec::new()), screen);
@@ -260,7 +264,8 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         resumes_as_begun(&resume.run, json!(config.path) == story.facts["config"], "config")?;
     }
     let grants = Grants { yes: cli.yes, allow: cli.allow };
-    let replay = cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some(), fail_at: cli.fail_at });
+    let replay =
+        cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some(), fail_at: cli.fail_at, patient: false });
     let replays = replay.is_some();
     let options = Options { mode, grants, config, state_dir, spill: cli.spill, replay };
     let mut session = Session::new(options, Rc::clone(screen))?;
@@ -358,8 +363,10 @@ fn show_value(screen: &Screen, value: &Value) {
 fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Result<Value> {
     let (script, argv) = words.split_first().ok_or_else(|| Error::new(Kind::Usage, "no script", "none was named"))?;
     if !script.contains(['/', '.']) && !Path::new(script).exists() {
-        let commands =
-            ["help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "test", "lint", "host", "secret"];
+        let commands = [
+            "help", "doc", "doctor", "journal", "runs", "undo", "resume", "attach", "demo", "test", "lint", "host",
+            "secret",
+        ];
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");

@@ -67,6 +67,8 @@ pub struct Replay {
     pub record: bool,
     /// Which effect fails, whatever it did then.
     pub fail_at: Option<FailAt>,
+    /// What somebody types besides what was typed then is no difference.
+    pub patient: bool,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the recording stands in place of the world")]
@@ -153,7 +155,7 @@ impl Session {
                     false => Ledger::in_memory(&screen),
                 };
                 let mut recording = recording(&replay.file)?;
-                recording.fail_at = replay.fail_at;
+                (recording.fail_at, recording.patient) = (replay.fail_at, replay.patient);
                 // Equal values have equal tags each time.
                 redact::salt_with(recording.run.as_bytes());
                 Gate::replay(recording, ledger, screen)?

@@ -4,6 +4,7 @@ mod code;
 pub mod commands;
 pub mod complete;
 pub mod editor;
+pub mod guide;
 mod highlight;
 mod lex;
 mod names;
@@ -16,13 +17,23 @@ use crate::session::{self, Session, known};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
 use editor::{Editor, Read};
+use guide::Guide;
 use std::io::IsTerminal;
 use std::sync::Arc;
 
 /// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
 pub fn run(session: &mut Session) -> Result<()> {
     session.begin_sitting()?;
-    let result = if std::io::stdin().is_terminal() { sit(session) } else { read_all(session) };
+    let result = if std::io::stdin().is_terminal() { sit(session, None) } else { read_all(session) };
+    session.leave_reads();
+    session.end_sitting(result.as_ref().err());
+    result
+}
+
+/// Reads lines at the terminal with somebody who says what to type; ends with the last of these lines, or before by Ctrl-D.
+pub fn run_guided(session: &mut Session, guide: &mut Guide) -> Result<()> {
+    session.begin_sitting()?;
+    let result = sit(session, Some(guide));
     session.leave_reads();
     session.end_sitting(result.as_ref().err());
     result
@@ -75,18 +86,25 @@ fn read_all(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-fn sit(session: &mut Session) -> Result<()> {
+fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
     let screen = session.gate().screen().clone();
     let mut editor = Editor::new(session.world().state_dir.join("history"), screen.options().color, names(session))?;
     greet(session);
     loop {
-        let code = match editor.read(&prompt(session), |names| refresh(session, names))? {
+        if guide.as_mut().is_some_and(|guide| !guide.goes_on(session)) {
+            return Ok(());
+        }
+        let mut code = match editor.read(&prompt(session), |names| refresh(session, names))? {
             Read::Line(code) => code,
             Read::Interrupted => continue,
             // What failed is left first, the shell after that.
             Read::End if session.abort_failed() => continue,
             Read::End => return Ok(()),
         };
+        if let Some(guide) = guide.as_mut().filter(|_| code.trim().is_empty()) {
+            code = guide.line().into();
+            screen.say(&format!("{}{code}", prompt(session)));
+        }
         if code.trim().is_empty() {
             continue;
         }
@@ -113,6 +131,9 @@ fn sit(session: &mut Session) -> Result<()> {
                 screen.say(&format!("· not done after that: {}", inputs[done + 1..].join("\n  ")));
                 break;
             }
+        }
+        if let Some(guide) = &mut guide {
+            guide.typed(&code);
         }
         session.refresh_names();
     }

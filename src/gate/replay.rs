@@ -28,9 +28,13 @@ pub struct Recording {
     pub dir: PathBuf,
     /// Which effect fails now, whatever it did then.
     pub fail_at: Option<FailAt>,
+    /// Somebody types what comes to mind: what is asked besides gets its last answer, and what the recording does not know
+    /// fails and is no difference.
+    pub patient: bool,
     /// It has failed.
     pub has_struck: Cell<bool>,
-    reads: RefCell<HashMap<Key, VecDeque<Answer>>>,
+    /// Each with how many changes had been begun before it.
+    reads: RefCell<HashMap<Key, VecDeque<(usize, Answer)>>>,
     /// The last answer to each read, for what asks once more after an effect that was let fail.
     last: RefCell<HashMap<Key, Answer>>,
     changes: RefCell<VecDeque<Item>>,
@@ -131,6 +135,7 @@ impl Recording {
             grants,
             dir: PathBuf::from(body["facts"]["dir"].as_str().unwrap_or("/")),
             fail_at: None,
+            patient: false,
             has_struck: Cell::new(false),
             reads: RefCell::default(),
             last: RefCell::default(),
@@ -153,7 +158,7 @@ impl Recording {
             match entry["kind"].as_str().unwrap_or_default() {
                 "effect.read" => {
                     let key = key(&text_of(entry, "target"), &text_of(body, "verb"), &body["args"]);
-                    self.reads.get_mut().entry(key).or_default().push_back(answer(body));
+                    self.reads.get_mut().entry(key).or_default().push_back((self.made.len(), answer(body)));
                 }
                 "effect.begin" => {
                     let number = entry["effect"].as_str().and_then(|id| id.rsplit_once('.'));
@@ -189,6 +194,9 @@ impl Recording {
         }
         let answer = if effect.class == Class::Read { self.read(effect) } else { self.change(effect) };
         let answer = answer.and_then(|answer| whole(effect, answer));
+        if self.patient {
+            return answer.map_err(|_| unknown(effect));
+        }
         answer.inspect_err(|error| *self.diverged.borrow_mut() = Some(error.clone()))
     }
 
@@ -214,7 +222,16 @@ impl Recording {
                 })
                 .map(|(_, queue)| queue),
         };
-        let answer = queue.and_then(VecDeque::pop_front).ok_or_else(|| {
+        let done =
+            self.made.len() - self.changes.borrow().iter().filter(|item| matches!(item, Item::Change(_))).count();
+        let answer = match queue {
+            // What was seen after a change is not seen before it, however often somebody looks.
+            Some(queue) if self.patient && queue.front().is_none_or(|(after, _)| *after > done) => {
+                self.last.borrow().get(&key).cloned()
+            }
+            queue => queue.and_then(VecDeque::pop_front).map(|(_, answer)| answer),
+        };
+        let answer = answer.ok_or_else(|| {
             let has: usize = reads.iter().filter(|((_, verb, _), _)| *verb == key.1).map(|(_, left)| left.len()).sum();
             let has = match has {
                 0 => format!("no {} is left in the recording", key.1),
@@ -231,11 +248,15 @@ impl Recording {
         while let Some(Item::Consent { .. }) = changes.front() {
             changes.pop_front();
         }
+        let args = recorded(&effect.args);
+        let is_next = |item: Option<&Item>| matches!(item, Some(Item::Change(made)) if made.is_of(effect, &args));
+        if self.patient && !is_next(changes.front()) {
+            return Err(unknown(effect));
+        }
         let Some(Item::Change(made)) = changes.pop_front() else {
             return Err(diverged(effect, "the recording has no more changes"));
         };
-        let args = recorded(&effect.args);
-        if made.verb != effect.verb.name || made.target != effect.target.name || !same(&made.args, &args) {
+        if !made.is_of(effect, &args) {
             return Err(diverged(effect, &format!("the recording has {}", made.in_words())));
         }
         Ok(made.end.unwrap_or_else(unended))
@@ -244,7 +265,7 @@ impl Recording {
     fn read_again(&self, effect: &Effect, fault: u32) -> Answer {
         let args = recorded(&effect.args);
         let key = key(&effect.target.name, effect.verb.name, &args);
-        if let Some(answer) = self.reads.borrow_mut().get_mut(&key).and_then(VecDeque::pop_front) {
+        if let Some((_, answer)) = self.reads.borrow_mut().get_mut(&key).and_then(VecDeque::pop_front) {
             self.last.borrow_mut().insert(key, answer.clone());
             return answer;
         }
@@ -295,7 +316,7 @@ impl Recording {
             return Some(error);
         }
         match self.fail_at {
-            _ if !content => return None,
+            _ if !content || self.patient => return None,
             None => {}
             // After an effect that was let fail, what comes is compared with nothing.
             Some(FailAt::Before(_)) => return None,
@@ -322,6 +343,10 @@ impl Recording {
 }
 
 impl Made {
+    fn is_of(&self, effect: &Effect, args: &Value) -> bool {
+        self.verb == effect.verb.name && self.target == effect.target.name && same(&self.args, args)
+    }
+
     /// What a look at it finds: the state that it left, or the one before it when it comes after the fault.
     fn seen(&self, fault: u32) -> Answer {
         let left = match self.end.as_ref().map(|end| &end.result) {
@@ -338,6 +363,12 @@ impl Made {
         let at = if self.at.is_empty() { String::new() } else { format!(" ({})", self.at) };
         format!("{} on {} {}{at}, with {}", self.verb, self.target, self.says, brief(&self.args))
     }
+}
+
+/// What nobody did or asked when the recording was made.
+fn unknown(effect: &Effect) -> Error {
+    let what = format!("{} was not done on {}", effect.verb.name, effect.target.name);
+    Error::new(Kind::NotFound, what, "this is a recording, and nobody did that when it was made")
 }
 
 fn diverged(effect: &Effect, has: &str) -> Error {

@@ -10,6 +10,7 @@ mod checks;
 mod cli;
 mod closures;
 mod completion;
+mod demo;
 mod failed;
 mod faults;
 mod file;

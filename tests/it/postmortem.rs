@@ -62,7 +62,7 @@ fn plain(home: &Home, name: &str) -> String {
 
 const GOLDEN: &str = r"# インシデント報告: [要記入: タイトル]
 
-**日時**: DATE HH:MM - HH:MM JST（要確認: 最初と最後の記録からの案） [RUN #1–#12]
+**日時**: DATE HH:MM - HH:MM JST（要確認: 最初と最後の記録からの案） [RUN #1–#15]
 **影響範囲**: [要記入: 影響を受けたサービス/ユーザー数]
 **重大度**: [要記入: Critical / High / Medium / Low]
 
@@ -70,25 +70,25 @@ const GOLDEN: &str = r"# インシデント報告: [要記入: タイトル]
 
 - [要記入: HH:MM] - 障害検知
 - HH:MM - 対応者Aが s.rhai を開始 [RUN #1]
-- HH:MM - 調査: 1 回の確認（host.read） [RUN #2…]
-- HH:MM - 変更: host.run（local） touch DIR/made: 成功 [RUN #3]
-- HH:MM - 変更: host.run（local） true: 成功 ×2 [RUN #5–#7]
-- HH:MM - 確認に失敗: host.read（local）: exit code 1: cat: /there/is/none: No such file or directory [RUN #9]
-- HH:MM - 変更: host.run（local） SHELL [RUN #10]
-- HH:MM - 実行の終了: 成功 [RUN #12]
+- HH:MM - 調査: 1 回の確認（host.read） [RUN #5…]
+- HH:MM - 変更: host.run（local） touch DIR/made: 成功 [RUN #6]
+- HH:MM - 変更: host.run（local） true: 成功 ×2 [RUN #8–#10]
+- HH:MM - 確認に失敗: host.read（local）: exit code 1: cat: /there/is/none: No such file or directory [RUN #12]
+- HH:MM - 変更: host.run（local） SHELL [RUN #13]
+- HH:MM - 実行の終了: 成功 [RUN #15]
 - [要記入: HH:MM] - 原因特定
 
 ## 根本原因
 
 [要記入: 原因の詳細説明]
-- 候補（記録にある事実）: 変更: host.run（local） SHELL [RUN #10]
+- 候補（記録にある事実）: 変更: host.run（local） SHELL [RUN #13]
 
 ## 対応内容
 
 - 実行 RUN: s.rhai（対応者A）: 成功 [RUN #1]
-- 変更: host.run（local） touch DIR/made: 成功、N 秒 [RUN #3]
-- 変更: host.run（local） true: 成功 ×2、N 秒 [RUN #5–#7]
-- 変更: host.run（local） SHELL、N 秒 [RUN #10]
+- 変更: host.run（local） touch DIR/made: 成功、N 秒 [RUN #6]
+- 変更: host.run（local） true: 成功 ×2、N 秒 [RUN #8–#10]
+- 変更: host.run（local） SHELL、N 秒 [RUN #13]
 
 ## 再発防止策
 

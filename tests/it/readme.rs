@@ -89,6 +89,17 @@ fn the_command_that_needs_nothing_but_rust_shows_the_transcript() {
 }
 
 #[test]
+fn the_demo_plays_through() {
+    let home = tempfile::tempdir().expect("a folder");
+    let block = blocks().into_iter().find(|block| block[0].contains("demo --auto")).expect("it is in the README");
+    let shown = must_work(block[0], home.path());
+    let written = shown.lines().find_map(|line| line.strip_prefix("Its journal and the postmortem are written to "));
+    let folder = std::path::Path::new(written.expect("it says where").trim_end_matches('.'));
+    assert!(folder.join("postmortem.md").is_file(), "{shown}");
+    std::fs::remove_dir_all(folder).expect("it was only a demo");
+}
+
+#[test]
 fn the_command_that_rehearses_a_change_works() {
     let home = tempfile::tempdir().expect("a folder");
     let block = blocks().into_iter().find(|block| block[0].contains("-- --plan -e")).expect("it is in the README");
@@ -133,7 +144,13 @@ impl Drop for LabDown {
 
 #[test]
 fn every_block_of_commands_is_run() {
-    let known = ["cargo run -q -- --plan -e", "cargo run -q -- --config tests/cases/", "tests/run", "tests/lab/lab up"];
+    let known = [
+        "cargo run -q -- demo --auto",
+        "cargo run -q -- --plan -e",
+        "cargo run -q -- --config tests/cases/",
+        "tests/run",
+        "tests/lab/lab up",
+    ];
     for block in blocks() {
         assert!(known.iter().any(|known| block[0].starts_with(known)), "no test runs {block:?}");
     }

@@ -86,7 +86,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("sqlparser", &["bind/migrate"], "what a migration does"),
     ("strsim", &["error"], "the name that was meant"),
     ("tar", &["bind/docker/image"], "files of an image"),
-    ("tempfile", &["cli/test"], "a test's own folder"),
+    ("tempfile", &["cli/demo", "cli/test"], "a folder of its own for a test, and for the demo"),
     (
         "tokio",
         &[
@@ -113,6 +113,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
             "bind/file",
             "bind/secret",
             "bind/ssh",
+            "cli/demo",
             "cli/lint",
             "cli/test",
             "config",
