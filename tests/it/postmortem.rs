@@ -50,6 +50,7 @@ fn plain(home: &Home, name: &str) -> String {
     for (pattern, word) in [
         (r"\d{8}-\d{6}-\w{4}", "RUN"),
         (r"\[\w{4} #", "[RUN #"),
+        (r"#\d+", "#N"),
         (r"- \d{4}-\d\d-\d\d (\d\d:\d\d)", "- $1"),
         (r"\d{4}-\d\d-\d\d", "DATE"),
         (r"\d\d:\d\d(–\d\d:\d\d)?", "HH:MM"),
@@ -62,33 +63,33 @@ fn plain(home: &Home, name: &str) -> String {
 
 const GOLDEN: &str = r"# インシデント報告: [要記入: タイトル]
 
-**日時**: DATE HH:MM - HH:MM JST（要確認: 最初と最後の記録からの案） [RUN #1–#15]
+**日時**: DATE HH:MM - HH:MM JST（要確認: 最初と最後の記録からの案） [RUN #N–#N]
 **影響範囲**: [要記入: 影響を受けたサービス/ユーザー数]
 **重大度**: [要記入: Critical / High / Medium / Low]
 
 ## タイムライン
 
 - [要記入: HH:MM] - 障害検知
-- HH:MM - 対応者Aが s.rhai を開始 [RUN #1]
-- HH:MM - 調査: 1 回の確認（host.read） [RUN #5…]
-- HH:MM - 変更: host.run（local） touch DIR/made: 成功 [RUN #6]
-- HH:MM - 変更: host.run（local） true: 成功 ×2 [RUN #8–#10]
-- HH:MM - 確認に失敗: host.read（local）: exit code 1: cat: /there/is/none: No such file or directory [RUN #12]
-- HH:MM - 変更: host.run（local） SHELL [RUN #13]
-- HH:MM - 実行の終了: 成功 [RUN #15]
+- HH:MM - 対応者Aが s.rhai を開始 [RUN #N]
+- HH:MM - 調査: 1 回の確認（host.read） [RUN #N…]
+- HH:MM - 変更: host.run（local） touch DIR/made: 成功 [RUN #N]
+- HH:MM - 変更: host.run（local） true: 成功 ×2 [RUN #N–#N]
+- HH:MM - 確認に失敗: host.read（local）: exit code 1: cat: /there/is/none: No such file or directory [RUN #N]
+- HH:MM - 変更: host.run（local） SHELL [RUN #N]
+- HH:MM - 実行の終了: 成功 [RUN #N]
 - [要記入: HH:MM] - 原因特定
 
 ## 根本原因
 
 [要記入: 原因の詳細説明]
-- 候補（記録にある事実）: 変更: host.run（local） SHELL [RUN #13]
+- 候補（記録にある事実）: 変更: host.run（local） SHELL [RUN #N]
 
 ## 対応内容
 
-- 実行 RUN: s.rhai（対応者A）: 成功 [RUN #1]
-- 変更: host.run（local） touch DIR/made: 成功、N 秒 [RUN #6]
-- 変更: host.run（local） true: 成功 ×2、N 秒 [RUN #8–#10]
-- 変更: host.run（local） SHELL、N 秒 [RUN #13]
+- 実行 RUN: s.rhai（対応者A）: 成功 [RUN #N]
+- 変更: host.run（local） touch DIR/made: 成功、N 秒 [RUN #N]
+- 変更: host.run（local） true: 成功 ×2、N 秒 [RUN #N–#N]
+- 変更: host.run（local） SHELL、N 秒 [RUN #N]
 
 ## 再発防止策
 
