@@ -6,7 +6,7 @@ pub mod modules;
 use crate::bind::function::{self, Function};
 use crate::bind::{self, World, values};
 use crate::error::{Error, Kind};
-use crate::interrupt;
+use crate::{interrupt, redact};
 use modules::Modules;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Module, NativeCallContext, OptimizationLevel};
 use std::rc::Rc;
@@ -29,6 +29,12 @@ const FUNCTIONS: &[Function] = &[
         "A time as the screen shows it. `at` is as RFC 3339; returns it to the minute, with the name of its zone, which is \
          `timezone` of `[screen]` in opsh.toml, or this machine's. Any other text is returned as it is.",
         r#"local_time("2026-11-24T17:00:05Z")"#,
+    ),
+    Function::new(
+        "hidden(text: string) -> string",
+        "A text with what is secret in it hidden. The screen hides it anyway, when it is whole: hide it before a text is \
+         cut, or half of a secret may be left.",
+        r#"hidden("the API answers 500").sub_string(0, 12)"#,
     ),
     Function::new(
         "help(name?: string) -> ()",
@@ -126,6 +132,7 @@ fn register_text(engine: &mut Engine, world: &Rc<World>) {
     engine.register_fn("table", show);
     let screen = world.gate.screen().clone();
     engine.register_fn("local_time", move |at: &str| screen.minute(at));
+    engine.register_fn("hidden", redact::clean);
 }
 
 /// The functions that are named `args::…` in [`FUNCTIONS`].

@@ -51,8 +51,8 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new(
         "stack.wants -> map",
         "What opsh.toml wants to be so. A map: `files` (compose files), `env_file`, `services` (those it names: in \
-         `services`, `migrate` and `db`), `backup` (`dir`, `fresh_h`; `()` without a database), `cron` (texts), \
-         `branches` (`target`, `source`; or `()`), `probes` (how many).",
+         `services`, `migrate` and `db`), `db` (`service`, `user`, `name`; or `()`), `backup` (`dir`, `fresh_h`; `()` without \
+         a database), `cron` (texts), `branches` (`target`, `source`; or `()`), `probes` (how many).",
         r#"stack("prod").wants.files"#,
     ),
 ];
@@ -104,10 +104,11 @@ fn wants(stack: &Stack) -> Value {
     services.extend(stack.migrate.as_ref().map(|migrate| migrate.service.as_str()));
     services.extend(stack.db.as_ref().map(|db| db.service.as_str()));
     let backup = stack.db.as_ref().map(|_| json!({ "dir": stack.backup.dir, "fresh_h": stack.backup.fresh_h }));
+    let db = stack.db.as_ref().map(|db| json!({ "service": db.service, "user": db.user, "name": db.name }));
     let branches = stack.branches.as_ref().map(|two| json!({ "target": two.target, "source": two.source }));
     json!({
         "files": stack.compose.files, "env_file": stack.compose.env_file, "services": services, "backup": backup,
-        "cron": stack.cron, "branches": branches, "probes": stack.probe.len(),
+        "db": db, "cron": stack.cron, "branches": branches, "probes": stack.probe.len(),
     })
 }
 

@@ -19,6 +19,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
     ("std/status", include_str!("../../stdlib/status.rhai")),
+    ("std/troubleshoot", include_str!("../../stdlib/troubleshoot.rhai")),
 ];
 
 /// Names of the embedded modules.

@@ -1,7 +1,8 @@
 //! Scripts that are there wherever opsh is: `opsh doctor`, and words at the prompt.
 
 /// Their names.
-pub const NAMES: &[&str] = &["backup", "deploy", "doctor", "merge-check", "postmortem", "restore", "rollback"];
+pub const NAMES: &[&str] =
+    &["backup", "deploy", "doctor", "merge-check", "postmortem", "restore", "rollback", "troubleshoot"];
 
 /// The script of that name, with its text.
 pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
@@ -13,6 +14,7 @@ pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
         "postmortem" => include_str!("../../scripts/postmortem.rhai"),
         "restore" => include_str!("../../scripts/restore.rhai"),
         "rollback" => include_str!("../../scripts/rollback.rhai"),
+        "troubleshoot" => include_str!("../../scripts/troubleshoot.rhai"),
         _ => return None,
     };
     NAMES.iter().find(|known| **known == name).map(|name| (*name, text))

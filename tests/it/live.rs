@@ -26,6 +26,7 @@ mod rollback;
 mod shell;
 mod terminal;
 mod traps;
+mod troubleshoot;
 mod trust;
 mod undo;
 mod verbs;

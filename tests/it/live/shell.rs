@@ -362,6 +362,8 @@ fn the_troubleshooting_page_takes_fewer_keys_at_the_prompt() {
         assert!(prompt < page, "{block}");
         table.push(format!("| {block} | {page} | {prompt} |"));
     }
+    let all_at_once = ["backend", "db", "migrations"].map(|what| keys(&format!("troubleshoot {what}")).to_string());
+    table.push(format!("`troubleshoot` with its word does a block at once: {} keys.", all_at_once.join(", ")));
     let doc = std::fs::read_to_string("docs/shell.md").unwrap();
     for row in table {
         assert!(doc.lines().any(|line| line == row), "docs/shell.md lacks\n{row}");
