@@ -61,6 +61,7 @@ fn nothing_is_wrong_with_the_scripts_in_the_documents() {
     for (name, text) in [
         ("README", include_str!("../../README.md")),
         ("scripts", include_str!("../../docs/scripts.md")),
+        ("cookbook", include_str!("../../docs/cookbook.md")),
         ("checks", include_str!("../../docs/checks.md")),
     ] {
         let blocks = text.split("```rhai\n").skip(1).filter_map(|rest| rest.split("```").next());

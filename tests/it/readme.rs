@@ -155,3 +155,39 @@ fn every_block_of_commands_is_run() {
         assert!(known.iter().any(|known| block[0].starts_with(known)), "no test runs {block:?}");
     }
 }
+
+/// Code of the documents that begins with `opsh`, in a sentence or in a block.
+fn commands_of(text: &str) -> Vec<&str> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let lines = text.lines().map(|line| line.trim_start_matches("$ "));
+    spans.chain(lines).filter(|code| code.starts_with("opsh ") && !code.contains(['\n', '›'])).collect()
+}
+
+#[test]
+fn every_command_that_a_document_names_is_there() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let help = String::from_utf8(Command::new(super::home::OPSH).arg("--help").output().unwrap().stdout).unwrap();
+    let known: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let files = std::fs::read_dir(root.join("docs")).unwrap().flatten().map(|entry| entry.path());
+    let mut seen = 0;
+    for file in files.chain([root.join("README.md")]).filter(|file| !file.ends_with("reference.md")) {
+        for line in commands_of(&std::fs::read_to_string(&file).unwrap()) {
+            let mut words = line.split_whitespace().skip(1).peekable();
+            let takes_value = ["--config", "--allow", "--state-dir", "--replay", "--typed", "--fail-at"];
+            while let Some(option) = words.next_if(|word| word.starts_with("--")) {
+                let value = takes_value.contains(&option).then(|| words.next());
+                assert!(help.contains(option), "{}: {line}: no {option} {value:?}", file.display());
+            }
+            let Some(word) = words.next() else { continue };
+            let is_place = word.contains('@') || word.chars().all(|c| c.is_uppercase() || ".…*".contains(c));
+            let is_script = word.starts_with("scripts/") || word.ends_with(".rhai") || word.ends_with(".jsonl");
+            let is_there = known.contains(&word) || word == "-e" || is_place;
+            let own =
+                ["scripts/again.rhai", "scripts/x.rhai", "scripts/night.rhai", "scripts/checks/api.rhai", "night.rhai"];
+            let is_there = is_there || is_script && (root.join(word).is_file() || own.contains(&word));
+            assert!(is_there, "{}: {line}: there is no {word}", file.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "{seen}");
+}

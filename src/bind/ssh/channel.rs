@@ -111,7 +111,7 @@ pub(super) fn own_session() -> io::Result<()> {
 /// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment, and an
 /// sshd counts a session that is just closing among those it allows: nothing was sent then, so it is asked again.
 async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, String> {
-    const TRIES: u32 = 6;
+    const TRIES: u32 = 12;
     let mut tries = 0;
     loop {
         let mut command = link.session().arc_raw_command(line);
