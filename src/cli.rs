@@ -154,7 +154,9 @@ fn run_command_line() -> u8 {
     let screen = Rc::new(Screen::new(ScreenOptions::detect(cli.json)));
     silence_panics(&screen);
     let (mut left, plugin) = (Left::default(), plugin(&cli));
-    let said = match (run(cli, &screen, &mut left), plugin) {
+    let result = run(cli, &screen, &mut left);
+    let failed = result.is_err();
+    let said = match (result, plugin) {
         (Ok(()), None) => return 0,
         (Ok(()), Some(plugin)) => plugin.result(&left.value),
         (Err(error), plugin) => {
@@ -163,8 +165,11 @@ fn run_command_line() -> u8 {
             plugin.failure(&error)
         }
     };
-    if !screen.options().json {
-        screen.raw(&said.text);
+    // A result was shown as JSON already.
+    match (screen.options().json, failed) {
+        (true, true) => screen.value(&json!({ "state": said.state(), "text": said.text })),
+        (true, false) => {}
+        (false, _) => screen.raw(&said.text),
     }
     said.code
 }

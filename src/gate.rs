@@ -268,6 +268,10 @@ impl Gate {
         if let (Some(_), Ok(journal)) = (replayed, self.ledger.journal())
             && journal.run(&id).is_ok()
         {
+            if self.recording.as_ref().is_some_and(|recording| recording.patient) {
+                let why = "this is a recording of other lines, and no script was run when it was made";
+                return Err(Error::new(Kind::NotFound, format!("{what} was not run"), why));
+            }
             let why = format!("{} has run {id} already", journal.path().display());
             return Err(Error::new(Kind::Usage, "the replay was not started", why)
                 .next("opsh --state-dir DIR --replay FILE …     an empty folder"));

@@ -94,17 +94,14 @@ fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
         if guide.as_mut().is_some_and(|guide| !guide.goes_on(session)) {
             return Ok(());
         }
-        let mut code = match editor.read(&prompt(session), |names| refresh(session, names))? {
+        let typed = guide.as_ref().map_or(String::new(), |guide| guide.line().into());
+        let code = match editor.read(&prompt(session), &typed, |names| refresh(session, names))? {
             Read::Line(code) => code,
             Read::Interrupted => continue,
             // What failed is left first, the shell after that.
             Read::End if session.abort_failed() => continue,
             Read::End => return Ok(()),
         };
-        if let Some(guide) = guide.as_mut().filter(|_| code.trim().is_empty()) {
-            code = guide.line().into();
-            screen.say(&format!("{}{code}", prompt(session)));
-        }
         if code.trim().is_empty() {
             continue;
         }
@@ -114,12 +111,14 @@ fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
             editor.keep(&crate::redact::clean(&code));
         }
         let inputs = inputs(session, &editor, &code);
+        let mut well = true;
         for (done, input) in inputs.iter().enumerate() {
             let planned = session.planned();
             let after = evaluate(session, input);
             if after == After::Quit {
                 return Ok(());
             }
+            well &= after == After::Next;
             // A plan is looked at before the next one takes its place.
             let next = inputs.get(done + 1).map(|next| next.trim());
             let is_new = session.planned().is_some_and(|now| planned.as_ref() != Some(&now) && next != Some("go"));
@@ -133,7 +132,7 @@ fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
             }
         }
         if let Some(guide) = &mut guide {
-            guide.typed(&code);
+            guide.typed(&code, well);
         }
         session.refresh_names();
     }

@@ -75,11 +75,13 @@ pub fn run(demo: &Demo, screen: &Rc<Screen>) -> Result<()> {
     screen.say("This is a recording of an evening in the practice lab: real output of a real server, and nothing is reached or changed.");
     screen.say(&format!("Its journal and the postmortem are written to {}.", stage.dir.display()));
     if !demo.auto {
-        screen.say("Enter types the line that is shown. Type others, too, while you are at the prompt. Ctrl-D leaves.");
+        screen.say(
+            "Enter runs the line that is there. Ctrl-U takes it out, to type another at the prompt. Ctrl-D leaves.",
+        );
     }
     match stage.play() {
         Err(error) if error.kind == Kind::Interrupted => {
-            screen.say("left before the end; opsh demo begins anew");
+            screen.say("left before the end. opsh demo     goes through it from the beginning");
             Ok(())
         }
         played => played,
@@ -149,9 +151,10 @@ impl<'a> Stage<'a> {
         self.shown(written, &session)?;
         for line in [
             "",
-            "That was all of it. Nothing was reached; the same on a server that you can break:",
-            "  tests/lab/lab up     in opsh's repository: a production server in a box, with these releases",
-            &format!("  opsh --state-dir {} runs     what the demo left in its journal", self.dir.display()),
+            &format!("The postmortem is {file}; what is marked [to fill in] a person knows."),
+            "That was all of it, and nothing was reached. To go on:",
+            &format!("  opsh --state-dir {}/state runs     what the demo left in its journal", self.dir.display()),
+            "  tests/lab/lab up     in opsh's repository: these releases on a production server in a box, to be broken",
         ] {
             self.screen.say(line);
         }

@@ -25,6 +25,13 @@ pub struct Said {
     pub text: String,
 }
 
+impl Said {
+    /// The state's name.
+    pub fn state(&self) -> &'static str {
+        STATES[usize::from(self.code)]
+    }
+}
+
 impl Plugin {
     /// The script at `path`, if it is a check.
     pub fn at(path: &Path) -> Option<Plugin> {

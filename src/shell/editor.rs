@@ -138,11 +138,11 @@ impl Editor {
         }
     }
 
-    /// Reads one whole input behind `prompt`. Names decide what Tab offers and which input is whole; `refresh` puts in
+    /// Reads one whole input behind `prompt`, of which `typed` is there already. Names decide what Tab offers and which input is whole; `refresh` puts in
     /// what has changed of them.
-    pub fn read(&mut self, prompt: &str, refresh: impl FnOnce(&mut Names)) -> Result<Read> {
+    pub fn read(&mut self, prompt: &str, typed: &str, refresh: impl FnOnce(&mut Names)) -> Result<Read> {
         refresh(&mut self.known.known().names);
-        let read = self.editor.readline(prompt);
+        let read = self.editor.readline_with_initial(prompt, (typed, ""));
         let interrupted = std::mem::take(&mut self.known.known().interrupted);
         match read {
             Ok(_) if interrupted => Ok(Read::Interrupted),

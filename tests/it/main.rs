@@ -26,6 +26,7 @@ mod lint;
 mod live;
 mod lock;
 mod merge_check;
+mod mutants;
 mod network;
 mod output;
 mod postmortem;

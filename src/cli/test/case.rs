@@ -7,8 +7,39 @@
 use super::Verdict;
 use super::child::{self, Ran};
 use crate::error::{Error, Kind, Result};
+use serde_json::Value;
 use similar::TextDiff;
 use std::path::{Path, PathBuf};
+
+/// How a run ended, and how many changes it had begun.
+#[derive(Default, PartialEq)]
+struct End {
+    outcome: String,
+    kind: String,
+    changes: usize,
+}
+
+impl End {
+    fn of(records: impl Iterator<Item = Value>) -> End {
+        let mut end = End::default();
+        for record in records {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
+            if record["kind"] == "effect.begin" {
+                end.changes += 1;
+            } else if record["kind"] == "run.end" {
+                (end.outcome, end.kind) = (text(&record["body"]["outcome"]), text(&record["body"]["error"]["kind"]));
+            }
+        }
+        end
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.kind.is_empty() { String::new() } else { format!(" ({})", self.kind) };
+        write!(f, "{}{kind} after {} change(s)", self.outcome, self.changes)
+    }
+}
 
 pub struct Case {
     /// As it was named.
@@ -73,11 +104,26 @@ impl Case {
         child::opsh(&self.folder, state, &all)
     }
 
+    /// Why the run that was replayed into `state` is not the one that was recorded: it never began, ended in another way, or
+    /// did not get as far.
+    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
+    fn ended_otherwise(&self, state: &Path) -> std::result::Result<Option<String>, String> {
+        let recording = self.dir.join("recording.jsonl");
+        let text = std::fs::read_to_string(&recording).map_err(|error| format!("{}: {error}", recording.display()))?;
+        let then = End::of(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
+        let now = match child::records(state) {
+            Ok(records) => End::of(records.into_iter()),
+            Err(_) => return Ok(Some("it did not even begin".into())),
+        };
+        Ok((then != now).then(|| format!("it ended {now} now, and {then} when it was recorded")))
+    }
+
     /// It shows what it is to show.
     #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
     pub fn verdict(&self, update: bool) -> Verdict {
         let path = self.dir.join("screen");
-        let ran = self.replay(child::folder()?.path(), &[])?;
+        let state = child::folder()?;
+        let ran = self.replay(state.path(), &[])?;
         // No screen makes that right.
         if ran.err.contains("error: the replay differs from its recording") {
             return Err(format!("it does something else than it did\n{}", ran.screen()));
@@ -88,6 +134,9 @@ impl Case {
             return Ok(String::new());
         }
         if update {
+            if let Some(why) = self.ended_otherwise(state.path())? {
+                return Err(format!("{why}; that is no other screen: record it anew\n{}", ran.screen()));
+            }
             std::fs::write(&path, &shown).map_err(|error| format!("{}: {error}", path.display()))?;
             return Ok("rewritten".into());
         }
