@@ -171,6 +171,7 @@ impl Session {
             composes: Default::default(),
             finished: Default::default(),
             locks: Default::default(),
+            git_is_slow: Default::default(),
         });
         Ok(Session::around(world))
     }

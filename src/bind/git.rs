@@ -460,7 +460,7 @@ fn join(list: &Value) -> String {
     let names = list.as_array().map(|items| items.iter().filter_map(Value::as_str).take(5).collect::<Vec<_>>());
     names.unwrap_or_default().join(", ")
 }
-/// `commit` and `dirty` of a file in a folder of this machine.
-pub async fn committed(pass: &Pass, folder: &str, name: &str) -> Result<Value> {
-    status::committed(&Git::new(Reach::Local, "local", folder), pass, name).await
+/// `commit` and `dirty` of the text of a file in a folder of this machine.
+pub async fn committed(pass: &Pass, folder: &str, name: &str, text: &str) -> Result<Value> {
+    status::committed(&Git::new(Reach::Local, "local", folder), pass, name, text).await
 }

@@ -31,14 +31,17 @@ pub fn digest(text: &str) -> String {
 /// for what is built in. What git says is left out where there is none, and in a replay.
 pub fn note(world: &World, role: &str, name: &str, file: Option<&Path>, text: &str) {
     let mut body = json!({ "role": role, "name": name, "file": file, "sha256": digest(text) });
-    if let Some(Value::Object(said)) = file.and_then(|file| committed(world, file)) {
+    if let Some(Value::Object(said)) = file.and_then(|file| committed(world, file, text)) {
         said.into_iter().for_each(|(key, value)| body[key] = value);
     }
     world.gate.note("source", body);
 }
 
 /// `commit` and `dirty` of a file, when git tells in time.
-fn committed(world: &World, file: &Path) -> Option<Value> {
+fn committed(world: &World, file: &Path, text: &str) -> Option<Value> {
+    if world.git_is_slow.get() {
+        return None;
+    }
     let (folder, name) = (file.parent()?.to_str()?.to_string(), file.file_name()?.to_str()?.to_string());
     let effect = Effect {
         verb: &SOURCE,
@@ -54,9 +57,10 @@ fn committed(world: &World, file: &Path) -> Option<Value> {
         lives: Lives::No,
     };
     let mut beside = world.gate.begin_beside("where a script comes from", vec![effect], |_, pass| {
-        let (folder, name) = (folder.clone(), name.clone());
-        async move { git::committed(&pass, &folder, &name).await.map(Did::value) }
+        let (folder, name, text) = (folder.clone(), name.clone(), text.to_string());
+        async move { git::committed(&pass, &folder, &name, &text).await.map(Did::value) }
     })?;
-    beside.has_ended_within(WITHIN);
+    // Nobody waits for it a second time.
+    world.git_is_slow.set(!beside.has_ended_within(WITHIN));
     world.gate.end_beside(beside).pop().flatten()
 }

@@ -6,7 +6,7 @@ use crate::config::{Config, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::{Gate, HERE, Target};
 use crate::sources::Sources;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -34,6 +34,8 @@ pub struct World {
     pub finished: RefCell<BTreeMap<String, Finished>>,
     /// Locks that this run holds, by the name of their stack.
     pub locks: Locks,
+    /// Git did not say in time where a script comes from: nobody waits for that again.
+    pub git_is_slow: Cell<bool>,
 }
 
 /// A step that an earlier run finished.

@@ -5,7 +5,7 @@ use crate::bind::world::World;
 use crate::gate::journal::Source;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
@@ -38,8 +38,8 @@ pub struct Modules {
     /// Each with the text that it is of: a file that was corrected is another module.
     loaded: RefCell<HashMap<String, (String, Shared<Module>)>>,
     loading: RefCell<Vec<String>>,
-    /// Which run's record says that it imported what: run, module, hash.
-    noted: RefCell<HashSet<(String, String, String)>>,
+    /// The hash of each module that a run's record says last that it imported, by run and module.
+    noted: RefCell<HashMap<(String, String), String>>,
 }
 
 impl Modules {
@@ -50,7 +50,8 @@ impl Modules {
 
     /// Once a run, before anything of the module is called.
     fn note(&self, name: &str, text: &str) {
-        if !self.noted.borrow_mut().insert((self.world.gate.run_id(), name.into(), provenance::digest(text))) {
+        let (key, digest) = ((self.world.gate.run_id(), name.to_string()), provenance::digest(text));
+        if self.noted.borrow_mut().insert(key, digest.clone()) == Some(digest) {
             return;
         }
         let file = (!name.starts_with("std/")).then(|| std::fs::canonicalize(name).unwrap_or_else(|_| name.into()));
@@ -68,7 +69,9 @@ impl Modules {
         }
         let folder = importer.and_then(|name| Path::new(name).parent()).unwrap_or(Path::new("."));
         let file = tidy(&folder.join(path).with_extension("rhai"));
-        std::fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text))
+        // What is built in has that name.
+        let own = if file.starts_with("std") { Path::new(".").join(&file) } else { file };
+        std::fs::read_to_string(&own).ok().map(|text| (own.display().to_string(), text))
     }
 
     /// The text that a module has now, by the name and the file that a run noted.

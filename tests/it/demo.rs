@@ -76,11 +76,13 @@ fn a_person_goes_through_it_with_enter_and_may_type_besides() {
     for (columns, rows) in SIZES {
         let home = Home::new();
         let mut terminal = Terminal::start(&home, columns, rows, &["demo", "--dir", "incident"]);
-        terminal.until_line("opsh prod (observe) ›");
+        terminal.until_line("opsh prod (observe) › status");
         // As often as somebody wants: it is how it was at that time.
-        terminal.says("status", &["prod on prod-1: BAD"]).says("status", &["prod on prod-1: BAD"]);
-        terminal.says("restart backend", &["nobody did that when it was made"]);
-        terminal.says("ps", &["nobody did that when it was made"]);
+        let out = "\x15";
+        terminal.says("", &["prod on prod-1: BAD"]).says(&format!("{out}status"), &["prod on prod-1: BAD"]);
+        for unknown in ["restart backend", "ps", "rollback v1.8.0"] {
+            terminal.says(&format!("{out}{unknown}"), &["error: ", "this is a recording"]);
+        }
         for step in 1..steps {
             let next = terminal.prompts() + 1;
             terminal.keys("\r");

@@ -126,3 +126,34 @@ fn a_run_is_not_gone_on_with_when_an_import_has_changed_unless_somebody_says_so(
     home.run(&["resume", "last", "--yes", "--changed-script"]).exits(0);
     assert_eq!(std::fs::read_to_string(home.path("log")).unwrap(), "x\n", "the step was not done twice");
 }
+
+/// A clone that somebody else made may name programs, and may hide changes.
+#[test]
+fn what_a_repository_says_of_itself_neither_runs_nor_hides_a_change() {
+    let home = home();
+    let (dir, ran) = (home.path("ops"), home.path("ran"));
+    git(&dir, &["config", "filter.x.clean", &format!("touch {}; cat", ran.display())]);
+    git(&dir, &["config", "core.fsmonitor", &format!("touch {}", ran.display())]);
+    home.put("ops/.git/info/attributes", "*.rhai filter=x\n");
+    git(&dir, &["update-index", "--assume-unchanged", "lib/more.rhai"]);
+    let _ = std::fs::remove_file(&ran);
+    home.put("ops/lib/more.rhai", "fn two() { 22 }\n");
+    home.run(&["--observe", "ops/a.rhai"]).exits(0).prints("22\n");
+    assert!(!ran.exists(), "it ran");
+    let dirty: Vec<Value> = sources(&home).into_iter().map(|source| source.3).collect();
+    assert_eq!(dirty, [json!(false), json!(false), json!(true), Value::Null]);
+}
+
+#[test]
+fn a_folder_that_is_named_like_what_is_built_in_is_not_taken_for_it() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("std")).unwrap();
+    let log = home.put("log", "");
+    home.put("std/check.rhai", &format!("fn add() {{ host(\"local\").sh(\"echo x >>\\\"$1\\\"\", [\"{log}\"]); }}\n"));
+    home.put("s.rhai", "import \"./std/check\" as own;\nstep(\"add\", || { own::add(); () });\nif !args::flag(\"go\") { throw \"no\"; }\n");
+    home.run(&["--yes", "s.rhai"]).exits(1);
+    assert!(home.records().iter().any(|record| record["body"]["name"] == "./std/check.rhai"));
+    home.run(&["resume", "last", "--yes"]).exits(1).says(&["no"]);
+    home.put("std/check.rhai", "fn add() {}\n");
+    home.run(&["resume", "last", "--yes"]).exits(2).says(&["./std/check.rhai is not what it was"]);
+}

@@ -99,22 +99,27 @@ fn paths(status: &str) -> (Vec<&str>, Vec<&str>) {
     (changed, untracked)
 }
 
-/// The commit that is checked out where a file is, and whether the file is not as that commit has it.
-pub async fn committed(git: &Git, pass: &Pass, name: &str) -> Result<Value> {
-    // A name is a name, whatever signs are in it.
-    let words = ["--literal-pathspecs", "status", "--porcelain=v2", "--branch", "--untracked-files=all"];
-    let more = ["--ignored=matching", "-z", "--", name];
-    let said = git.out(pass, &[&words[..], &more[..]].concat()).await?;
+/// The commit, what it has at a name, and what a text would be there. No filter of the repository runs.
+const COMMITTED: &str = r#"
+name=$1; shift
+"$@" rev-parse --verify 'HEAD^{commit}' || exit
+"$@" ls-tree HEAD -- "$name" || exit
+"$@" hash-object --no-filters --stdin
+"#;
+
+/// The commit that is checked out where a file is, and whether this text of the file is not what that commit has.
+pub async fn committed(git: &Git, pass: &Pass, name: &str, text: &str) -> Result<Value> {
+    let said = git.script(pass, "ls-tree", COMMITTED, &[name], text).await?;
     let (commit, dirty) = commit_in(&said);
     Ok(json!({ "commit": commit, "dirty": dirty }))
 }
 
-fn commit_in(status: &str) -> (Option<&str>, bool) {
-    let entries = || status.split('\0').filter(|entry| !entry.is_empty());
-    let commit = entries().find_map(|entry| entry.strip_prefix("# branch.oid "));
-    let dirty = entries().any(|entry| !entry.starts_with("# "));
-    // Before the first commit it is a word.
-    (commit.filter(|commit| commit.bytes().all(|byte| byte.is_ascii_hexdigit())), dirty)
+/// `COMMIT`, then `MODE blob HASH<tab>NAME` where there is such a file, then the hash of the text.
+fn commit_in(said: &str) -> (Option<&str>, bool) {
+    let lines: Vec<&str> = said.lines().collect();
+    let (Some(commit), Some(now)) = (lines.first(), lines.last()) else { return (None, true) };
+    let there = lines.get(1).filter(|_| lines.len() == 3).and_then(|line| line.split([' ', '\t']).nth(2));
+    (Some(*commit), there != Some(now))
 }
 
 #[cfg(test)]
@@ -122,12 +127,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_dirty_when_git_has_anything_to_say_of_it() {
-        let branch = "# branch.oid 0123456789012345678901234567890123456789\0# branch.head main\0";
-        assert_eq!(commit_in(branch), (Some("0123456789012345678901234567890123456789"), false));
-        assert!(commit_in(&format!("{branch}1 .M N... 100644 100644 100644 aa bb x.rhai\0")).1);
-        assert!(commit_in(&format!("{branch}? x.rhai\0")).1 && commit_in(&format!("{branch}! x.rhai\0")).1);
-        assert_eq!(commit_in("# branch.oid (initial)\0# branch.head main\0? x.rhai\0"), (None, true));
+    fn a_file_is_dirty_when_the_commit_has_not_that_text() {
+        assert_eq!(commit_in("c0\n100644 blob aa\tx y.rhai\naa\n"), (Some("c0"), false));
+        assert_eq!(commit_in("c0\n100644 blob aa\tx y.rhai\nbb\n"), (Some("c0"), true));
+        assert_eq!(commit_in("c0\nbb\n"), (Some("c0"), true), "it is not in the commit");
     }
 
     #[test]
