@@ -47,5 +47,6 @@ mod terminal;
 mod tidy;
 mod undo;
 mod verbs;
+mod what_if;
 mod work;
 mod zone;

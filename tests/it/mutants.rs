@@ -2,6 +2,7 @@
 //! notice.
 
 use super::home::{OPSH, Ran};
+use super::what_if;
 use std::path::Path;
 use std::process::Command;
 
@@ -259,7 +260,7 @@ impl Copy {
 
     /// True when a test notices.
     fn notices(&self) -> bool {
-        self.test(&["tests"]).code != Some(0)
+        self.test(&["tests"]).code != Some(0) || !what_if::unsaid(self.0.path()).is_empty()
     }
 
     /// Mutants of this file that no test notices, each with its line.
