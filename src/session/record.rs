@@ -80,7 +80,7 @@ fn lines(entry: &Entry, screen: &Screen) -> Vec<String> {
 
 /// Where a script or an import comes from.
 fn origin(body: &Value) -> String {
-    let commit = body["commit"].as_str().map(|commit| &commit[..commit.len().min(12)]);
+    let commit = body["commit"].as_str().map(|commit| commit.get(..12).unwrap_or(commit));
     match (commit, body["dirty"] == true) {
         _ if body["file"].is_null() => "built in".into(),
         (Some(commit), false) => format!("of commit {commit}"),
