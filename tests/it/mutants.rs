@@ -3,8 +3,10 @@
 
 use super::home::{OPSH, Ran};
 use super::what_if;
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
 
 /// A piece of Rhai's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,33 +265,44 @@ impl Copy {
         self.test(&["tests"]).code != Some(0) || !what_if::unsaid(self.0.path()).is_empty()
     }
 
-    /// Mutants of this file that no test notices, each with its line.
-    fn survivors(&self, file: &str) -> Vec<String> {
-        let path = self.0.path().join(file);
-        let whole = std::fs::read_to_string(&path).unwrap();
+    /// Tries mutants of this file one after the other, until there are none left.
+    fn try_each(&self, file: &str, left: &Mutex<std::vec::IntoIter<Mutant>>, survivors: &Mutex<Vec<String>>) {
         assert!(!self.notices(), "something is wrong without any mutant: {:?}", self.test(&["tests"]));
-        let mut survivors = Vec::new();
-        for mutant in mutants(&whole) {
-            std::fs::write(&path, &mutant.text).unwrap();
+        let next = || left.lock().unwrap().next();
+        while let Some(mutant) = next() {
+            std::fs::write(self.0.path().join(file), &mutant.text).unwrap();
             if !self.notices() {
-                survivors.push(format!("{file}:{} {}", mutant.line, mutant.what));
+                let survivor = format!("{file}:{} {}", mutant.line, mutant.what);
+                let _ = writeln!(std::io::stderr(), "no test notices {survivor}");
+                survivors.lock().unwrap().push(survivor);
             }
         }
-        std::fs::write(&path, whole).unwrap();
-        survivors
     }
+}
+
+/// Mutants of this file that no test notices, each with its line. Two are tried at once.
+fn survivors(file: &str) -> Vec<String> {
+    let copies = [Copy::new(), Copy::new()];
+    let whole = std::fs::read_to_string(copies[0].0.path().join(file)).unwrap();
+    let (left, survivors) = (Mutex::new(mutants(&whole).into_iter()), Mutex::default());
+    std::thread::scope(|scope| {
+        for copy in &copies {
+            scope.spawn(|| copy.try_each(file, &left, &survivors));
+        }
+    });
+    survivors.into_inner().unwrap()
 }
 
 #[test]
 fn no_mutant_of_the_rollback_survives() {
-    let survivors = Copy::new().survivors("scripts/rollback.rhai");
+    let survivors = survivors("scripts/rollback.rhai");
     assert!(survivors.is_empty(), "no test notices:\n{}", survivors.join("\n"));
 }
 
-/// For a person: `OPSH_MUTANTS=stdlib/rollout.rhai` lists the survivors of that file, in minutes.
+/// For a person: `OPSH_MUTANTS=stdlib/rollout.rhai` lists the survivors of that file as they are found, in minutes.
 #[test]
 fn the_survivors_of_the_file_that_is_asked_for_are_listed() {
     let Ok(file) = std::env::var("OPSH_MUTANTS") else { return };
-    let survivors = Copy::new().survivors(&file);
+    let survivors = survivors(&file);
     assert!(survivors.is_empty(), "no test notices:\n{}", survivors.join("\n"));
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -36,6 +36,8 @@ enum Process {
 
 /// An abandoned channel counts against the host's limit until it is closed, or this long: two graces and a sweep.
 const REAPED_WITHIN: Duration = Duration::from_secs(8);
+/// How long a channel that a host refuses is asked for.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 impl Channel {
     /// Starts `script` under `sh`. Fails with the reason; nothing was sent to the script's stdin then.
@@ -109,10 +111,10 @@ pub(super) fn own_session() -> io::Result<()> {
 }
 
 /// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment, and an
-/// sshd counts a session that is just closing among those it allows: nothing was sent then, so it is asked again.
+/// sshd counts a session that is just closing among those it allows, for seconds on a host that is busy: nothing was sent
+/// then, so it is asked again for [`PATIENCE`], which is also enough for one of our own to end where few are allowed.
 async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, String> {
-    const TRIES: u32 = 12;
-    let mut tries = 0;
+    let (since, mut tries) = (Instant::now(), 0);
     loop {
         let mut command = link.session().arc_raw_command(line);
         command.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
@@ -121,12 +123,13 @@ async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, 
             Err(error) => error,
         };
         tries += 1;
-        let passes = matches!(error, openssh::Error::Connect(_)) || error.to_string().contains(REFUSED);
-        if !passes || tries == TRIES || link.gone().is_some() {
-            let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+        // What ssh said of it is the error behind the crate's.
+        let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+        let passes = matches!(error, openssh::Error::Connect(_)) || source.contains(REFUSED);
+        if !passes || since.elapsed() > PATIENCE || link.gone().is_some() {
             return Err(link.why_no_channel(&format!("{error}{source}")).await);
         }
-        tokio::time::sleep(Duration::from_millis(50) * tries).await;
+        tokio::time::sleep(Duration::from_millis(50) * tries.min(10)).await;
     }
 }
 

@@ -38,6 +38,31 @@ fn a_command_ends_in_the_way_that_is_told() {
 }
 
 #[test]
+fn a_host_that_allows_one_session_is_asked_until_it_is_free() {
+    let Some(lab) = Lab::start("MaxSessions 1") else { return };
+    live(async {
+        let (link, reach) = lab.connect().await;
+        let gate = lab.path("gate");
+        std::process::Command::new("mkfifo").arg(&gate).status().unwrap();
+        let reads = format!("echo in > {0}.in; cat {0}", gate.display());
+        let first = tokio::spawn({
+            let reach = reach.clone();
+            async move { outcome(&reach, &reads).await }
+        });
+        until("the first runs", || lab.path("gate.in").exists()).await;
+        let second = tokio::spawn({
+            let reach = reach.clone();
+            async move { outcome(&reach, "exit 7").await }
+        });
+        until("it was refused many times", || lab.log().matches("no more sessions").count() > 15).await;
+        std::fs::write(&gate, "go on").unwrap();
+        assert_eq!(first.await.unwrap(), Outcome::Exited(0));
+        assert_eq!(second.await.unwrap(), Outcome::Exited(7));
+        link.close().await;
+    });
+}
+
+#[test]
 fn a_status_that_may_be_a_signal_is_told_as_what_it_may_be() {
     assert_eq!(signal_note(143).as_deref(), Some("128 + 15: perhaps ended by signal 15, TERM"));
     assert_eq!(signal_note(192).as_deref(), Some("128 + 64: perhaps ended by signal 64"));

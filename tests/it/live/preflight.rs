@@ -43,9 +43,11 @@ fn a_healthy_server_is_said_to_be_one_and_a_stack_that_is_down_is_still_looked_a
     assert!(seen[0] == 3 && seen[1].as_i64().unwrap().abs() < 60_000, "{seen}");
     opsh.run(&["-e", "stack(\"prod\").cron()"]).exits(2).explains(&["no cron entries"]);
     // An image that was built by hand says no commit; nothing else is wrong.
-    assert_eq!(not_ok(&report(&opsh, &[], 0)), ["image WARN"]);
+    let rows = report(&opsh, &[], 0);
+    assert_eq!(not_ok(&rows), ["image WARN"], "{rows:#?}");
     let good = lab.release("GOOD");
-    assert_eq!(not_ok(&report(&opsh, &["prod", "--tag", &good.tag], 0)), ["image WARN"]);
+    let rows = report(&opsh, &["prod", "--tag", &good.tag], 0);
+    assert_eq!(not_ok(&rows), ["image WARN"], "{rows:#?}");
     opsh.run(&["doctor"]).exits(0).prints(&["prod on prod-1: WARN", "docker      OK", "backup      OK"]);
     let records = opsh.journal("last");
     let verdict = records.iter().find(|record| record["kind"] == "preflight").expect("it is recorded");
