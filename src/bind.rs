@@ -496,6 +496,7 @@ impl Change {
             place: None,
             deadline: self.look.deadline,
             lives: self.lives,
+            known: None,
         }
     }
 

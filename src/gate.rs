@@ -76,6 +76,8 @@ pub struct Effect {
     pub deadline: Duration,
     /// How the work goes on when opsh does not.
     pub lives: Lives,
+    /// What it gives, of a read that reaches nothing: no recording is asked for it.
+    pub known: Option<Result<Value>>,
 }
 
 /// How the work of a change goes on when opsh is gone, and where it is found again. A durable run has the effect's id.

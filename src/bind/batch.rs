@@ -218,24 +218,12 @@ fn fits(binding: &Binding, signature: &Signature, args: &[Dynamic]) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bind::{Change, Look};
     use crate::gate::Target;
     use serde_json::json;
-    use std::time::Duration;
 
     fn question(says: &str) -> Vec<Effect> {
-        vec![Effect {
-            verb: &BATCH,
-            class: Class::Read,
-            target: Target::here(),
-            args: json!({}),
-            says: says.into(),
-            inverse: None,
-            before: Value::Null,
-            lost: None,
-            place: None,
-            deadline: Duration::from_secs(1),
-            lives: Default::default(),
-        }]
+        vec![Change::of(Look::at(Target::here(), says, json!({}))).effect(&BATCH)]
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use super::{Binding, Call, Look};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Intended, Target};
+use crate::gate::{Did, Effect, Intended, Target};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::json;
@@ -26,7 +26,7 @@ const EXPECT: Verb = Verb {
     waits: true,
     sig: "expect(fact: bool, what: string, why: string) -> ()",
     doc: "Stops the script when a fact is not so. Fails with `unmet` when `fact` is false: `what` was expected, `why` \
-          is the fact that denies it. Deadline 60 s.",
+          is the fact that denies it. A replay judges it anew. Deadline 60 s.",
     example: r#"expect(1 + 1 == 2, "arithmetic holds", "it gave something else")"#,
 };
 
@@ -68,13 +68,10 @@ fn expect(call: &Call<'_>) -> Result<Dynamic> {
     let Some(fact) = fact.as_bool() else {
         return Err(call.bad(&format!("fact must be true or false, not {fact}")));
     };
-    call.read(
-        Look::at(Target::here(), what.clone(), json!({ "what": what, "fact": fact })),
-        (what, why),
-        move |_, (what, why)| async move {
-            if fact { Ok(json!(true)) } else { Err(Error::new(Kind::Unmet, format!("not so: {what}"), why)) }
-        },
-    )?;
+    let look = Look::at(Target::here(), what.clone(), json!({ "what": what, "fact": fact }));
+    let verdict = if fact { Ok(json!(true)) } else { Err(Error::new(Kind::Unmet, format!("not so: {what}"), why)) };
+    let effect = Effect { known: Some(verdict.clone()), ..call.look(look) };
+    call.one(effect, verdict, |_, verdict| async move { verdict.map(Did::value) })?;
     Ok(Dynamic::UNIT)
 }
 

@@ -1,9 +1,9 @@
 //! What a run is made of: the script and what it imports, each with its hash, its commit, and whether it is as that has it.
 
-use super::git;
 use super::world::World;
+use super::{Change, Look, git};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Effect, Lives, Target};
+use crate::gate::{Did, Target};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -43,19 +43,9 @@ fn committed(world: &World, file: &Path, text: &str) -> Option<Value> {
         return None;
     }
     let (folder, name) = (file.parent()?.to_str()?.to_string(), file.file_name()?.to_str()?.to_string());
-    let effect = Effect {
-        verb: &SOURCE,
-        class: Class::Read,
-        target: Target { name: "local".into(), protected: false },
-        args: json!([file]),
-        says: file.display().to_string(),
-        inverse: None,
-        before: Value::Null,
-        lost: None,
-        place: None,
-        deadline: WITHIN,
-        lives: Lives::No,
-    };
+    let target = Target { name: "local".into(), protected: false };
+    let look = Look { target, args: json!([file]), says: file.display().to_string(), deadline: WITHIN };
+    let effect = Change::of(look).effect(&SOURCE);
     let mut beside = world.gate.begin_beside("where a script comes from", vec![effect], |_, pass| {
         let (folder, name, text) = (folder.clone(), name.clone(), text.to_string());
         async move { git::committed(&pass, &folder, &name, &text).await.map(Did::value) }

@@ -38,6 +38,7 @@ fn effect(verb: &'static Verb) -> Effect {
         place: None,
         deadline: Duration::from_secs(5),
         lives: Lives::No,
+        known: None,
     }
 }
 

@@ -63,6 +63,18 @@ fn the_first_difference_is_named_with_its_line_and_what_the_recording_has() {
 }
 
 #[test]
+fn what_a_script_expects_is_judged_anew_and_is_no_difference() {
+    let (home, path, recording) = recorded();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let more =
+        |fact: &str| home.put("more.rhai", &text.replace("h.run", &format!("expect({fact}, \"x\", \"y\");\nh.run")));
+    home.run(&["--replay", &recording, &more("true")]).exits(0).shows(&["one", "one\ntwo"]);
+    let ran =
+        home.run(&["--replay", &recording, &more("false")]).exits(1).says(&["not so: x", "more.rhai:3:", "why: y"]);
+    assert!(!ran.err.contains("differs"), "{ran:?}");
+}
+
+#[test]
 fn a_difference_ends_the_replay_also_when_the_script_catches_it() {
     let (home, path, recording) = recorded();
     let text = std::fs::read_to_string(&path).unwrap().replace("echo two", "echo three");
