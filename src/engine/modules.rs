@@ -19,6 +19,7 @@ const EMBEDDED: &[(&str, &str)] = &[
     ("std/preflight", include_str!("../../stdlib/preflight.rhai")),
     ("std/rollout", include_str!("../../stdlib/rollout.rhai")),
     ("std/status", include_str!("../../stdlib/status.rhai")),
+    ("std/text", include_str!("../../stdlib/text.rhai")),
     ("std/troubleshoot", include_str!("../../stdlib/troubleshoot.rhai")),
 ];
 
