@@ -57,7 +57,8 @@ struct Cli {
     /// Let an exported run answer in place of the world; nothing is reached or changed
     #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
     replay: Option<PathBuf>,
-    /// In a replay let the effect with this number fail, from 1; before:N is for what comes after such a run
+    /// In a replay let the effect with this number fail, from 1; after:N is for what comes after a run that failed when it
+    /// had made N changes
     #[arg(long, value_name = "N")]
     fail_at: Option<FailAt>,
     /// Agree beforehand to record into a spill file when the journal cannot be written

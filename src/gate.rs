@@ -293,11 +293,11 @@ impl Gate {
         Ok(())
     }
 
-    /// In a replay: the number of the effect that is to fail, from that effect on; and whether it is effect `number`.
-    fn fault_before(&self, number: u32) -> Option<(u32, bool)> {
+    /// In a replay: whether effect `number` is the one that is to fail; `None` before that one.
+    fn fault_before(&self, number: u32) -> Option<bool> {
         match self.recording.as_ref()?.fail_at? {
-            FailAt::Before(at) => Some((at, false)),
-            FailAt::Effect(at) => (number > 0 && at <= number).then_some((at, at == number)),
+            FailAt::After(_) => Some(false),
+            FailAt::Effect(at) => (number > 0 && at <= number).then_some(at == number),
         }
     }
 

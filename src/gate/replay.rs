@@ -50,20 +50,22 @@ pub struct Recording {
 pub enum FailAt {
     /// That one. What comes after it is answered as far as the recording knows it, and every change is accepted.
     Effect(u32),
-    /// It has failed in an earlier run: what is replayed comes after that, such as an undo.
-    Before(u32),
+    /// One has failed in an earlier run, which had made so many changes until then: what is replayed comes after that, such as
+    /// an undo.
+    After(u32),
 }
 
 impl FromStr for FailAt {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<FailAt, String> {
-        let (made, number): (fn(u32) -> FailAt, &str) = match text.strip_prefix("before:") {
-            Some(number) => (FailAt::Before, number),
-            None => (FailAt::Effect, text),
+        let fault = match text.strip_prefix("after:") {
+            Some(changes) => changes.parse().ok().map(FailAt::After),
+            None => text.parse().ok().filter(|number| *number > 0).map(FailAt::Effect),
         };
-        let number = number.parse().ok().filter(|number| *number > 0);
-        number.map(made).ok_or_else(|| "effects are counted from 1: 7, or before:7".into())
+        fault.ok_or_else(|| {
+            "effects are counted from 1: 7; or, of a run that has failed, its changes until then: after:3".into()
+        })
     }
 }
 
@@ -83,8 +85,6 @@ pub struct Answer {
 
 #[derive(Clone, Debug)]
 struct Made {
-    /// Its place among the effects of the run, from 1.
-    number: u32,
     verb: String,
     target: String,
     args: Value,
@@ -163,9 +163,7 @@ impl Recording {
                     self.reads.get_mut().entry(key).or_default().push_back((self.made.len(), answer(body)));
                 }
                 "effect.begin" => {
-                    let number = entry["effect"].as_str().and_then(|id| id.rsplit_once('.'));
                     let made = Made {
-                        number: number.and_then(|(_, number)| number.parse().ok()).unwrap_or(0),
                         before: body["before"].clone(),
                         verb: text_of(body, "verb"),
                         target: text_of(entry, "target"),
@@ -205,13 +203,18 @@ impl Recording {
         answer.inspect_err(|error| *self.diverged.borrow_mut() = Some(error.clone()))
     }
 
-    /// As [`Recording::answer`] after effect number `fault` was let fail: what the recording does not
-    /// know is not reached, every change is accepted, and a look at a change finds it only when it was before the fault.
-    pub(super) fn answer_after(&self, effect: &Effect, fault: u32) -> Answer {
+    /// As [`Recording::answer`] after an effect was let fail: what the recording does not know is not reached, every change
+    /// is accepted, and a look at a change finds it only when it was made before.
+    pub(super) fn answer_after(&self, effect: &Effect) -> Answer {
         Answer::known(effect).unwrap_or_else(|| match effect.class {
-            Class::Read => self.read_again(effect, fault),
+            Class::Read => self.read_again(effect),
             _ => self.accept(effect),
         })
+    }
+
+    /// How many of the recorded changes were made again; none after an effect was let fail.
+    fn repeated(&self) -> usize {
+        self.made.len() - self.changes.borrow().iter().filter(|item| matches!(item, Item::Change(_))).count()
     }
 
     fn read(&self, effect: &Effect) -> Result<Answer> {
@@ -230,11 +233,10 @@ impl Recording {
                 })
                 .map(|(_, queue)| queue),
         };
-        let done =
-            self.made.len() - self.changes.borrow().iter().filter(|item| matches!(item, Item::Change(_))).count();
+        let repeated = self.repeated();
         let answer = match queue {
             // What was seen after a change is not seen before it, however often somebody looks.
-            Some(queue) if self.patient && queue.front().is_none_or(|(after, _)| *after > done) => {
+            Some(queue) if self.patient && queue.front().is_none_or(|(after, _)| *after > repeated) => {
                 self.last.borrow().get(&key).cloned()
             }
             queue => queue.and_then(VecDeque::pop_front).map(|(_, answer)| answer),
@@ -270,7 +272,7 @@ impl Recording {
         Ok(made.end.unwrap_or_else(unended))
     }
 
-    fn read_again(&self, effect: &Effect, fault: u32) -> Answer {
+    fn read_again(&self, effect: &Effect) -> Answer {
         let args = recorded(&effect.args);
         let key = key(&effect.target.name, effect.verb.name, &args);
         if let Some((_, answer)) = self.reads.borrow_mut().get_mut(&key).and_then(VecDeque::pop_front) {
@@ -278,7 +280,11 @@ impl Recording {
             return answer;
         }
         let last = self.last.borrow().get(&key).cloned();
-        let now = || self.made_with(effect, args.get("now")?).map(|made| made.seen(fault));
+        let before_it = match self.fail_at {
+            Some(FailAt::After(changes)) => changes as usize,
+            _ => self.repeated(),
+        };
+        let now = || self.made_with(effect, args.get("now")?).map(|(at, made)| made.seen(at < before_it));
         last.or_else(now).unwrap_or_else(|| {
             let what = format!("{} failed on {}", effect.verb.name, effect.target.name);
             let error = Error::new(Kind::Unreachable, what, "the recording does not know it");
@@ -287,7 +293,7 @@ impl Recording {
     }
 
     fn accept(&self, effect: &Effect) -> Answer {
-        let known = self.made_with(effect, &recorded(&effect.args)).and_then(|made| made.end.clone());
+        let known = self.made_with(effect, &recorded(&effect.args)).and_then(|(_, made)| made.end.clone());
         known.filter(|answer| answer.result.is_ok()).unwrap_or_else(|| Answer {
             outcome: "ok".into(),
             result: Ok(Did { value: Value::Null, changed: true, before: Value::Null, after: Value::Null }),
@@ -295,9 +301,9 @@ impl Recording {
         })
     }
 
-    fn made_with(&self, effect: &Effect, args: &Value) -> Option<&Made> {
-        let like = |made: &&Made| made.verb == effect.verb.name && made.target == effect.target.name;
-        self.made.iter().rev().find(|made| like(made) && same(&made.args, args))
+    /// The last change like this one, and its place among the changes.
+    fn made_with(&self, effect: &Effect, args: &Value) -> Option<(usize, &Made)> {
+        self.made.iter().enumerate().rev().find(|(_, made)| made.is_of(effect, args))
     }
 
     /// What a person or the command line said then: `Some` of an error when it was no.
@@ -327,7 +333,7 @@ impl Recording {
             _ if !content || self.patient => return None,
             None => {}
             // After an effect that was let fail, what comes is compared with nothing.
-            Some(FailAt::Before(_)) => return None,
+            Some(FailAt::After(_)) => return None,
             Some(FailAt::Effect(_)) if self.has_struck.get() => return None,
             Some(FailAt::Effect(at)) => {
                 return Some(
@@ -355,13 +361,13 @@ impl Made {
         self.verb == effect.verb.name && self.target == effect.target.name && same(&self.args, args)
     }
 
-    /// What a look at it finds: the state that it left, or the one before it when it comes after the fault.
-    fn seen(&self, fault: u32) -> Answer {
+    /// What a look at it finds: the state that it left, or the one before it when it was not made.
+    fn seen(&self, was_made: bool) -> Answer {
         let left = match self.end.as_ref().map(|end| &end.result) {
             Some(Ok(did)) => did.after.clone(),
             _ => Value::Null,
         };
-        let now = if self.number < fault { left.clone() } else { self.before.clone() };
+        let now = if was_made { left.clone() } else { self.before.clone() };
         let value = json!({ "now": now, "wanted": left });
         let result = Ok(Did { value, changed: false, before: Value::Null, after: Value::Null });
         Answer { outcome: "ok".into(), result, took: Duration::ZERO }

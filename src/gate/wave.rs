@@ -121,11 +121,11 @@ impl Gate {
         let id = self.next_id();
         let number = self.run.borrow().effects;
         let answer = match self.fault_before(number) {
-            Some((_, true)) => {
+            Some(true) => {
                 recording.has_struck.set(true);
                 None
             }
-            Some((fault, false)) => Some(recording.answer_after(effect, fault)),
+            Some(false) => Some(recording.answer_after(effect)),
             None => Some(recording.answer(effect)?),
         };
         self.begin(effect, &id)?;

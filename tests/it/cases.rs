@@ -41,17 +41,22 @@ fn every_case_fails_at_each_of_its_effects_as_it_should() {
     }
 }
 
-/// A case of a home: its script touches a file, and is recorded there.
-fn recorded() -> Home {
+/// A case of a home: its script does this in the home, and is recorded there.
+fn recorded_of(script: impl Fn(&str) -> String) -> Home {
     let home = Home::new();
     for folder in ["scripts", "tests/touch"] {
         std::fs::create_dir_all(home.path(folder)).unwrap();
     }
-    let file = home.path("made").display().to_string();
-    home.put("scripts/touch.rhai", &format!("host(\"local\").run([\"touch\", {file:?}]);\nprint(\"touched\");\n"));
+    home.put("scripts/touch.rhai", &script(&home.path("made").display().to_string()));
     home.run(&["--yes", "scripts/touch.rhai"]).exits(0);
     home.put("tests/touch/recording.jsonl", &home.run(&["journal", "export", "last"]).exits(0).out);
     home.put("tests/touch/command", "scripts/touch.rhai\n");
+    home
+}
+
+/// One that touches a file.
+fn recorded() -> Home {
+    let home = recorded_of(|file| format!("host(\"local\").run([\"touch\", {file:?}]);\nprint(\"touched\");\n"));
     std::fs::remove_file(home.path("made")).unwrap();
     home
 }
@@ -95,6 +100,16 @@ fn a_script_that_hides_a_failed_change_does_not_pass_the_sweep() {
     );
     home.run(&["test", "--update"]).exits(0);
     home.run(&["test", "--sweep"]).exits(1).shows(&["effect 1 of 1", "a change failed, and the script ended well"]);
+}
+
+#[test]
+fn the_sweep_of_a_script_that_expects_more_than_it_did_finds_every_change_in_its_place() {
+    let writes = |file: &str| format!("file::write({file:?}, \"1\");\nfile::write(\"{file}2\", \"2\");\n");
+    let home = recorded_of(writes);
+    home.run(&["test", "--update"]).exits(0);
+    let script = std::fs::read_to_string(home.path("scripts/touch.rhai")).unwrap();
+    home.put("scripts/touch.rhai", &format!("{0}{0}{0}{script}", "expect(true, \"x\", \"y\");\n"));
+    home.run(&["test", "--sweep"]).exits(0).shows(&["effects, each failed once"]);
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn after_an_effect_that_is_let_fail_changes_are_accepted_and_unknown_reads_are_n
         home.run(&["--fail-at", &at, "--replay", &recording, &path]).exits(1).says(&["--fail-at let it fail"]);
     }
     let code = "let h = host(\"local\"); h.run([\"true\"]); h.read([\"df\"])";
-    home.run(&["--fail-at", "before:1", "--replay", &recording, "-e", code])
+    home.run(&["--fail-at", "after:0", "--replay", &recording, "-e", code])
         .exits(1)
         .says(&["✓ host.run  local", "the recording does not know it"]);
 }

@@ -37,7 +37,9 @@ enum Process {
 /// An abandoned channel counts against the host's limit until it is closed, or this long: two graces and a sweep.
 const REAPED_WITHIN: Duration = Duration::from_secs(8);
 /// How long a channel that a host refuses is asked for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The same once that was in vain.
+const IMPATIENCE: Duration = Duration::from_millis(500);
 
 impl Channel {
     /// Starts `script` under `sh`. Fails with the reason; nothing was sent to the script's stdin then.
@@ -111,8 +113,9 @@ pub(super) fn own_session() -> io::Result<()> {
 }
 
 /// Opens a channel for a line. A master that is asked for many at once may be too busy to be reached for a moment, and an
-/// sshd counts a session that is just closing among those it allows, for seconds on a host that is busy: nothing was sent
-/// then, so it is asked again for [`PATIENCE`], which is also enough for one of our own to end where few are allowed.
+/// sshd counts a session that is just closing among those it allows, for a second on a host that is busy: nothing was sent
+/// then, so it is asked again. Not for long on a host that allows fewer than we use: what we hold open may be what it is
+/// waiting for.
 async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, String> {
     let (since, mut tries) = (Instant::now(), 0);
     loop {
@@ -125,11 +128,16 @@ async fn spawn(link: &Link, line: &str) -> Result<openssh::Child<Arc<Session>>, 
         tries += 1;
         // What ssh said of it is the error behind the crate's.
         let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
-        let passes = matches!(error, openssh::Error::Connect(_)) || source.contains(REFUSED);
-        if !passes || since.elapsed() > PATIENCE || link.gone().is_some() {
+        let refused = source.contains(REFUSED);
+        let passes = refused || matches!(error, openssh::Error::Connect(_));
+        let patience = if link.allows_few() { IMPATIENCE } else { PATIENCE };
+        if !passes || since.elapsed() > patience || link.gone().is_some() {
+            if refused {
+                link.set_allows_few();
+            }
             return Err(link.why_no_channel(&format!("{error}{source}")).await);
         }
-        tokio::time::sleep(Duration::from_millis(50) * tries.min(10)).await;
+        tokio::time::sleep(Duration::from_millis(50) * tries.min(8)).await;
     }
 }
 

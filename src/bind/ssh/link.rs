@@ -10,6 +10,7 @@ use crate::gate::Pass;
 use openssh::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -33,6 +34,7 @@ struct Inner {
     session: Arc<Session>,
     control: PathBuf,
     channels: Arc<Semaphore>,
+    allows_few: AtomicBool,
     /// Dropped or set: ssh is to end.
     close: watch::Sender<bool>,
     /// Why ssh ended, once it has.
@@ -93,6 +95,7 @@ impl Link {
             session: Arc::new(Session::resume_mux(control.clone().into_boxed_path(), None)),
             control,
             channels: Arc::new(Semaphore::new(CHANNELS)),
+            allows_few: AtomicBool::new(false),
             close,
             ended,
         }))
@@ -142,6 +145,15 @@ impl Link {
             Some(why) => Err(self.was_lost(&why)),
             None => Ok(permit),
         }
+    }
+
+    /// True when it has refused a channel for so long that it allows fewer than we use.
+    pub(super) fn allows_few(&self) -> bool {
+        self.0.allows_few.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_allows_few(&self) {
+        self.0.allows_few.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn was_lost(&self, why: &str) -> String {

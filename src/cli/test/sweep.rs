@@ -117,8 +117,10 @@ fn undone(records: &[Value]) -> impl Iterator<Item = String> {
 fn goes_back(case: &Case, state: &Path, number: u32) -> Result<(), String> {
     let records = child::records(state)?;
     let run = records.first().map(|first| text(first, "run").to_string()).unwrap_or_default();
+    let number_of = |begin: &Value| text(begin, "effect").rsplit_once('.').and_then(|(_, at)| at.parse::<u32>().ok());
+    let before = of_kind(&records, "effect.begin").filter(|begin| number_of(begin) < Some(number)).count();
     let undo = || {
-        let fault = format!("before:{number}");
+        let fault = format!("after:{before}");
         case.opsh(state, &["--fail-at", &fault], &["undo", &run, "--partly"])
     };
     let (back, stays): (Vec<_>, Vec<_>) = done(&records).into_iter().partition(|(_, _, inverse)| *inverse);
