@@ -100,6 +100,9 @@ fn promised(error: Error, gate: &Gate) -> Error {
 /// The text of a script. Fails with `usage` when it cannot be read.
 #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
 pub fn text_of(path: &Path) -> Result<String> {
+    if let Some((_, text)) = built_in::in_place_of(path) {
+        return Ok(text.into());
+    }
     std::fs::read_to_string(path).map_err(|error| {
         Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
             .next("opsh help     commands and verbs")
@@ -254,8 +257,12 @@ impl Session {
         error.next(line)
     }
 
-    /// Runs a script file with its arguments.
+    /// Runs a script file with its arguments. What opsh says to type about a script that is built in works wherever it is.
     pub fn run_script(&mut self, path: &Path, argv: &[String]) -> Result<Value> {
+        if let Some((name, _)) = built_in::in_place_of(path) {
+            self.gate().screen().warn(&format!("{} is not here: the one that is built in runs", path.display()));
+            return self.run_built_in(name, argv);
+        }
         self.run_text(path.display().to_string(), file_of(path), text_of(path)?, argv)
     }
 

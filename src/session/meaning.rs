@@ -64,7 +64,7 @@ impl Session {
     fn script_names(&self) -> BTreeSet<String> {
         let own = std::fs::read_dir(self.scripts()).into_iter().flatten().flatten();
         let own = own.filter_map(|file| file.file_name().to_str()?.strip_suffix(".rhai").map(String::from));
-        own.chain(built_in::NAMES.iter().map(ToString::to_string)).collect()
+        own.chain(built_in::words().map(String::from)).collect()
     }
 
     /// The folder of scripts that are words: beside opsh.toml, or below where opsh was started.
@@ -179,6 +179,15 @@ impl Session {
             "retry" | "abort" | "skip" => return nothing("no script failed here", "opsh runs     the newest runs"),
             "undo" => return nothing("no script failed here", ":undo     takes back what changed last"),
             "shell" => return nothing("no script failed here", "@ -t     a shell on the host of the stack in use"),
+            "runs" | "resume" | "attach" | "settle" | "use" | "observe" | "apply" | "note" | "save" | "load" => {
+                return nothing("that is a command", &format!(":{name}     :help {name} says how it is called"));
+            }
+            "journal" => {
+                return nothing(
+                    "that is a command of the shell outside",
+                    ":runs     the newest runs; :show RUN, :settle RUN SAW",
+                );
+            }
             _ => {}
         }
         let (variables, scripts) = (self.variables(), self.script_names());

@@ -50,7 +50,7 @@ fn recorded_of(script: impl Fn(&str) -> String) -> Home {
     home.put("scripts/touch.rhai", &script(&home.path("made").display().to_string()));
     home.run(&["--yes", "scripts/touch.rhai"]).exits(0);
     home.put("tests/touch/recording.jsonl", &home.run(&["journal", "export", "last"]).exits(0).out);
-    home.put("tests/touch/command", "scripts/touch.rhai\n");
+    home.put("tests/touch/command", "opsh scripts/touch.rhai\n");
     home
 }
 

@@ -1,5 +1,6 @@
 //! Every script says how it is called, and every module what its functions do; both are read as opsh reads them.
 
+use crate::home::Home;
 use opsh::engine::modules;
 use opsh::session::header::Header;
 use rhai::{AST, Engine, OptimizationLevel};
@@ -124,4 +125,28 @@ fn no_module_names_a_host() {
         let named = code.filter(|(_, line)| name.is_match(&line.replace("(\"${", "("))).map(|(at, _)| at + 1);
         assert_eq!(named.collect::<Vec<_>>(), [0usize; 0], "lines of {path}");
     }
+}
+
+#[test]
+fn a_script_that_opsh_names_runs_where_its_file_is_not_and_says_so() {
+    let home = Home::new();
+    home.put(
+        "opsh.toml",
+        "[stack.shop]\nhost = \"local\"\ndir = \"/nowhere\"\ncompose = { files = [\"c.yml\"], project = \"p\" }\n",
+    );
+    let built_in = "scripts/doctor.rhai is not here: the one that is built in runs";
+    home.run(&["scripts/doctor.rhai", "shop"]).exits(1).says(&[built_in]).shows(&["shop on local: BAD"]);
+    home.run(&["scripts/rollback.rhai", "--help"])
+        .exits(0)
+        .says(&["scripts/rollback.rhai is not here"])
+        .shows(&["usage: "]);
+    let check = home.run(&["--observe", "scripts/checks/containers.rhai", "--stack", "shop"]);
+    assert!(check.out.starts_with("CONTAINERS "), "{check:?}");
+
+    // A file that is there is what runs.
+    std::fs::create_dir(home.path("scripts")).unwrap();
+    home.put("scripts/doctor.rhai", "print(\"mine\");");
+    let mine = home.run(&["scripts/doctor.rhai"]).exits(0).shows(&["mine"]);
+    assert!(mine.err.is_empty(), "{mine:?}");
+    home.run(&["scripts/nothing.rhai"]).exits(2).says(&["script scripts/nothing.rhai cannot be read"]);
 }

@@ -70,8 +70,12 @@ impl Case {
         }
         let command = std::fs::read_to_string(dir.join("command"))
             .map_err(|error| cannot(format!("it has neither typed lines nor a command: {error}")))?;
-        let words = shlex::split(&command).filter(|words| !words.is_empty());
-        let words = words.ok_or_else(|| cannot("its command is no script with arguments".into()))?;
+        let mut words = shlex::split(&command).unwrap_or_default();
+        // As it was typed then.
+        words.drain(..usize::from(words.first().is_some_and(|first| first == "opsh")));
+        if words.is_empty() {
+            return Err(cannot("its command is no script with arguments".into()));
+        }
         let folder = dir.ancestors().find(|folder| folder.join(&words[0]).is_file());
         let folder = folder.ok_or_else(|| cannot(format!("no folder above it has {}", words[0])))?.to_path_buf();
         Ok(Case { name: path.into(), dir, folder, words })
