@@ -4,6 +4,7 @@ use super::policy::{self, Decision, Facts, Mode, Reason};
 use super::verb::{Class, Verb};
 use super::{Effect, Gate, Left, Target, Undoing};
 use crate::error::{Error, Kind, Result};
+use crate::interrupt;
 use crate::screen::Mark;
 use serde_json::json;
 
@@ -160,20 +161,26 @@ impl Gate {
             true => "Do this? y, or Enter to stop:".to_string(),
             false => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
         };
-        let answer = self.screen.ask(&question);
-        let agreed = match answer.as_deref().map(str::trim) {
-            Some("yes") if lost.is_empty() => true,
-            answer => answer == Some(typed),
-        };
-        if agreed {
+        let agrees = |answer: &str| parts(answer) == parts(typed) || lost.is_empty() && answer.trim() == "yes";
+        let is_no = |answer: &str| ["", "n", "no"].contains(&answer.trim());
+        let mut answer = self.screen.ask(&question);
+        // Who mistypes at night is not to look and plan anew.
+        for _ in 0..2 {
+            if answer.as_deref().is_none_or(|answer| agrees(answer) || is_no(answer)) || interrupt::is_interrupted() {
+                break;
+            }
+            self.screen.warn(&format!("that is not {typed}: asked once more"));
+            answer = self.screen.ask(&question);
+        }
+        if answer.as_deref().is_some_and(agrees) {
             self.consent(plan, "person at the terminal");
             return Ok(());
         }
-        let interrupted = crate::interrupt::is_interrupted();
+        let interrupted = interrupt::is_interrupted();
         let why = match answer {
             _ if interrupted => "Ctrl-C at the question".to_string(),
             None => "the terminal went away at the question".to_string(),
-            Some(answer) if answer.trim().is_empty() => "the answer was no".to_string(),
+            Some(answer) if is_no(&answer) => "the answer was no".to_string(),
             Some(answer) => format!("the answer was \"{}\", not \"{typed}\"", answer.trim()),
         };
         let kind = if interrupted { Kind::Interrupted } else { Kind::Refused };
@@ -187,7 +194,7 @@ impl Gate {
         if left.is_empty() || !self.screen.options().terminal {
             return;
         }
-        crate::interrupt::clear();
+        interrupt::clear();
         for one in &left {
             self.screen.warn(&format!("goes on without us: {}", one.words));
         }
@@ -198,7 +205,7 @@ impl Gate {
             None | Some("") => {}
             Some(other) => self.screen.warn(&format!("\"{other}\" is not kill: it goes on")),
         }
-        crate::interrupt::raise();
+        interrupt::raise();
     }
 
     /// Why something was not done, and what had been done before it in this run, which is not undone.
@@ -253,6 +260,11 @@ impl super::Run {
         let takes_back = |undoing: &Undoing| undoing.target == one.target.name && one.class <= undoing.class;
         self.consent.contains(&one.key()) || self.undoing.as_ref().is_some_and(takes_back)
     }
+}
+
+/// What is between commas and semicolons, whatever blanks are around it: `48,47` names what `48, 47` does.
+fn parts(typed: &str) -> Vec<&str> {
+    typed.split([',', ';']).map(str::trim).collect()
 }
 
 impl Effect {

@@ -1,12 +1,16 @@
 //! The newest runs as a list: how each ended, and what to type about it.
 
 use super::failure::CHOICES;
+use crate::bind::undo::WayBack;
 use crate::error::Result;
 use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
 use crate::screen::Screen;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// So many runs are looked through for what is open.
+const LOOKED_AT: usize = 20;
 
 /// A run, and what to type about it.
 struct Row {
@@ -65,7 +69,6 @@ pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, 
 /// What is open among the newest runs, a line each: what goes on now besides `own`, and what ended so that something is to
 /// be typed about it. What may have happened is said elsewhere.
 pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
-    const LOOKED_AT: usize = 20;
     let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
     let mut lines = Vec::new();
     for line in journal.runs(LOOKED_AT)?.into_iter().filter(|line| line.run != own && line.unknown == 0) {
@@ -96,11 +99,59 @@ fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
     for more in [undone.clone(), resumed_by.as_ref().map(|run| format!("resumed by {run}"))].into_iter().flatten() {
         outcome += &format!(", {more}");
     }
-    // A resume that did nothing, or did not end well, leaves this run as it was.
-    let went_on = |run: &String| journal.story(run).is_ok_and(|story| story.outcome.as_deref() == Some("ok"));
-    let settled = undone.is_some() || known.resumptions.get(&line.run).is_some_and(went_on);
-    let next = if settled && line.unknown == 0 { Vec::new() } else { next(&story, &line, &short, settled) };
+    let settled = undone.is_some() || went_on(journal, known, &line.run);
+    let mut next =
+        if settled && line.unknown == 0 { Vec::new() } else { next(journal, &story, &line, &short, settled)? };
+    if next.iter().any(|next| is_way(next))
+        && let Some(later) = since(journal, &story)?
+    {
+        let by = known.short(&later.run);
+        if later.what == line.what && !story.facts["script"].is_null() {
+            next.retain(|next| !is_way(next));
+            outcome += &format!(", done by {by}");
+        }
+        let warning = format!("; {by} changed the same since: {}", later.what);
+        next.iter_mut().filter(|next| is_way(next)).for_each(|next| next.push_str(&warning));
+    }
     Ok(Row { line, short, outcome, next })
+}
+
+/// True for a way on or back, which a later run may have closed.
+fn is_way(next: &str) -> bool {
+    next.starts_with("opsh resume ") || next.starts_with("opsh undo ")
+}
+
+/// True when a run that went on with this one, or with such a run, ended well. One that did nothing, or did not end well,
+/// leaves it as it was.
+fn went_on(journal: &Journal, known: &Known, run: &str) -> bool {
+    let mut at = run;
+    while let Some(newer) = known.resumptions.get(at) {
+        if journal.story(newer).is_ok_and(|story| story.outcome.as_deref() == Some("ok")) {
+            return true;
+        }
+        at = newer;
+    }
+    false
+}
+
+/// The newest of the last runs that ended well after this one and changed a host or stack that it changed.
+pub fn since(journal: &Journal, story: &Story) -> Result<Option<Story>> {
+    let changed = |story: &Story| -> BTreeSet<String> {
+        let happened =
+            story.changes.iter().filter(|change| !matches!(change.fate, Fate::DidNot(_)) && change.undone_by.is_none());
+        happened.map(|change| change.target.clone()).collect()
+    };
+    let own = changed(story);
+    for line in journal.runs(LOOKED_AT)? {
+        if line.at_us <= story.at_us || line.outcome != "ok" || line.mode != "apply" || line.changes == 0 {
+            continue;
+        }
+        let later = journal.story(&line.run)?;
+        if later.facts["undoes"] != story.run.as_str() && !changed(&later).is_disjoint(&own) {
+            return Ok(Some(later));
+        }
+    }
+    Ok(None)
 }
 
 /// `undone by k3f9`, or how much of it was.
@@ -114,7 +165,7 @@ fn undone(known: &Known, story: &Story) -> Option<String> {
     Some(format!("{part}undone {by_whom}"))
 }
 
-fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String> {
+fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: bool) -> Result<Vec<String>> {
     let mut next = Vec::new();
     if line.unknown > 0 {
         let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
@@ -124,7 +175,7 @@ fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String
         next.push(format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host"));
     }
     if settled || ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" {
-        return next;
+        return Ok(next);
     }
     if !story.facts["script"].is_null() && line.changes > 0 {
         next.push(format!("opsh resume {short}     go on with {}", line.what));
@@ -132,13 +183,16 @@ fn next(story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String
     let of_undo = story.facts["undoes"].as_str();
     if let Some(undone) = of_undo {
         // What it did not take back is still to be taken back; taking back what it did is never what is wanted next.
-        next.push(format!("opsh undo {undone}     go on with the rest, if there is any"));
+        let of = journal.story(undone)?;
+        if line.changes > 0 && !WayBack::of(of.changes).back.is_empty() {
+            next.push(format!("opsh undo {undone}     go on with the rest"));
+        }
     } else if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none())
         && line.unknown == 0
     {
         next.push(format!("opsh undo {short}     take back what it did"));
     }
-    next
+    Ok(next)
 }
 
 fn to_json(row: &Row) -> Value {

@@ -317,7 +317,7 @@ impl Session {
             }
             self.sitting.seen.take(value);
         }
-        result.map_err(|error| self.refused_here(error))
+        result.map_err(|error| self.refused_here(error, code))
     }
 
     /// What was agreed to for the last line, and what it did, is not that of the next one; at a script that failed all is
@@ -329,13 +329,14 @@ impl Session {
         }
     }
 
-    /// What to type at a prompt about a change that was refused there.
-    fn refused_here(&self, error: Error) -> Error {
+    /// What to type at a prompt about a change that was refused there, in the line `code`.
+    fn refused_here(&self, error: Error, code: &str) -> Error {
         if error.kind != Kind::Refused || self.gate().mode() != Mode::Observe {
             return error;
         }
+        let line = if code.contains('\n') || code.chars().count() > 200 { "LINE" } else { code.trim() };
         let next = vec![
-            ":plan LINE     what it would do; then go does it".into(),
+            format!(":plan {line}     what it would do; then go does it"),
             ":apply \"WHY\"     changes are asked for from then on".into(),
         ];
         Error { next, ..error }

@@ -1,7 +1,7 @@
 //! `opsh undo RUN`: shows what the run did, looks whether it is still so, asks once, and takes it back newest first. And
 //! what an error says of the ways back and on.
 
-use super::Session;
+use super::{Session, runs};
 use crate::bind::{self, undo};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Intended;
@@ -44,6 +44,13 @@ impl Session {
             self.say_nothing_to_undo(&WayBack::of(story.changes.clone()));
             self.say_further(&story);
             return Ok(());
+        }
+        if let Some(later) = runs::since(self.gate().journal()?, &story)? {
+            let words = format!(
+                "run {}, {}, ended well since and changed the same: it may need what goes back",
+                later.run, later.what
+            );
+            self.gate().screen().warn(&words);
         }
         let facts =
             json!({ "undoes": story.run, "config": self.world.config.path, "found": self.world.config.found_at() });

@@ -430,3 +430,22 @@ fn runs_lists_each_run_with_what_to_type_next() {
     let after = runs(&home);
     assert!(after[2]["next"].as_array().unwrap().is_empty(), "{after:?}");
 }
+
+#[test]
+fn what_a_later_run_did_is_said_before_somebody_goes_back_or_on_from_before_it() {
+    let home = Home::new();
+    script(&home, "put(\"DIR/a\"); throw \"sick\";").exits(1);
+    home.put("other.rhai", &format!("{PUT}put({:?});", home.path("b").display().to_string()));
+    home.run(&["--yes", "other.rhai"]).exits(0);
+    let next: Vec<String> = serde_json::from_value(runs(&home)[1]["next"].clone()).unwrap();
+    let since = " changed the same since: other.rhai";
+    assert!(next.len() == 2 && next.iter().all(|line| line.ends_with(since)), "{next:?}");
+    let failed = id(&runs(&home)[1]).to_string();
+    home.run(&["undo", &failed, "--plan"]).says(&["other.rhai, ended well since and changed the same"]);
+
+    // What was to be done is done: nothing is open.
+    script(&home, "put(\"DIR/a\");").exits(0);
+    let run = runs(&home).into_iter().find(|run| id(run) == failed).unwrap();
+    assert!(run["next"].as_array().unwrap().is_empty(), "{run}");
+    assert!(run["outcome"].as_str().unwrap().starts_with("failed, done by "), "{run}");
+}

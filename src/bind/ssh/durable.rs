@@ -77,7 +77,8 @@ impl Reach {
     /// does not run) or `Unknown` (the link went away: it may run, and a second start with the same id is safe).
     pub async fn durable_begin(&self, pass: &Pass, id: &str, command: &Command, about: &str) -> Result<Started> {
         let failed = |kind, why: String| {
-            Error::new(kind, format!("run {id} did not start on {}", self.name()), why).host(self.name())
+            let started = if kind == Kind::Unknown { "may or may not have started" } else { "did not start" };
+            Error::new(kind, format!("run {id} {started} on {}", self.name()), why).host(self.name())
         };
         let script = check_id(id)
             .and_then(|()| check_about(about))
