@@ -96,6 +96,8 @@ fn page(journal: &Journal, id: &str, options: &Options) -> Result<Value> {
             }
             from = entry.seq + 1;
             match quiet_verb(entry).filter(|verb| !options.looks.iter().any(|wanted| wanted == verb)) {
+                // A change that looks before and behind itself is no look at anything.
+                Some(verb) if super::verb(verb).is_some_and(|verb| verb.class != Class::Read) => {}
                 Some(verb) => looks.count(verb, entry),
                 None => {
                     let record = of_entry(journal, entry, &short)?;

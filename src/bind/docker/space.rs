@@ -97,10 +97,11 @@ fn cache(entries: &[Value]) -> Option<Value> {
     (!idle.is_empty()).then(|| json!({ "kind": CACHE, "id": CACHE, "name": name, "size_bytes": size, "why": why }))
 }
 
-/// Neither a compose project nor opsh made it, and it does not run.
+/// No compose project made it, nor does opsh need it, and it does not run.
 fn is_strange(container: &Container) -> bool {
+    // A container of our own looks that is still there after a day was left behind by a link that was lost.
     let is_own =
-        |label: &String| label.starts_with("opsh.") || label.starts_with("com.docker.compose.") || label == PREFLIGHT;
+        |label: &String| label.starts_with("com.docker.compose.") || label.starts_with("opsh.") && label != PREFLIGHT;
     ["exited", "created", "dead"].contains(&container.state.as_str()) && !container.labels.keys().any(is_own)
 }
 
