@@ -101,7 +101,7 @@ fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
     }
     let settled = undone.is_some() || went_on(journal, known, &line.run);
     let mut next =
-        if settled && line.unknown == 0 { Vec::new() } else { next(journal, &story, &line, &short, settled)? };
+        if settled && line.unknown == 0 { Vec::new() } else { next(journal, &story, &line, &short, settled) };
     if next.iter().any(|next| is_way(next))
         && let Some(later) = since(journal, &story)?
     {
@@ -165,7 +165,7 @@ fn undone(known: &Known, story: &Story) -> Option<String> {
     Some(format!("{part}undone {by_whom}"))
 }
 
-fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: bool) -> Result<Vec<String>> {
+fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String> {
     let mut next = Vec::new();
     if line.unknown > 0 {
         let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
@@ -175,7 +175,7 @@ fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: 
         next.push(format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host"));
     }
     if settled || ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" {
-        return Ok(next);
+        return next;
     }
     if !story.facts["script"].is_null() && line.changes > 0 {
         next.push(format!("opsh resume {short}     go on with {}", line.what));
@@ -183,8 +183,7 @@ fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: 
     let of_undo = story.facts["undoes"].as_str();
     if let Some(undone) = of_undo {
         // What it did not take back is still to be taken back; taking back what it did is never what is wanted next.
-        let of = journal.story(undone)?;
-        if line.changes > 0 && !WayBack::of(of.changes).back.is_empty() {
+        if line.changes > 0 && has_rest(journal, undone) {
             next.push(format!("opsh undo {undone}     go on with the rest"));
         }
     } else if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none())
@@ -192,7 +191,15 @@ fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: 
     {
         next.push(format!("opsh undo {short}     take back what it did"));
     }
-    Ok(next)
+    next
+}
+
+/// True when something of a run is still to be taken back, or may be. A run that was pruned has nothing.
+fn has_rest(journal: &Journal, run: &str) -> bool {
+    journal.story(run).is_ok_and(|story| {
+        let is_open = |change: &Told| matches!(change.fate, Fate::Unknown | Fate::GoesOn);
+        story.changes.iter().any(is_open) || !WayBack::of(story.changes).back.is_empty()
+    })
 }
 
 fn to_json(row: &Row) -> Value {
