@@ -28,6 +28,8 @@ pub use consent::{Grants, Intended};
 use journal::Journal;
 pub use ledger::Ledger;
 use outcome::outcome;
+#[cfg(test)]
+pub use pass::Shown;
 pub use pass::{Hold, Pass};
 use policy::Mode;
 use replay::{FailAt, Recording};

@@ -164,9 +164,12 @@ impl Gate {
         let agrees = |answer: &str| parts(answer) == parts(typed) || lost.is_empty() && answer.trim() == "yes";
         let is_no = |answer: &str| ["", "n", "no"].contains(&answer.trim());
         let mut answer = self.screen.ask(&question);
-        // Who mistypes at night is not to look and plan anew.
+        // Who mistypes what is lost is not to look and plan anew. Else everything but a y is no.
         for _ in 0..2 {
-            if answer.as_deref().is_none_or(|answer| agrees(answer) || is_no(answer)) || interrupt::is_interrupted() {
+            if lost.is_empty()
+                || answer.as_deref().is_none_or(|answer| agrees(answer) || is_no(answer))
+                || interrupt::is_interrupted()
+            {
                 break;
             }
             self.screen.warn(&format!("that is not {typed}: asked once more"));

@@ -78,6 +78,10 @@ pub(super) struct Wire {
 /// Pieces of output that wait for the screen; a command that prints faster waits.
 pub(super) const ROOM: usize = 16;
 
+/// What tests see of an output, in pieces. Those that nobody has taken yet take room, as they do before a slow screen.
+#[cfg(test)]
+pub type Shown = tokio::sync::mpsc::UnboundedReceiver<(Vec<u8>, OwnedSemaphorePermit)>;
+
 impl Pass {
     pub(super) fn new(id: &str, effect: &Effect, marks: Arc<Marks>, wire: Wire) -> Pass {
         Pass { marks, wire: Some(wire), ..Pass::unwatched(id, effect) }
@@ -222,11 +226,11 @@ impl Pass {
 
     /// The same, with the end where its output arrives.
     #[cfg(test)]
-    pub fn for_tests_with_output() -> (Pass, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    pub fn for_tests_with_output() -> (Pass, Shown) {
         let (sender, received) = tokio::sync::mpsc::unbounded_channel();
         let send = move |event| {
-            if let Event::Output(bytes, _) = event {
-                let _ = sender.send(bytes);
+            if let Event::Output(bytes, room) = event {
+                let _ = sender.send((bytes, room));
             }
         };
         let wire = Wire { send: Arc::new(send), room: Arc::new(Semaphore::new(ROOM)) };

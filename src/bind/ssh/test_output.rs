@@ -4,10 +4,9 @@ use super::scripts::KEPT_THERE;
 use super::test_durable::{directory, result, running};
 use super::tests::{Lab, command_lines, kill, live, mark, pass, sh, skip, until};
 use super::{Command, Durable, Outcome, Reach, Started};
-use crate::gate::Pass;
+use crate::gate::{Pass, Shown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Runs a test on this machine and, where there is an sshd, on hosts whose `sh` is this machine's, bash and busybox;
 /// the last has no other programs than busybox's.
@@ -66,18 +65,18 @@ impl Steps {
 }
 
 /// Reads on until `seen` ends with this.
-async fn see(output: &mut UnboundedReceiver<Vec<u8>>, seen: &mut String, end: &str) {
+async fn see(output: &mut Shown, seen: &mut String, end: &str) {
     let reading = async {
         while !seen.ends_with(end) {
-            seen.push_str(&String::from_utf8_lossy(&output.recv().await.unwrap()));
+            seen.push_str(&String::from_utf8_lossy(&output.recv().await.unwrap().0));
         }
     };
     assert!(tokio::time::timeout(Duration::from_secs(20), reading).await.is_ok(), "{end:?} is not the end of {seen:?}");
 }
 
-async fn rest(output: &mut UnboundedReceiver<Vec<u8>>) -> Vec<u8> {
+async fn rest(output: &mut Shown) -> Vec<u8> {
     let mut bytes = Vec::new();
-    while let Some(more) = output.recv().await {
+    while let Some((more, _)) = output.recv().await {
         bytes.extend(more);
     }
     bytes
