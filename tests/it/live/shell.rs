@@ -265,12 +265,15 @@ fn a_full_disk_and_jobs_that_must_wait_are_a_word_each_and_go() {
         let is_there = || lab.is(&format!("docker image inspect {image}"));
         let terminal = in_prod(&opsh, size);
         terminal.says("reclaimable", &["⟶ p.reclaimable()", "dangling image"]);
-        // What is lost has to be typed.
-        for (typed, shows) in [("y", "nothing changed"), ("dangling image", "✓ docker.reclaim")] {
+        // What is lost has to be typed: anything else is asked for once more, and Enter is no.
+        let question = "This cannot be undone. Type dangling image to go on, or Enter to stop:";
+        for (typed, shows) in [("", "nothing changed"), ("dangling image", "✓ docker.reclaim")] {
             terminal.says("\x0creclaim 'dangling image'", &["⟶ p.reclaim([\"dangling image\"])", "go     does it"]);
             assert!(is_there(), "a rehearsal is none");
             let next = terminal.prompts() + 1;
-            terminal.keys("go\r").until_line("This cannot be undone. Type dangling image to go on, or Enter to stop:");
+            terminal.keys("go\r").until_line(question);
+            terminal.keys("y\r").until("that is not dangling image: asked once more").until_line(question);
+            assert!(is_there(), "a y names nothing");
             terminal.keys(typed).keys("\r").until_prompts(next).until(shows);
         }
         assert!(!is_there());
