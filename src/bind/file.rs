@@ -255,6 +255,7 @@ fn failed(path: &Path, kind: Kind, why: impl Into<String>) -> Error {
 
 /// Does what may wait for a disk beside the thread that hears Ctrl-C.
 async fn blocking<T: Send + 'static>(pass: Pass, work: impl FnOnce(&Pass) -> Result<T> + Send + 'static) -> Result<T> {
+    pass.asking();
     match tokio::task::spawn_blocking(move || work(&pass)).await {
         Ok(result) => result,
         Err(error) => Err(Error::new(Kind::Unknown, "a file was worked on", error.to_string())),

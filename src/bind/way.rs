@@ -81,10 +81,13 @@ impl Way {
         let _one_at_a_time = pass.beside_deadline(self.0.dialling.lock()).await;
         let reach = self.reach(pass).await?;
         if let Some(engine) = &self.0.open.lock().await.engine {
+            pass.asking();
             return Ok(engine.clone());
         }
         let dialled = docker::dialled(pass.for_connection(), &self.0.name, reach.clone());
         let engine = pass.beside_deadline(dialled).await?;
+        // It is asked without a pass: from here on anything may have been.
+        pass.asking();
         let mut open = self.0.open.lock().await;
         // What rides on a link that was lost meanwhile is of no use to the next.
         if reach.is_up() {

@@ -3,6 +3,7 @@
 
 use super::journal::{Entry, Record};
 use super::outcome::settle;
+use super::pass::Came;
 use super::record::body_of_end;
 use super::verb::Class;
 use super::wait::{Ended, Limit};
@@ -88,7 +89,7 @@ impl Gate {
         for (at, (effect, end)) in effects.iter().zip(ends).enumerate() {
             let (outcome, result, took) = match end {
                 Some((ended, took)) => {
-                    let (outcome, result) = settle(effect, ended, false);
+                    let (outcome, result) = settle(effect, ended, Came::Looked);
                     (outcome, result, took)
                 }
                 None => ("interrupted", Err(left(effect)), began.elapsed()),

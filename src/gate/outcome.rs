@@ -1,26 +1,30 @@
 //! What an end means: of a change that was sent and got no answer, nobody knows whether it happened.
 
+use super::pass::Came;
 use super::verb::Class;
 use super::wait::Ended;
 use super::{Did, Effect, HERE, Lives};
 use crate::error::{Error, Kind, Result};
 
 /// After a change that may have happened: where to look, and how to say what was seen.
-pub(super) fn advise(error: Error, effect: &Effect, run: &str) -> Error {
-    if effect.class == Class::Read || !matches!(error.kind, Kind::Unknown | Kind::Interrupted) {
+pub(super) fn advise(error: Error, effect: &Effect, outcome: &str, run: &str) -> Error {
+    if effect.class == Class::Read || outcome == FAILED {
         return error;
     }
     let error = match effect.lives {
         Lives::No => error,
-        _ => error.next(format!("opsh attach {run}     wait for its end, from here or from another machine")),
+        _ => error.next(format!("opsh attach {run}     wait for its end, from any machine")),
     };
     error
         .next(format!("opsh journal show {run}     what was done in this run"))
         .next(format!("opsh journal settle {run} \"WHAT YOU SAW\"     after looking at the host"))
 }
 
+/// The outcome of what failed, or did not happen.
+pub(super) const FAILED: &str = "failed";
+
 /// The outcome of the work in one word and as a result, with what a lost or stopped change means.
-pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> (&'static str, Result<Did>) {
+pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, came: Came) -> (&'static str, Result<Did>) {
     let at = if effect.target.name == HERE { String::new() } else { format!(" on {}", effect.target.name) };
     let what = format!("{} failed{at}", effect.verb.name);
     let reads = effect.class == Class::Read;
@@ -28,9 +32,17 @@ pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> 
     let (outcome, error) = match ended {
         Ended::Done(Ok(did)) => return ("ok", Ok(did)),
         Ended::Done(Err(error)) => {
-            let kind = kind_of(error.kind, reads, sent);
+            let kind = kind_of(error.kind, reads, came);
             let why = if kind != error.kind && !reads { format!("{}{maybe}", error.why) } else { error.why.clone() };
             (outcome(kind), Error { kind, why, ..error })
+        }
+        Ended::Timeout if !reads && came == Came::Nowhere => {
+            let why = format!("within {} s nothing could be sent; it has not happened", effect.deadline.as_secs());
+            (FAILED, Error::new(Kind::Unreachable, what, why))
+        }
+        Ended::Interrupted if !reads && came == Came::Nowhere => {
+            let what = format!("{} was not begun{at}", effect.verb.name);
+            (FAILED, Error::new(Kind::Interrupted, what, "Ctrl-C; nothing was sent, it has not happened"))
         }
         Ended::Timeout => {
             let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
@@ -48,10 +60,10 @@ pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, sent: bool) -> 
 }
 
 /// A read that got no answer did nothing; a change that was sent and got none may have happened.
-fn kind_of(kind: Kind, reads: bool, sent: bool) -> Kind {
+fn kind_of(kind: Kind, reads: bool, came: Came) -> Kind {
     match kind {
         Kind::Unknown if reads => Kind::Unreachable,
-        Kind::Unreachable | Kind::Denied | Kind::Timeout if sent && !reads => Kind::Unknown,
+        Kind::Unreachable | Kind::Denied | Kind::Timeout if came == Came::Sent && !reads => Kind::Unknown,
         kind => kind,
     }
 }
@@ -61,14 +73,15 @@ pub(super) fn outcome(kind: Kind) -> &'static str {
         Kind::Timeout => "timeout",
         Kind::Interrupted => "interrupted",
         Kind::Unknown => "unknown",
-        _ => "failed",
+        _ => FAILED,
     }
 }
 
-pub(super) fn outcome_words(error: &Error) -> String {
+/// What the screen says of a change that did not go well.
+pub(super) fn outcome_words(outcome: &str, error: &Error) -> String {
     match error.kind {
+        _ if outcome == FAILED => error.why.lines().next().unwrap_or(FAILED).to_string(),
         Kind::Unknown => "outcome unknown: it may have happened".into(),
-        Kind::Timeout | Kind::Interrupted => "stopped waiting: it may have happened".into(),
-        _ => error.why.lines().next().unwrap_or("failed").to_string(),
+        _ => "stopped waiting: it may have happened".into(),
     }
 }

@@ -18,6 +18,8 @@ pub struct Pass {
     hold: Option<Hold>,
     marks: Arc<Marks>,
     wire: Option<Wire>,
+    /// What is asked next begins the run that does the work.
+    begins: bool,
 }
 
 /// The lock that a change is made under; what it leaves running on the host keeps others out for as long as it runs.
@@ -44,9 +46,24 @@ type Probe = Box<dyn Fn() -> Pin<Box<dyn Future<Output = bool> + Send>> + Send +
 /// Work that is left for when the end is recorded.
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// How far the work of an effect came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Came {
+    /// Nothing was asked of the place: what was to be done has certainly not happened.
+    Nowhere,
+    /// Something was, were it only a look.
+    Looked,
+    /// A run that outlives the link was handed over; its answer, that it goes on, may be on its way.
+    Begun,
+    /// What was to be done was sent, or was about to be.
+    Sent,
+}
+
 /// What the work has said of itself.
 #[derive(Default)]
 pub(super) struct Marks {
+    asked: AtomicBool,
+    begun: AtomicBool,
     sent: AtomicBool,
     lost: AtomicBool,
     put_back: AtomicBool,
@@ -91,7 +108,7 @@ impl Pass {
     pub(super) fn unwatched(id: &str, effect: &Effect) -> Pass {
         let (target, says) = (effect.target.name.clone(), effect.says.clone());
         let about = About { verb: effect.verb.name, target, says, at_us: clock::wall_us() };
-        Pass { effect: id.into(), about, hold: None, marks: Arc::default(), wire: None }
+        Pass { effect: id.into(), about, hold: None, marks: Arc::default(), wire: None, begins: false }
     }
 
     /// The same token, for what is done before the work and as a part of it.
@@ -102,7 +119,13 @@ impl Pass {
             hold: self.hold.clone(),
             marks: Arc::clone(&self.marks),
             wire: self.wire.clone(),
+            begins: false,
         }
+    }
+
+    /// The same token, for handing over a run that outlives the link.
+    pub fn beginning(&self) -> Pass {
+        Pass { begins: true, ..self.twin() }
     }
 
     /// The same token for work that is done under a lock.
@@ -142,6 +165,15 @@ impl Pass {
             about["lock"] = json!(hold.folder);
         }
         redact::clean_json(about).to_string()
+    }
+
+    /// Says that something is about to be asked of the place, were it only a look: until then, what is stopped has
+    /// certainly not happened. Said by whatever carries it, just before.
+    pub fn asking(&self) {
+        self.marks.asked.store(true, Ordering::Release);
+        if self.begins {
+            self.marks.begun.store(true, Ordering::Release);
+        }
     }
 
     /// Says that the change is about to be sent: a link that is lost from here on means that it may have happened.
@@ -221,7 +253,7 @@ impl Pass {
     #[cfg(test)]
     pub fn for_tests() -> Pass {
         let effect = format!("test-{}.1", clock::run_id());
-        Pass { effect, about: About::default(), hold: None, marks: Arc::default(), wire: None }
+        Pass { effect, about: About::default(), hold: None, marks: Arc::default(), wire: None, begins: false }
     }
 
     /// The same, with the end where its output arrives.
@@ -245,8 +277,13 @@ impl std::fmt::Debug for Pass {
 }
 
 impl Marks {
-    pub fn was_sent(&self) -> bool {
-        self.sent.load(Ordering::Acquire)
+    pub fn came(&self) -> Came {
+        match [&self.sent, &self.begun, &self.asked].map(|mark| mark.load(Ordering::Acquire)) {
+            [true, ..] => Came::Sent,
+            [_, true, _] => Came::Begun,
+            [.., true] => Came::Looked,
+            _ => Came::Nowhere,
+        }
     }
 
     /// After a failure: looks whether a link was lost.

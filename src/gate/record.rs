@@ -86,7 +86,7 @@ impl Gate {
             let (mark, says) = match result {
                 Ok(did) if did.changed => (Mark::Ok, span(took.as_secs_f64())),
                 Ok(_) => (Mark::Ok, "nothing to change".to_string()),
-                Err(error) => (Mark::Bad, outcome_words(error)),
+                Err(error) => (Mark::Bad, outcome_words(outcome, error)),
             };
             self.screen.effect(mark, effect.verb.name, &effect.target.name, &says);
         }

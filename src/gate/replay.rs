@@ -4,6 +4,7 @@
 
 use super::consent::Intended;
 use super::outcome::settle;
+use super::pass::Came;
 use super::policy::Mode;
 use super::verb::Class;
 use super::wait::Ended;
@@ -520,7 +521,7 @@ impl Answer {
     /// Of an effect that reaches nothing. A script that expects something else of the answers of then differs in nothing
     /// that happened.
     fn known(effect: &Effect) -> Option<Answer> {
-        let (outcome, result) = settle(effect, Ended::Done(effect.known.clone()?.map(Did::value)), false);
+        let (outcome, result) = settle(effect, Ended::Done(effect.known.clone()?.map(Did::value)), Came::Looked);
         Some(Answer { outcome: outcome.into(), result, took: Duration::ZERO })
     }
 

@@ -2,6 +2,10 @@
 
 pub(crate) mod table;
 
+use super::journal::Fate;
+use super::outcome::settle;
+use super::pass::Came;
+use super::wait::Ended;
 use super::wave::label;
 use super::*;
 use crate::screen::Options;
@@ -248,7 +252,11 @@ fn plan_mode_reads_prints_changes_and_waits_for_nothing() {
 fn every_end_has_its_outcome() {
     let (_dir, gate) = gate(Mode::Apply, true, &[]);
     let slow = Effect { deadline: Duration::from_millis(10), ..effect(&CHANGE) };
-    let timeout = gate.perform(&slow, |_| std::future::pending::<Result<Did>>()).expect_err("late");
+    let never = |pass: Pass| async move {
+        pass.asking();
+        std::future::pending::<Result<Did>>().await
+    };
+    let timeout = gate.perform(&slow, never).expect_err("late");
     assert_eq!(timeout.kind, Kind::Unknown, "a change that we stopped waiting for is not a failure");
     assert!(timeout.why.contains("may have happened"), "{}", timeout.why);
     let lost = gate.perform(&effect(&CHANGE), |_| async { Err(Error::new(Kind::Unknown, "x", "y")) });
@@ -265,6 +273,33 @@ fn every_end_has_its_outcome() {
         .map(|entry| entry.body["outcome"].clone())
         .collect();
     assert_eq!(outcomes, ["timeout", "unknown", "unknown"]);
+}
+
+#[test]
+fn a_change_that_was_stopped_before_anything_was_sent_has_not_happened() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let slow = Effect { deadline: Duration::from_millis(10), ..effect(&CHANGE) };
+    let refused = gate.perform(&slow, |_| std::future::pending::<Result<Did>>()).expect_err("late");
+    assert_eq!(refused.kind, Kind::Unreachable);
+    assert_eq!(refused.why, "within 0 s nothing could be sent; it has not happened");
+    assert!(refused.next.is_empty(), "there is nothing to look at: {:?}", refused.next);
+    let looked = |pass: Pass| async move {
+        pass.asking();
+        std::future::pending::<Result<Did>>().await
+    };
+    // A read has done nothing, however far it came.
+    let read = Effect { deadline: Duration::from_millis(10), ..effect(&READ) };
+    assert_eq!(gate.perform(&read, looked).expect_err("late").kind, Kind::Timeout);
+    let journal = gate.journal().expect("open");
+    assert!(journal.unsettled().expect("read").is_empty());
+    let story = journal.story(&gate.run_id()).expect("read");
+    assert!(matches!(story.changes[0].fate, Fate::DidNot(_)), "{:?}", story.changes[0].fate);
+    let end = |came| settle(&slow, Ended::Interrupted, came);
+    assert_eq!(
+        (end(Came::Nowhere).0, end(Came::Looked).0, end(Came::Sent).0),
+        ("failed", "interrupted", "interrupted")
+    );
+    assert_eq!(end(Came::Nowhere).1.expect_err("stopped").kind, Kind::Interrupted, "the script stops all the same");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Effects that are performed together: from their begins to their ends, on the I/O thread or from a recording.
 
 use super::outcome::{advise, settle};
-use super::pass::{Event, Marks, ROOM, Wire};
+use super::pass::{Came, Event, Marks, ROOM, Wire};
 use super::replay::Recording;
 use super::verb::Class;
 use super::wait::{Ended, Io, Limit};
@@ -141,13 +141,13 @@ impl Gate {
     }
 
     fn land(&self, flight: &Flight<'_>, ended: Ended<Result<Did>>) -> Result<Done> {
-        let (effect, took) = (flight.effect, flight.began.elapsed());
-        if matches!(ended, Ended::Interrupted) && effect.lives != Lives::No && flight.marks.was_sent() {
+        let (effect, took, came) = (flight.effect, flight.began.elapsed(), flight.marks.came());
+        if matches!(ended, Ended::Interrupted) && effect.lives != Lives::No && came >= Came::Begun {
             let words = format!("{} on {}  {}", effect.verb.name, effect.target.name, effect.says);
             self.run.borrow_mut().left.push(Left { effect: flight.id.clone(), lives: effect.lives.clone(), words });
         }
-        let (outcome, result) = settle(effect, ended, flight.marks.was_sent());
-        let result = result.map_err(|error| advise(error, effect, &self.run_id()));
+        let (outcome, result) = settle(effect, ended, came);
+        let result = result.map_err(|error| advise(error, effect, outcome, &self.run_id()));
         fault(effect, "performed");
         if let Err(error) = self.end(effect, &flight.id, outcome, &result, took, flight.repeated) {
             // What is left on the host stays: nothing else knows the end.
@@ -227,7 +227,7 @@ const NAMED: usize = 3;
 /// What goes on; for several targets how far it is, and who is late.
 pub(super) fn label(effects: &[Effect], results: &[Option<Result<Done>>]) -> String {
     if let [one] = effects {
-        return format!("{}  {}  {}", one.verb.name, one.target.name, one.says);
+        return format!("{}  {}  {}", one.verb.name, one.target.name, one.says).trim_end().into();
     }
     let mixed = effects.iter().any(|one| one.verb.name != effects[0].verb.name);
     let late: Vec<&Effect> =

@@ -85,7 +85,7 @@ impl Reach {
             .and_then(|()| scripts::program(&command.words, command.cwd.as_deref(), &command.env))
             .and_then(|program| Ok(scripts::start(id, &nonce()?, &program, &about.replace('\n', " "), pass.hold())))
             .map_err(|why| failed(Kind::Usage, why))?;
-        let done = self.supervise(pass, &script, &command.stdin, WORDS).await;
+        let done = self.supervise(&pass.beginning(), &script, &command.stdin, WORDS).await;
         match done.outcome {
             Outcome::Exited(0) => started(&done.stdout.text()).map_err(|why| failed(Kind::Unknown, why)),
             Outcome::NotStarted(why) if why == scripts::TAKEN_OVER => Err(failed(Kind::Unmet, why)),

@@ -48,7 +48,10 @@ impl Reach {
             // When both outputs are done, nobody reads what is still to be sent.
             tokio::select! {
                 _ = async { tokio::join!(out.read(stdout), err.read(stderr)) } => {}
-                () = send(lifeline, &head, stdin, &mut sent) => {}
+                () = send(lifeline, &head, stdin, || {
+                    pass.asking();
+                    sent = true;
+                }) => {}
             }
         }
         let outcome = self.outcome(&mut channel, sent, &out, &err).await;
@@ -94,6 +97,7 @@ impl Reach {
         if script.len() > quote::LONGEST {
             return Err(failed(Kind::Usage, format!("its words are longer than {} bytes", quote::LONGEST)));
         }
+        pass.asking();
         let mut channel = Channel::open(pass, self, &script).await.map_err(|why| failed(Kind::Unreachable, why))?;
         match greeting(&mut channel.stdout, &nonce).await {
             Ok(early) => Ok(Stream::new(channel, early)),
@@ -114,13 +118,18 @@ impl Finished {
 }
 
 /// Writes everything up to the word `go`, and leaves the pipe open: from then on it is the lifeline. Never returns.
-async fn send(lifeline: &mut Option<Writer>, head: &str, data: &[u8], sent: &mut bool) {
+async fn send(lifeline: &mut Option<Writer>, head: &str, data: &[u8], sending: impl FnOnce()) {
     // A broken pipe is told by the end of the outputs.
-    let _ = send_all(lifeline, head, data, sent).await;
+    let _ = send_all(lifeline, head, data, sending).await;
     std::future::pending().await
 }
 
-async fn send_all(lifeline: &mut Option<Writer>, head: &str, data: &[u8], sent: &mut bool) -> std::io::Result<()> {
+async fn send_all(
+    lifeline: &mut Option<Writer>,
+    head: &str,
+    data: &[u8],
+    sending: impl FnOnce(),
+) -> std::io::Result<()> {
     let Some(pipe) = lifeline else { return Ok(()) };
     // The last bytes in one write, which is one packet for most commands: where Nagle's algorithm is on, a further
     // small packet may wait 40 ms for the other side's delayed acknowledgement.
@@ -132,7 +141,7 @@ async fn send_all(lifeline: &mut Option<Writer>, head: &str, data: &[u8], sent: 
         start.clear();
     }
     // Without `go` the supervising shell starts nothing, so up to here a lost link is a certain "not started".
-    *sent = true;
+    sending();
     pipe.write_all(&[start.as_slice(), last, b"go\n"].concat()).await?;
     pipe.flush().await
 }
