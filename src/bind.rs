@@ -66,6 +66,8 @@ pub enum Binding {
     Change(&'static Verb, fn(&Call<'_>) -> Result<Receipt>),
     /// Sets a state that can be looked at later, so that going back and going on know what is there now.
     Undoable(&'static Verb, fn(&Call<'_>) -> Result<Receipt>, Probe),
+    /// Makes something that harms nobody by being there, and that going back leaves. A probe where it can be looked at.
+    Adds(&'static Verb, fn(&Call<'_>) -> Result<Receipt>, Option<Probe>),
     /// Calls a closure of the script, or a module.
     Calls(&'static Verb, fn(&NativeCallContext<'_>, &Call<'_>) -> RhaiResult),
     /// Returns a value of each host before the dot.
@@ -79,14 +81,14 @@ impl Binding {
     pub fn verb(&self) -> &'static Verb {
         match self {
             Binding::Read(verb, _) | Binding::Change(verb, _) => verb,
-            Binding::Undoable(verb, ..) | Binding::Calls(verb, _) => verb,
+            Binding::Undoable(verb, ..) | Binding::Adds(verb, ..) | Binding::Calls(verb, _) => verb,
             Binding::ReadEach(verb, _) | Binding::ChangeEach(verb, _) => verb,
         }
     }
 
     /// True when a script gets a receipt: one for each host, when there are several.
     pub fn changes(&self) -> bool {
-        matches!(self, Binding::Change(..) | Binding::ChangeEach(..) | Binding::Undoable(..))
+        matches!(self, Binding::Change(..) | Binding::ChangeEach(..) | Binding::Undoable(..) | Binding::Adds(..))
     }
 
     /// Performs the verb. One that calls a closure of the script needs more than this and fails.
@@ -94,7 +96,7 @@ impl Binding {
         match self {
             Binding::Calls(..) => Err(call.bad("it calls a script: it cannot be part of something else")),
             Binding::Read(_, perform) => perform(call),
-            Binding::Change(_, perform) | Binding::Undoable(_, perform, _) => {
+            Binding::Change(_, perform) | Binding::Undoable(_, perform, _) | Binding::Adds(_, perform, _) => {
                 perform(call).map(|receipt| map(receipt.to_json()))
             }
             Binding::ReadEach(_, perform) => perform(call)?.into_value(call).map(map),

@@ -45,7 +45,8 @@ const MAKE: Verb = Verb {
     waits: false,
     sig: "stack.backup(options?: #{ touches: array, within_s: int }) -> receipt",
     doc: "Dumps the database to a file on its host. `pg_dump -Fc` in the database's container, while the stack serves; the \
-          file, 0600, gets its name (UTC time, running commit) after it was read to its end and lists every table. `after` \
+          file, 0600, gets its name (UTC time, running commit) after it was read to its end and lists every table. An undo \
+          leaves it. `after` \
           is as in `stack.backups`, with `tables` (how many), `rows` (of each) and `took_s`. Older ones stay. Runs detached \
           on the host. Options: `touches` (tables that must be in it), `within_s` (60 to 86400, default 3600). Fails with \
           `unmet` when there is no room, `not_found` for a table that is not there, `failed` when the dump is not good: \
@@ -78,7 +79,7 @@ const REMOVE: Verb = Verb {
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&PLAN, plan),
-    Binding::Undoable(&MAKE, make, made_now),
+    Binding::Adds(&MAKE, make, Some(made_now)),
     Binding::Read(&LIST, list),
     Binding::Change(&REMOVE, remove),
 ];
@@ -231,10 +232,10 @@ fn make(call: &Call<'_>) -> Result<Receipt> {
     let name = folder::name(&stack, text("at"), text("commit"));
     let file = format!("{}/{name}", stack.backup.dir.trim_end_matches('/'));
     let args = json!({ "file": file, "touches": touches });
-    let inverse = format!("stack({}).remove_backup({})", json!(stack.name), json!(file));
-    let change = Change::of(Look::at(target, file.clone(), args).within(within_s))
-        .undone_by(inverse, NONE)
-        .lives(Lives::Run(stack.host.clone()));
+    let change = Change {
+        before: json!(NONE),
+        ..Change::of(Look::at(target, file.clone(), args).within(within_s)).lives(Lives::Run(stack.host.clone()))
+    };
     call.change(change, (stack, way, plan, name), |pass, (stack, way, plan, name)| async move {
         dump(&way.reach(&pass).await?, &pass, &stack, &plan, &name).await
     })
@@ -315,7 +316,9 @@ fn made_now(past: &Past<'_>) -> Result<Now> {
     let file = past.text("file");
     past.look(file.clone(), (stack, way, file), |pass, (stack, way, file)| async move {
         let now = state(&way.reach(&pass).await?, &pass, &stack, &file).await?;
-        Ok((now.clone(), now))
+        // What is written down about one that is not there cannot be known.
+        let wanted = if now == json!(NONE) { json!("a backup") } else { now.clone() };
+        Ok((now, wanted))
     })
 }
 

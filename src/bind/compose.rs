@@ -61,7 +61,7 @@ const RECREATE: Verb = Verb {
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[
     Binding::Read(&CONFIG, config),
-    Binding::Change(&BUILD, build),
+    Binding::Adds(&BUILD, build, None),
     Binding::Undoable(&RECREATE, recreate, recreated_now),
 ];
 

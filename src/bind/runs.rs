@@ -183,7 +183,7 @@ fn is_definite(kind: Kind) -> bool {
 }
 
 fn taken_back(way: &WayBack, count: usize) -> String {
-    let mut said = format!("taken back: {count} of {} effects", way.back.len() + way.stays.len());
+    let mut said = format!("taken back: {count} of {} effects", way.counts().1);
     for change in &way.back[..count] {
         said += &format!("\n  undone: {}", change.words());
     }

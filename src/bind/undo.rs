@@ -4,7 +4,7 @@
 use super::docker::once::OnceState;
 use super::ssh::Durable;
 use super::way::Way;
-use super::{Change, Look, World, values};
+use super::{Binding, Change, Look, World, values};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
@@ -100,10 +100,17 @@ fn past<'a>(world: &'a World, change: &'a Told) -> Result<Past<'a>> {
 /// What is there now of a change; `None` for a verb whose state cannot be looked at.
 pub fn now(world: &World, change: &Told) -> Result<Option<Now>> {
     let probe = super::all().find_map(|binding| match binding {
-        super::Binding::Undoable(verb, _, probe) if verb.name == change.verb => Some(probe),
+        Binding::Undoable(verb, _, probe) | Binding::Adds(verb, _, Some(probe)) if verb.name == change.verb => {
+            Some(probe)
+        }
         _ => None,
     });
     probe.map(|probe| probe(&past(world, change)?)).transpose()
+}
+
+/// True for a change that only added something, which is left when its run is taken back: an image, a backup.
+pub fn only_adds(change: &Told) -> bool {
+    super::all().any(|binding| matches!(binding, Binding::Adds(verb, ..) if verb.name == change.verb))
 }
 
 // ── what became of it ──
@@ -250,6 +257,8 @@ pub struct WayBack {
     pub back: Vec<Told>,
     /// What stays, with the reason, newest first.
     pub stays: Vec<(Told, String)>,
+    /// What only added something, and is left.
+    pub left: Vec<Told>,
     /// What was taken back before.
     pub undone: Vec<Told>,
     /// What destroyed something and cannot be taken back.
@@ -268,7 +277,7 @@ impl WayBack {
         way
     }
 
-    /// How many effects can be taken back, of how many that were not.
+    /// How many effects can be taken back, of how many that were not and should be.
     pub fn counts(&self) -> (usize, usize) {
         (self.back.len(), self.back.len() + self.stays.len())
     }
@@ -279,6 +288,7 @@ impl WayBack {
         }
         let stays = match &change.fate {
             Fate::Happened { changed: false, .. } => return,
+            Fate::Happened { .. } if only_adds(&change) => return self.left.push(change),
             Fate::Happened { .. } if change.inverse.is_none() => {
                 if change.destroys {
                     self.destroyed.push(change.clone());
@@ -467,12 +477,16 @@ mod tests {
             Told { undone_by: Some("later".into()), ..told("undone", happened(true)) },
             Told { undoes: Some("run.1".into()), unwound: true, ..told("unwinding of this run", happened(true)) },
             Told { undoes: Some("other.1".into()), ..told("undo of another", happened(true)) },
+            Told { verb: "backup.make".into(), ..told("a backup", happened(true)) },
+            Told { verb: "compose.build".into(), ..told("half an image", failed()) },
         ]);
         assert_eq!(names(&way.back), ["undo of another", "failed, can be looked at", "first"]);
         assert_eq!(names(&way.undone), ["undone"]);
+        assert_eq!(names(&way.left), ["a backup"]);
         assert_eq!(names(&way.destroyed), ["gone"]);
         let stays: Vec<String> = way.stays.iter().map(|(change, why)| format!("{}: {why}", change.says)).collect();
         let expected = [
+            "half an image: failed, and what it left is not known: exit 1",
             "seen: not undone: a person saw \"it is there\"",
             "failed: failed, and what it left is not known: exit 1",
             "did not: did not happen: refused",

@@ -1,7 +1,7 @@
 //! The newest runs as a list: how each ended, and what to type about it.
 
 use super::failure::CHOICES;
-use crate::bind::undo::WayBack;
+use crate::bind::undo::{WayBack, only_adds};
 use crate::error::Result;
 use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
@@ -20,25 +20,21 @@ struct Row {
     next: Vec<String>,
 }
 
-/// What is known of all runs, read once.
-struct Known {
+/// What is known of all runs, read once, and of those that were looked at, newest first.
+struct Known<'a> {
+    journal: &'a Journal,
     /// The newest run that went on with each.
     resumptions: BTreeMap<String, String>,
     short: BTreeMap<String, String>,
-}
-
-impl Known {
-    fn short(&self, run: &str) -> String {
-        self.short.get(run).cloned().unwrap_or_else(|| run.into())
-    }
+    /// The newer runs that may have done again, or changed, what an older one did.
+    newer: Vec<Story>,
 }
 
 /// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line. `waiting` is the run
 /// of a script that failed at this prompt.
 pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, screen: &Screen) -> Result<()> {
-    let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
-    let rows = journal.runs(count)?.into_iter().map(|line| row(journal, line, &known));
-    let mut rows = rows.collect::<Result<Vec<Row>>>()?;
+    let mut known = Known::of(journal)?;
+    let mut rows = journal.runs(count)?.into_iter().map(|line| known.row(line)).collect::<Result<Vec<Row>>>()?;
     for row in rows.iter_mut().filter(|row| waiting == Some(&row.line.run)) {
         row.outcome = "failed, waits here".into();
         row.next = vec![CHOICES.map(|(choice, _)| choice).join(", ")];
@@ -69,10 +65,12 @@ pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, 
 /// What is open among the newest runs, a line each: what goes on now besides `own`, and what ended so that something is to
 /// be typed about it. What may have happened is said elsewhere.
 pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
-    let known = Known { resumptions: journal.resumptions()?, short: journal.short_names()? };
-    let mut lines = Vec::new();
-    for line in journal.runs(LOOKED_AT)?.into_iter().filter(|line| line.run != own && line.unknown == 0) {
-        let row = row(journal, line, &known)?;
+    let (mut known, mut lines) = (Known::of(journal)?, Vec::new());
+    for line in journal.runs(LOOKED_AT)? {
+        let row = known.row(line)?;
+        if row.line.run == own || row.line.unknown > 0 {
+            continue;
+        }
         let what = format!("{}  {}  {}", row.short, row.outcome, row.line.what);
         match row.next.first() {
             Some(next) => lines.push(format!("{what}     {}", next.split("     ").next().unwrap_or(next))),
@@ -87,111 +85,133 @@ pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn row(journal: &Journal, line: RunLine, known: &Known) -> Result<Row> {
-    let story = journal.story(&line.run)?;
-    let short = known.short(&line.run);
-    let resumed_by = known.resumptions.get(&line.run).map(|run| known.short(run));
-    let undone = undone(known, &story);
-    let mut outcome = line.outcome.clone();
-    if line.mode != "apply" {
-        outcome += &format!(" ({})", line.mode);
+impl<'a> Known<'a> {
+    fn of(journal: &'a Journal) -> Result<Known<'a>> {
+        let (resumptions, short) = (journal.resumptions()?, journal.short_names()?);
+        Ok(Known { journal, resumptions, short, newer: Vec::new() })
     }
-    for more in [undone.clone(), resumed_by.as_ref().map(|run| format!("resumed by {run}"))].into_iter().flatten() {
-        outcome += &format!(", {more}");
+
+    fn short(&self, run: &str) -> String {
+        self.short.get(run).cloned().unwrap_or_else(|| run.into())
     }
-    let settled = undone.is_some() || went_on(journal, known, &line.run);
-    let mut next =
-        if settled && line.unknown == 0 { Vec::new() } else { next(journal, &story, &line, &short, settled) };
-    if next.iter().any(|next| is_way(next))
-        && let Some(later) = since(journal, &story)?
-    {
-        let by = known.short(&later.run);
-        if later.what == line.what && !story.facts["script"].is_null() {
-            next.retain(|next| !is_way(next));
-            outcome += &format!(", done by {by}");
+
+    /// The row of a run; those of newer ones were asked for before.
+    fn row(&mut self, line: RunLine) -> Result<Row> {
+        let story = self.journal.story(&line.run)?;
+        let short = self.short(&line.run);
+        let resumed_by = self.resumptions.get(&line.run).map(|run| format!("resumed by {}", self.short(run)));
+        let undone = self.undone(&story);
+        let settled = undone.is_some() || self.went_on(&line.run);
+        let mut outcome = line.outcome.clone();
+        if line.mode != "apply" {
+            outcome += &format!(" ({})", line.mode);
         }
-        let warning = format!("; {by} changed the same since: {}", later.what);
-        next.iter_mut().filter(|next| is_way(next)).for_each(|next| next.push_str(&warning));
+        for more in [undone, resumed_by].into_iter().flatten() {
+            outcome += &format!(", {more}");
+        }
+        let mut ways = if settled { Vec::new() } else { ways(self.journal, &story, &line, &short) };
+        if !ways.is_empty()
+            && let Some(later) = self.newer.iter().find(|later| changed_the_same(later, &story))
+        {
+            let by = self.short(&later.run);
+            if later.what == line.what && !story.facts["script"].is_null() {
+                ways.clear();
+                outcome += &format!(", done by {by}");
+            }
+            let warning = format!("; {by} changed the same since: {}", later.what);
+            ways.iter_mut().for_each(|way| way.push_str(&warning));
+        }
+        let next = [if line.unknown > 0 { looks(&story, &short) } else { Vec::new() }, ways].concat();
+        if may_supersede(&line) {
+            self.newer.push(story);
+        }
+        Ok(Row { line, short, outcome, next })
     }
-    Ok(Row { line, short, outcome, next })
+
+    /// True when a run that went on with this one, or with such a run, ended well. One that did nothing, or did not end
+    /// well, leaves it as it was.
+    fn went_on(&self, run: &str) -> bool {
+        let mut at = run;
+        while let Some(newer) = self.resumptions.get(at) {
+            if self.journal.story(newer).is_ok_and(|story| story.outcome.as_deref() == Some("ok")) {
+                return true;
+            }
+            at = newer;
+        }
+        false
+    }
+
+    /// `undone by k3f9`, or how much of it was.
+    fn undone(&self, story: &Story) -> Option<String> {
+        let counts = |change: &&Told| !change.unwound && !only_adds(change) && has_changed(change);
+        let changes: Vec<&Told> = story.changes.iter().filter(counts).collect();
+        let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
+        let newest = by.last()?;
+        let by_whom =
+            if **newest == story.run { "in the same run".into() } else { format!("by {}", self.short(newest)) };
+        let part = if by.len() == changes.len() { "" } else { "partly " };
+        Some(format!("{part}undone {by_whom}"))
+    }
 }
 
-/// True for a way on or back, which a later run may have closed.
-fn is_way(next: &str) -> bool {
-    next.starts_with("opsh resume ") || next.starts_with("opsh undo ")
-}
-
-/// True when a run that went on with this one, or with such a run, ended well. One that did nothing, or did not end well,
-/// leaves it as it was.
-fn went_on(journal: &Journal, known: &Known, run: &str) -> bool {
-    let mut at = run;
-    while let Some(newer) = known.resumptions.get(at) {
-        if journal.story(newer).is_ok_and(|story| story.outcome.as_deref() == Some("ok")) {
-            return true;
-        }
-        at = newer;
-    }
-    false
+fn has_changed(change: &Told) -> bool {
+    matches!(change.fate, Fate::Happened { changed: true, .. })
 }
 
 /// The newest of the last runs that ended well after this one and changed a host or stack that it changed.
 pub fn since(journal: &Journal, story: &Story) -> Result<Option<Story>> {
-    let changed = |story: &Story| -> BTreeSet<String> {
-        let happened =
-            story.changes.iter().filter(|change| !matches!(change.fate, Fate::DidNot(_)) && change.undone_by.is_none());
-        happened.map(|change| change.target.clone()).collect()
-    };
-    let own = changed(story);
-    for line in journal.runs(LOOKED_AT)? {
-        if line.at_us <= story.at_us || line.outcome != "ok" || line.mode != "apply" || line.changes == 0 {
-            continue;
-        }
-        let later = journal.story(&line.run)?;
-        if later.facts["undoes"] != story.run.as_str() && !changed(&later).is_disjoint(&own) {
-            return Ok(Some(later));
+    for line in journal.runs(LOOKED_AT)?.iter().take_while(|line| line.at_us > story.at_us) {
+        if may_supersede(line) {
+            let later = journal.story(&line.run)?;
+            if changed_the_same(&later, story) {
+                return Ok(Some(later));
+            }
         }
     }
     Ok(None)
 }
 
-/// `undone by k3f9`, or how much of it was.
-fn undone(known: &Known, story: &Story) -> Option<String> {
-    let changed = |change: &&Told| !change.unwound && matches!(change.fate, Fate::Happened { changed: true, .. });
-    let changes: Vec<&Told> = story.changes.iter().filter(changed).collect();
-    let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
-    let newest = by.last()?;
-    let by_whom = if **newest == story.run { "in the same run".into() } else { format!("by {}", known.short(newest)) };
-    let part = if by.len() == changes.len() { "" } else { "partly " };
-    Some(format!("{part}undone {by_whom}"))
+fn may_supersede(line: &RunLine) -> bool {
+    line.outcome == "ok" && line.mode == "apply" && line.changes > 0
 }
 
-fn next(journal: &Journal, story: &Story, line: &RunLine, short: &str, settled: bool) -> Vec<String> {
-    let mut next = Vec::new();
-    if line.unknown > 0 {
-        let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
-        if story.changes.iter().any(lives) {
-            next.push(format!("opsh attach {short}     wait for what may still run"));
-        }
-        next.push(format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host"));
+/// True when a later run, which is no undo of this one, changed a host or stack that this one changed.
+fn changed_the_same(later: &Story, story: &Story) -> bool {
+    let changed = |story: &Story| -> BTreeSet<String> {
+        let happened =
+            story.changes.iter().filter(|change| !matches!(change.fate, Fate::DidNot(_)) && change.undone_by.is_none());
+        happened.map(|change| change.target.clone()).collect()
+    };
+    later.facts["undoes"] != story.run.as_str() && !changed(later).is_disjoint(&changed(story))
+}
+
+/// What is to be typed about changes whose outcome nobody knows.
+fn looks(story: &Story, short: &str) -> Vec<String> {
+    let lives = |change: &Told| change.fate == Fate::Unknown && change.lives != Default::default();
+    let attach =
+        story.changes.iter().any(lives).then(|| format!("opsh attach {short}     wait for what may still run"));
+    let settle = format!("opsh journal settle {short} \"WHAT YOU SAW\"     after looking at the host");
+    attach.into_iter().chain([settle]).collect()
+}
+
+/// The ways on and back from a run that did not end well.
+fn ways(journal: &Journal, story: &Story, line: &RunLine, short: &str) -> Vec<String> {
+    let mut ways = Vec::new();
+    if ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" || line.changes == 0 {
+        return ways;
     }
-    if settled || ["ok", "running"].contains(&line.outcome.as_str()) || story.mode != "apply" {
-        return next;
+    if !story.facts["script"].is_null() {
+        ways.push(format!("opsh resume {short}     go on with {}", line.what));
     }
-    if !story.facts["script"].is_null() && line.changes > 0 {
-        next.push(format!("opsh resume {short}     go on with {}", line.what));
-    }
-    let of_undo = story.facts["undoes"].as_str();
-    if let Some(undone) = of_undo {
+    if let Some(undone) = story.facts["undoes"].as_str() {
         // What it did not take back is still to be taken back; taking back what it did is never what is wanted next.
-        if line.changes > 0 && has_rest(journal, undone) {
-            next.push(format!("opsh undo {undone}     go on with the rest"));
+        if has_rest(journal, undone) {
+            ways.push(format!("opsh undo {undone}     go on with the rest"));
         }
-    } else if story.changes.iter().any(|change| change.inverse.is_some() && change.undone_by.is_none())
-        && line.unknown == 0
-    {
-        next.push(format!("opsh undo {short}     take back what it did"));
+    } else if line.unknown == 0 && !WayBack::of(story.changes.clone()).back.is_empty() {
+        ways.push(format!("opsh undo {short}     take back what it did"));
     }
-    next
+    ways
 }
 
 /// True when something of a run is still to be taken back, or may be. A run that was pruned has nothing.

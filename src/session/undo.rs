@@ -170,6 +170,9 @@ impl Session {
         for (change, why) in &way.stays {
             self.gate().say(&format!("  {}\n    {why}", change.words()));
         }
+        for change in &way.left {
+            self.gate().say(&format!("  {}\n    is left: nothing that runs uses it", change.words()));
+        }
         for change in &way.undone {
             let by = change.undone_by.as_deref().unwrap_or("");
             self.gate().say(&format!("  {}\n    undone by run {by}", change.words()));
@@ -187,8 +190,13 @@ impl Session {
         if self.gate().mode() != Mode::Apply {
             return self.gate().screen().print("a plan: nothing was undone");
         }
-        let all = way.back.len() + way.stays.len() + way.undone.len();
-        self.gate().screen().print(&format!("undone: {} of {all} effects of run {}", way.back.len(), story.run));
+        let (back, all) = way.counts();
+        let before = match way.undone.len() {
+            0 => String::new(),
+            1 => ", 1 was before".into(),
+            count => format!(", {count} were before"),
+        };
+        self.gate().screen().print(&format!("undone: {back} of {all} effects of run {}{before}", story.run));
         self.say_further(story);
     }
 
@@ -204,6 +212,25 @@ impl Session {
         }
     }
 
+    /// After an end that takes nothing back: what stands half way now, the newest first.
+    pub(super) fn with_what_stands(&self, error: Error, changes: &[Told]) -> Error {
+        let takes_nothing_back = [Kind::Interrupted, Kind::Unknown, Kind::Unreachable, Kind::Denied];
+        let stands = |change: &&Told| {
+            matches!(change.fate, Fate::Happened { changed: true, .. })
+                && change.undone_by.is_none()
+                && !change.unwound
+                && !undo::only_adds(change)
+        };
+        let done: Vec<String> = changes.iter().rev().filter(stands).map(Told::words).collect();
+        if done.is_empty() || !takes_nothing_back.contains(&error.kind) {
+            return error;
+        }
+        let more = done.len().saturating_sub(STANDING);
+        let more = if more > 0 { format!("\n  and {more} before") } else { String::new() };
+        let done = done.iter().take(STANDING).map(|words| format!("\n  {words}")).collect::<String>();
+        Error { why: format!("{}\nthis stands, done and not taken back:{done}{more}", error.why), ..error }
+    }
+
     /// An error of the run that has just ended, with what to type to go back or on.
     pub(super) fn with_ways(&self, error: Error) -> Error {
         // What a replay shows is of then; going back or on would be for real.
@@ -215,9 +242,9 @@ impl Session {
         let short = names.get(&story.run).unwrap_or(&story.run);
         let whole = !story.changes.iter().any(|change| change.undone_by.is_some());
         let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
+        let mut error = self.with_what_stands(error, &story.changes);
         let way = WayBack::of(story.changes);
         let (back, all) = way.counts();
-        let mut error = error;
         if back > 0 && !is_open && way.destroyed.is_empty() {
             error = error.next(format!("opsh undo {short}     go back: {back} of {all} effects"));
         }
@@ -229,6 +256,9 @@ impl Session {
         }
     }
 }
+
+/// So many changes that stand half way are told.
+const STANDING: usize = 6;
 
 /// What was undone before it stopped, and what was not.
 fn stopped(story: &Story, way: &WayBack, count: usize, error: Error) -> Error {

@@ -161,7 +161,11 @@ fn an_inverse_that_fails_stops_says_what_is_left_and_a_second_undo_goes_on() {
     assert_eq!(there(&home, &["a", "b", "c"]), [true, false, false]);
     home.put("b", "");
     let ran = home.run(&["undo", "last", "--yes"]).exits(0);
-    assert!(ran.out.starts_with("undone: 2 of 3"), "{}", ran.out);
+    assert!(
+        ran.out.starts_with("undone: 2 of 2 effects of run ") && ran.out.ends_with(", 1 was before\n"),
+        "{}",
+        ran.out
+    );
     assert_eq!(there(&home, &["a", "b", "c"]), [false, false, false]);
 }
 
@@ -411,6 +415,21 @@ fn consent_to_an_effect_is_consent_to_its_inverse_on_the_same_target() {
 }
 
 // ── opsh runs ──
+
+#[test]
+fn what_stands_half_way_is_said_when_nothing_was_taken_back() {
+    let home = Home::new();
+    let [a, b] = ["a", "b"].map(|name| home.path(name).display().to_string());
+    let puts = format!("put({a:?}); put({b:?}); print(\"half way\");");
+    home.put("s.rhai", &format!("{PUT}{puts} sleep(20);"));
+    let stopped = super::cli::interrupted(&home, &["--yes", "s.rhai"]).exits(130);
+    let stands = format!("this stands, done and not taken back:\n         host.run on local  touch {b}\n");
+    stopped.says(&[&format!("{stands}         host.run on local  touch {a}\n"), "go back: 2 of 2 effects"]);
+    // Of a failure that was foreseen the script's own words are enough.
+    home.put("s.rhai", &format!("{PUT}{puts} throw \"sick\";"));
+    let failed = home.run(&["--yes", "s.rhai"]).exits(1);
+    assert!(!failed.err.contains("this stands"), "{}", failed.err);
+}
 
 #[test]
 fn runs_lists_each_run_with_what_to_type_next() {

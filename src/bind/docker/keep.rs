@@ -35,7 +35,7 @@ const PRUNE: Verb = Verb {
 };
 
 /// The bindings of this file.
-pub const BINDINGS: &[Binding] = &[Binding::Change(&KEEP, keep), Binding::Change(&PRUNE, prune)];
+pub const BINDINGS: &[Binding] = &[Binding::Adds(&KEEP, keep, None), Binding::Change(&PRUNE, prune)];
 
 /// What every kept image of a service is named, up to what tells them apart.
 fn prefix(stack: &Stack, service: &str) -> String {
