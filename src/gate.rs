@@ -435,9 +435,7 @@ impl Gate {
         if self.run.borrow_mut().skipped.insert(target.clone()) {
             self.screen.say(&format!("· exact to here on {target}; what follows is what the script would do next"));
         }
-        let inverse = effect.inverse.as_ref().map_or(String::new(), |line| format!("   undo: {line}"));
-        let says = format!("would: {}{inverse}", effect.says);
-        self.screen.effect(Mark::Would, effect.verb.name, target, &says);
+        self.screen.would(effect.verb.name, target, &effect.says, effect.inverse.as_deref());
         Done::Skipped
     }
 

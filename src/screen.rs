@@ -161,14 +161,20 @@ impl Screen {
     }
 
     /// The value of a line at the prompt: as [`Screen::value`], and of what is longer than the terminal a part, with how to
-    /// see all of it.
+    /// see all of it. Of a table rather all rows than all of each.
     pub fn glimpse(&self, value: &Value) {
         let size = terminal_size(1).filter(|_| !self.options.json && !value.is_null());
         let Some(size) = size else { return self.value(value) };
         let text = fit(&self.show(value));
-        let Some(part) = cut::part(&text, size, values::is_log(value)) else { return self.to_stdout(&text) };
-        let more = format!("… {} more lines{}     :all", part.left, if part.is_end { " before these" } else { "" });
-        self.to_stdout(part.shown);
+        if cut::part(&text, size, false).is_none() {
+            return self.to_stdout(&text);
+        }
+        let low = fit(&values::show_low(&redact::clean_json(value.clone()), self.width(), &self.zone.borrow()));
+        let part = cut::part(&low, size, values::is_log(value));
+        let (shown, is_end) = part.map_or((low.as_str(), false), |part| (part.shown, part.is_end));
+        let left = text.lines().count() - shown.lines().count();
+        let more = format!("… {left} more lines{}     :all", if is_end { " before these" } else { "" });
+        self.to_stdout(shown);
         self.to_stderr(&self.paint(Tone::Dim, &more));
         self.long.replace(text);
     }
@@ -199,7 +205,7 @@ impl Screen {
 
     /// What [`Screen::table`] shows.
     pub fn lines_of(&self, columns: &[&str], rows: Vec<Vec<String>>) -> String {
-        values::lines_of(columns, rows, self.width())
+        values::lines_of(columns, rows, self.width(), None)
     }
 
     /// Progress, plans, notes.
@@ -232,6 +238,20 @@ impl Screen {
         };
         let line = format!("{} {}  {}  {}", self.paint(tone, sign), fit(verb), fit(target), one_line(says));
         self.to_stderr(line.trim_end());
+    }
+
+    /// What would happen to a target, and what would take it back: as much of that as fits behind it on a line of the
+    /// terminal, so that a plan stays on one screen.
+    pub fn would(&self, verb: &str, target: &str, says: &str, inverse: Option<&str>) {
+        let Some(inverse) = inverse.map(one_line) else {
+            return self.effect(Mark::Would, verb, target, &format!("would: {says}"));
+        };
+        let says = one_line(&format!("would: {says}   undo: "));
+        let before: usize = format!("→ {verb}  {target}  {says}").chars().map(stream::columns).sum();
+        let room = terminal_width(2).map_or(usize::MAX, |width| usize::from(width).saturating_sub(before).max(2));
+        let whole = head(&inverse, room) == inverse;
+        let (shown, more) = if whole { (inverse.as_str(), "") } else { (head(&inverse, room - 2), "…") };
+        self.effect(Mark::Would, verb, target, &format!("{says}{shown}{more}"));
     }
 
     /// An error in the form of the manual, or one JSON object with `--json`.

@@ -2,7 +2,7 @@
 
 use super::human::Zone;
 use super::stream::columns;
-use comfy_table::{Cell, ContentArrangement, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, presets};
 use serde_json::Value;
 
 /// Columns that come first, in this order; the rest follow by name.
@@ -23,13 +23,28 @@ const FIRST: &[&str] = &[
     "by",
 ];
 
+/// Lines of a row of a table that is to be low.
+const LOW: usize = 2;
+
+/// As [`show`], with at most two lines for each row of a table.
+pub fn show_low(value: &Value, width: u16, zone: &Zone) -> String {
+    match value {
+        Value::Array(items) if is_table(items) && !is_log(value) => table(items, width, zone, Some(LOW)),
+        other => show(other, width, zone),
+    }
+}
+
+fn is_table(items: &[Value]) -> bool {
+    !items.is_empty() && items.iter().all(Value::is_object)
+}
+
 /// A value as a person reads it.
 pub fn show(value: &Value, width: u16, zone: &Zone) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(items) if is_log(value) => log(items, zone),
-        Value::Array(items) if !items.is_empty() && items.iter().all(Value::is_object) => table(items, width, zone),
+        Value::Array(items) if is_table(items) => table(items, width, zone, None),
         Value::Array(items) => items.iter().map(short).collect::<Vec<_>>().join("\n"),
         Value::Object(map) => {
             let wide = |key: &str| key.chars().map(columns).sum::<usize>();
@@ -69,29 +84,58 @@ fn order(mut keys: Vec<&str>) -> Vec<&str> {
     keys
 }
 
-fn table(items: &[Value], width: u16, zone: &Zone) -> String {
+fn table(items: &[Value], width: u16, zone: &Zone, height: Option<usize>) -> String {
     let names =
         order(items.iter().filter_map(Value::as_object).flat_map(|map| map.keys()).map(String::as_str).collect());
     let row = |item: &Value| {
         names.iter().map(|column| item.get(column).map(|value| cell(column, value, zone)).unwrap_or_default()).collect()
     };
-    lines_of(&names, items.iter().map(row).collect(), width)
+    lines_of(&names, items.iter().map(row).collect(), width, height)
 }
 
-/// Rows under their headings, fitted to the width.
-pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16) -> String {
+/// Rows under their headings, fitted to the width; each of at most `height` lines.
+pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16, height: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
     table.add_rows(rows);
+    keep_narrow(&mut table, width);
+    if let Some(height) = height {
+        table.set_truncation_indicator("…");
+        for row in table.row_iter_mut() {
+            row.max_height(height);
+        }
+    }
     for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
+        column.set_padding((0, PADDING));
     }
     // Nothing stands behind the last one.
     if let Some(last) = columns.len().checked_sub(1).and_then(|last| table.column_mut(last)) {
         last.set_padding((0, 0));
     }
     table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+/// Blanks between two columns.
+const PADDING: u16 = 2;
+
+/// Columns of the screen that a long value is left at least.
+const WRAPPED: u16 = 10;
+
+/// Columns of short values, such as times, stay on one line; those with long ones share what is left.
+fn keep_narrow(table: &mut Table, width: u16) {
+    let widths = table.column_max_content_widths();
+    let mut order: Vec<usize> = (0..widths.len()).collect();
+    order.sort_by_key(|&at| widths[at]);
+    let least = |at: &usize| widths[*at].min(WRAPPED) + PADDING;
+    let (mut room, mut wider) = (width, order.iter().map(least).sum::<u16>());
+    for at in order {
+        wider -= least(&at);
+        let left = room.checked_sub(widths[at].saturating_add(PADDING)).filter(|left| *left >= wider);
+        let (Some(left), Some(column)) = (left, table.column_mut(at)) else { return };
+        room = left;
+        column.set_constraint(ColumnConstraint::ContentWidth);
+    }
 }
 
 /// The value of a key.
@@ -126,6 +170,20 @@ mod tests {
             {"state": "running", "service": "db", "restarts": 12},
         ]);
         assert_eq!(show(&value, 80, &tokyo()), "SERVICE  STATE    RESTARTS\nbackend  running  0\ndb       running  12");
+    }
+
+    #[test]
+    fn short_columns_stay_on_one_line_and_a_low_table_has_two_lines_a_row() {
+        let value = json!([{"at": "2026-01-02T20:04:05Z", "name": "one", "why": "so many words ".repeat(9)}]);
+        let lines = |shown: String| shown.lines().map(String::from).collect::<Vec<_>>();
+        let whole = lines(show(&value, 60, &tokyo()));
+        assert_eq!((&whole[0][..], whole.len()), ("NAME  AT                       WHY", 6));
+        assert_eq!(whole[1], "one   2026-01-03 05:04:05 JST  so many words so many words");
+        assert!(whole.iter().all(|line| line.len() <= 60), "{whole:?}");
+        let low = lines(show_low(&value, 60, &tokyo()));
+        assert_eq!((&low[..2], low.len()), (&whole[..2], 3));
+        assert!(low[2].ends_with('…'), "{low:?}");
+        assert_eq!(show_low(&json!(["a", "b"]), 60, &tokyo()), "a\nb");
     }
 
     #[test]
