@@ -37,7 +37,8 @@ pub fn run(lint: &Lint, hosts: impl FnOnce() -> Result<Vec<Finding>>, screen: &S
     }
     findings.extend(hosts()?);
     findings.iter().for_each(|finding| show(finding, json, screen));
-    let summary = format!("{} findings in {} files", findings.len(), files.len());
+    let counted = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let summary = format!("{} in {}", counted(findings.len(), "finding"), counted(files.len(), "file"));
     if !json {
         screen.print(&summary);
     }

@@ -85,9 +85,9 @@ fn what_runs_has_no_finding() {
     home.put("scripts/words.rhai", &fixture("scripts/words.rhai"));
     home.put("fine.rhai", &fixture("fine.rhai"));
     home.run(&["fine.rhai"]).exits(0);
-    home.run(&["lint", "fine.rhai"]).exits(0).prints("0 findings in 1 files\n");
+    home.run(&["lint", "fine.rhai"]).exits(0).prints("0 findings in 1 file\n");
     // Without a path: the scripts, when there is a folder of them.
-    home.run(&["lint"]).exits(0).prints("0 findings in 1 files\n");
+    home.run(&["lint"]).exits(0).prints("0 findings in 1 file\n");
     std::fs::remove_dir_all(home.path("scripts")).unwrap();
     home.run(&["lint"])
         .exits(1)
@@ -99,8 +99,8 @@ fn a_finding_has_its_place_its_reason_and_its_fix() {
     let home = Home::new();
     home.put("a.rhai", "let p = stack(\"prod\");\np.restrat(\"web\");\n");
     let shown = "a.rhai:2:3  unknown-method  there is no method stack.restrat\n  did you mean \"restart\"?\n\
-                 1 findings in 1 files\n";
-    home.run(&["lint"]).exits(1).prints(shown).says(&["1 findings in 1 files"]);
+                 1 finding in 1 file\n";
+    home.run(&["lint"]).exits(1).prints(shown).says(&["1 finding in 1 file"]);
     let json = home.run(&["lint", "--json", "a.rhai"]).exits(1).json_lines();
     let wanted = serde_json::json!({
         "path": "a.rhai", "line": 2, "column": 3, "rule": "unknown-method",
@@ -114,7 +114,7 @@ fn a_finding_has_its_place_its_reason_and_its_fix() {
 fn what_does_not_parse_is_one_finding_where_it_breaks() {
     let home = Home::new();
     home.put("a.rhai", "let x = 1;\nlet y = ;\nnothing(1);\n");
-    home.run(&["lint"]).exits(1).shows(&["a.rhai:2:9  parse  ", "1 findings in 1 files"]);
+    home.run(&["lint"]).exits(1).shows(&["a.rhai:2:9  parse  ", "1 finding in 1 file"]);
     home.put("a.rhai", "eval(\"1\")");
     home.run(&["lint"]).exits(1).shows(&["a.rhai:1:1  parse  ", "eval"]);
 }
@@ -151,18 +151,21 @@ fn a_script_has_a_header_and_a_case_and_a_module_of_functions_needs_neither() {
 #[test]
 fn a_host_whose_ssh_trusts_anybody_is_a_finding_in_opsh_toml() {
     let home = Home::new();
-    home.put("opsh.toml", "[host.web-1]\nssh = \"web-1\"\n\n[host.web-2]\nssh = \"root@web-2\"\n");
+    let hosts = "[host.web-1]\nssh = \"web-1\"\njump = \"root@gate:2222\"\n\n[host.web-2]\nssh = \"root@web-2\"\n";
+    home.put("opsh.toml", hosts);
     home.put("a.rhai", "print(1);\n");
-    let answer = "#!/bin/sh\n[ \"$*\" = '-G root@web-2' ] && echo 'stricthostkeychecking false' || echo 'stricthostkeychecking ask'\n";
+    let answer = "#!/bin/sh\ncase $* in '-G root@web-2'|'-G ssh://root@gate:2222') echo 'stricthostkeychecking false';;\n\
+                  *) echo 'stricthostkeychecking ask';; esac\n";
     std::fs::create_dir(home.path("bin")).unwrap();
     let ssh = home.put("bin/ssh", answer);
     std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:{}", home.path("bin").display(), std::env::var("PATH").unwrap());
     let ran = home.run_with(&["lint"], "PATH", &path).exits(1);
     ran.shows(&[
-        "opsh.toml:4:1  host-key-checking  ssh root@web-2 by hand trusts whoever answers",
-        "1 findings in 1 files",
+        "opsh.toml:1:1  host-key-checking  ssh ssh://root@gate:2222 by hand trusts whoever answers",
+        "opsh.toml:5:1  host-key-checking  ssh root@web-2 by hand trusts whoever answers",
+        "2 findings in 1 file",
     ]);
     let reads: Vec<_> = home.records().into_iter().filter(|record| record["kind"] == "effect.read").collect();
-    assert_eq!(reads.len(), 2, "{reads:?}");
+    assert_eq!(reads.len(), 3, "{reads:?}");
 }
