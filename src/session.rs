@@ -248,9 +248,10 @@ impl Session {
         result.map_err(|error| self.with_next(self.with_ways(promised(error, &self.world.gate))))
     }
 
-    /// An error that names nothing to type next: what the run did and saw is where to look.
+    /// An error that names nothing to type next: what the run did and saw is where to look, unless it is the line that
+    /// is to be corrected.
     fn with_next(&self, error: Error) -> Error {
-        if !error.next.is_empty() || self.world.gate.effects() == 0 {
+        if !error.next.is_empty() || error.kind == Kind::Usage || self.world.gate.effects() == 0 {
             return error;
         }
         let line = format!("opsh journal show {}     what this run did and saw", self.world.gate.run_id());

@@ -63,6 +63,11 @@ fn unknown_function(signature: &str) -> Error {
         return Error::new(Kind::Usage, format!("{name} was called wrongly"), format!("it is called as {sig}"))
             .next(format!("{example}     an example"));
     }
+    if matches!(name, "to_int" | "to_float") && signature.contains("str") {
+        let parse = name.replace("to_", "parse_");
+        let why = "a text is not a number yet: it is read with another function";
+        return Error::new(Kind::Usage, format!("a text has no {name}"), why).next(format!("{parse}(text)"));
+    }
     let why = match nearest(name, known.iter().map(|(known, ..)| *known)) {
         Some(near) => format!("did you mean \"{near}\"?"),
         None => format!("there is none for ({signature})"),

@@ -163,15 +163,14 @@ impl Gate {
         };
         let agrees = |answer: &str| parts(answer) == parts(typed) || lost.is_empty() && answer.trim() == "yes";
         let is_no = |answer: &str| ["", "n", "no"].contains(&answer.trim());
-        let mut answer = self.screen.ask(&question);
         // Who mistypes what is lost is not to look and plan anew. Else everything but a y is no.
-        for _ in 0..2 {
-            if lost.is_empty()
-                || answer.as_deref().is_none_or(|answer| agrees(answer) || is_no(answer))
-                || interrupt::is_interrupted()
-            {
-                break;
-            }
+        let mistyped = |answer: &Option<String>| {
+            let is_other = |answer: &str| !agrees(answer) && !is_no(answer);
+            !lost.is_empty() && !interrupt::is_interrupted() && answer.as_deref().is_some_and(is_other)
+        };
+        let (mut answer, mut more) = (self.screen.ask(&question), 2);
+        while more > 0 && mistyped(&answer) {
+            more -= 1;
             self.screen.warn(&format!("that is not {typed}: asked once more"));
             answer = self.screen.ask(&question);
         }

@@ -114,6 +114,7 @@ fn a_slip_of_the_finger_is_answered_with_the_name_that_was_meant() {
     for (words, meant) in [
         (&["-e", "nwo()"][..], "did you mean \"now\"?"),
         (&["-e", "host(\"local\").raed([\"ls\"])"], "did you mean \"read\"?"),
+        (&["-e", "\"12\".to_int()"], "parse_int(text)"),
         (&["-e", "stack(\"prdo\")"], "did you mean \"prod\"?"),
         (&["-e", "host(\"prod1\").connect()"], "did you mean \"prod-1\"?"),
         (&["-e", "host(\"local\").read([\"ls\"], #{ withn_s: 3 })"], "expected one of `within_s`"),
