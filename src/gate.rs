@@ -435,7 +435,9 @@ impl Gate {
         if self.run.borrow_mut().skipped.insert(target.clone()) {
             self.screen.say(&format!("· exact to here on {target}; what follows is what the script would do next"));
         }
-        self.screen.would(effect.verb.name, target, &effect.says, effect.inverse.as_deref());
+        // What takes a verb's own work back is known; what a script says takes it back is to be read before it is agreed to.
+        let is_own = !effect.verb.sig.contains("undo: string");
+        self.screen.would(effect.verb.name, target, &effect.says, effect.inverse.as_deref(), is_own);
         Done::Skipped
     }
 

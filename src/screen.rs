@@ -172,7 +172,7 @@ impl Screen {
         let low = fit(&values::show_low(&redact::clean_json(value.clone()), self.width(), &self.zone.borrow()));
         let part = cut::part(&low, size, values::is_log(value));
         let (shown, is_end) = part.map_or((low.as_str(), false), |part| (part.shown, part.is_end));
-        let left = text.lines().count() - shown.lines().count();
+        let left = text.split('\n').count() - shown.split('\n').count();
         let more = format!("… {left} more lines{}     :all", if is_end { " before these" } else { "" });
         self.to_stdout(shown);
         self.to_stderr(&self.paint(Tone::Dim, &more));
@@ -240,15 +240,16 @@ impl Screen {
         self.to_stderr(line.trim_end());
     }
 
-    /// What would happen to a target, and what would take it back: as much of that as fits behind it on a line of the
-    /// terminal, so that a plan stays on one screen.
-    pub fn would(&self, verb: &str, target: &str, says: &str, inverse: Option<&str>) {
+    /// What would happen to a target, and what would take it back. With `brief` as much of that as fits behind it on a line
+    /// of the terminal, so that a plan stays on one screen; else all of it.
+    pub fn would(&self, verb: &str, target: &str, says: &str, inverse: Option<&str>, brief: bool) {
         let Some(inverse) = inverse.map(one_line) else {
             return self.effect(Mark::Would, verb, target, &format!("would: {says}"));
         };
         let says = one_line(&format!("would: {says}   undo: "));
         let before: usize = format!("→ {verb}  {target}  {says}").chars().map(stream::columns).sum();
-        let room = terminal_width(2).map_or(usize::MAX, |width| usize::from(width).saturating_sub(before).max(2));
+        let width = terminal_width(2).filter(|_| brief);
+        let room = width.map_or(usize::MAX, |width| usize::from(width).saturating_sub(before).max(2));
         let whole = head(&inverse, room) == inverse;
         let (shown, more) = if whole { (inverse.as_str(), "") } else { (head(&inverse, room - 2), "…") };
         self.effect(Mark::Would, verb, target, &format!("{says}{shown}{more}"));

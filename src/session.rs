@@ -319,7 +319,9 @@ impl Session {
             "script": name, "file": file, "sha256": provenance::digest(text), "words": args.words, "options": args.options,
             "flags": args.flags, "dir": self.world.gate.dir(), "config": self.world.config.path, "found": self.world.config.found_at(), "resumes": chain.first().map(|story| &story.run),
         });
-        let what = std::iter::once(name).chain(&args.words).map(String::as_str).collect::<Vec<_>>().join(" ");
+        // Not the options: what a flag agrees to tells runs apart, and a value may be for nobody to see.
+        let flags = args.flags.iter().map(|flag| format!("--{flag}"));
+        let what = std::iter::once(name).chain(&args.words).cloned().chain(flags).collect::<Vec<_>>().join(" ");
         *self.world.args.borrow_mut() = args.clone();
         self.world.gate.begin_run(&what, facts)?;
         let is_built_in = built_in::find(&file.to_string_lossy()).is_some();

@@ -277,9 +277,10 @@ impl WayBack {
         way
     }
 
-    /// How many effects can be taken back, of how many that were not and should be.
+    /// How many effects can be taken back, of how many that happened or may have.
     pub fn counts(&self) -> (usize, usize) {
-        (self.back.len(), self.back.len() + self.stays.len())
+        let happened = self.stays.iter().filter(|(change, _)| !matches!(change.fate, Fate::DidNot(_)));
+        (self.back.len(), self.back.len() + happened.count())
     }
 
     fn add(&mut self, change: Told) {
@@ -288,7 +289,7 @@ impl WayBack {
         }
         let stays = match &change.fate {
             Fate::Happened { changed: false, .. } => return,
-            Fate::Happened { .. } if only_adds(&change) => return self.left.push(change),
+            Fate::Happened { .. } | Fate::Failed(_) if only_adds(&change) => return self.left.push(change),
             Fate::Happened { .. } if change.inverse.is_none() => {
                 if change.destroys {
                     self.destroyed.push(change.clone());
@@ -437,6 +438,7 @@ mod tests {
         Told {
             id: format!("run.{id}"),
             run: "run".into(),
+            seq: 0,
             at_us: 0,
             verb: "host.run".into(),
             target: "local".into(),
@@ -482,11 +484,10 @@ mod tests {
         ]);
         assert_eq!(names(&way.back), ["undo of another", "failed, can be looked at", "first"]);
         assert_eq!(names(&way.undone), ["undone"]);
-        assert_eq!(names(&way.left), ["a backup"]);
+        assert_eq!(names(&way.left), ["half an image", "a backup"]);
         assert_eq!(names(&way.destroyed), ["gone"]);
         let stays: Vec<String> = way.stays.iter().map(|(change, why)| format!("{}: {why}", change.says)).collect();
         let expected = [
-            "half an image: failed, and what it left is not known: exit 1",
             "seen: not undone: a person saw \"it is there\"",
             "failed: failed, and what it left is not known: exit 1",
             "did not: did not happen: refused",

@@ -21,6 +21,8 @@ pub struct Intended {
     pub says: String,
     /// What is lost.
     pub lost: Option<String>,
+    /// It has a way back: what is lost is lost until then.
+    pub undoable: bool,
 }
 
 /// What the command line agreed to.
@@ -154,25 +156,36 @@ impl Gate {
         }
         let asked =
             |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
-        let lost: Vec<&str> = plan.iter().filter(asked).map(Intended::named_loss).collect();
+        let losing: Vec<&Intended> = plan.iter().filter(asked).collect();
+        let lost: Vec<&str> = losing.iter().copied().map(Intended::named_loss).collect();
+        let for_good = if losing.iter().all(|one| one.undoable) {
+            "It is lost until this is undone"
+        } else {
+            "This cannot be undone"
+        };
         let all = lost.join("; ");
         let typed = if lost.is_empty() { "y" } else { all.as_str() };
         let question = match lost.is_empty() {
             true => "Do this? y, or Enter to stop:".to_string(),
-            false => format!("This cannot be undone. Type {typed} to go on, or Enter to stop:"),
+            false => format!("{for_good}. Type {typed} to go on, or Enter to stop:"),
         };
         let agrees = |answer: &str| parts(answer) == parts(typed) || lost.is_empty() && answer.trim() == "yes";
         let is_no = |answer: &str| ["", "n", "no"].contains(&answer.trim());
         // Who mistypes what is lost is not to look and plan anew. Else everything but a y is no.
+        let ask = || {
+            // Ctrl-L is pressed where a screen is to be cleared; it is no part of an answer.
+            let answer = self.screen.ask(&question);
+            answer.map(|answer| answer.replace(char::is_control, ""))
+        };
         let mistyped = |answer: &Option<String>| {
             let is_other = |answer: &str| !agrees(answer) && !is_no(answer);
             !lost.is_empty() && !interrupt::is_interrupted() && answer.as_deref().is_some_and(is_other)
         };
-        let (mut answer, mut more) = (self.screen.ask(&question), 2);
+        let (mut answer, mut more) = (ask(), 2);
         while more > 0 && mistyped(&answer) {
             more -= 1;
             self.screen.warn(&format!("that is not {typed}: asked once more"));
-            answer = self.screen.ask(&question);
+            answer = ask();
         }
         if answer.as_deref().is_some_and(agrees) {
             self.consent(plan, "person at the terminal");
@@ -278,6 +291,7 @@ impl Effect {
             target: self.target.clone(),
             says: self.says.clone(),
             lost: self.lost.clone(),
+            undoable: self.inverse.is_some(),
         }
     }
 }

@@ -37,12 +37,12 @@ pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, came: Came) -> 
             (outcome(kind), Error { kind, why, ..error })
         }
         Ended::Timeout if !reads && came == Came::Nowhere => {
-            let why = format!("within {} s nothing could be sent; it has not happened", effect.deadline.as_secs());
+            let why = format!("not sent within {} s; it has not happened", effect.deadline.as_secs());
             (FAILED, Error::new(Kind::Unreachable, what, why))
         }
         Ended::Interrupted if !reads && came == Came::Nowhere => {
             let what = format!("{} was not begun{at}", effect.verb.name);
-            (FAILED, Error::new(Kind::Interrupted, what, "Ctrl-C; nothing was sent, it has not happened"))
+            (FAILED, Error::new(Kind::Interrupted, what, "Ctrl-C before it was sent; it has not happened"))
         }
         Ended::Timeout => {
             let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());

@@ -281,7 +281,7 @@ fn a_change_that_was_stopped_before_anything_was_sent_has_not_happened() {
     let slow = Effect { deadline: Duration::from_millis(10), ..effect(&CHANGE) };
     let refused = gate.perform(&slow, |_| std::future::pending::<Result<Did>>()).expect_err("late");
     assert_eq!(refused.kind, Kind::Unreachable);
-    assert_eq!(refused.why, "within 0 s nothing could be sent; it has not happened");
+    assert_eq!(refused.why, "not sent within 0 s; it has not happened");
     assert!(refused.next.is_empty(), "there is nothing to look at: {:?}", refused.next);
     let looked = |pass: Pass| async move {
         pass.asking();

@@ -128,10 +128,10 @@ fn keep_narrow(table: &mut Table, width: u16) {
     let mut order: Vec<usize> = (0..widths.len()).collect();
     order.sort_by_key(|&at| widths[at]);
     let least = |at: &usize| widths[*at].min(WRAPPED) + PADDING;
-    let (mut room, mut wider) = (width, order.iter().map(least).sum::<u16>());
+    let (mut room, mut wider) = (u32::from(width), order.iter().map(least).map(u32::from).sum::<u32>());
     for at in order {
-        wider -= least(&at);
-        let left = room.checked_sub(widths[at].saturating_add(PADDING)).filter(|left| *left >= wider);
+        wider -= u32::from(least(&at));
+        let left = room.checked_sub(u32::from(widths[at]) + u32::from(PADDING)).filter(|left| *left >= wider);
         let (Some(left), Some(column)) = (left, table.column_mut(at)) else { return };
         room = left;
         column.set_constraint(ColumnConstraint::ContentWidth);

@@ -133,7 +133,7 @@ pub(super) fn changed_import(chain: &[Story]) -> Option<String> {
 
 fn is_done_again(change: &Told) -> bool {
     // What only ended work, or a person's word of it, is nothing that a script does again.
-    let happened = matches!(change.fate, Fate::Happened { changed: true, .. }) && change.verb != "work.kill";
+    let happened = change.is_done() && change.verb != "work.kill";
     happened && change.undone_by.is_none() && change.undoes.is_none()
 }
 

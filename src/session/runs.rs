@@ -7,7 +7,7 @@ use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
 use crate::screen::Screen;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// So many runs are looked through for what is open.
 const LOOKED_AT: usize = 20;
@@ -16,25 +16,26 @@ const LOOKED_AT: usize = 20;
 struct Row {
     line: RunLine,
     short: String,
+    /// What was run; another run in it has its short name.
+    what: String,
     outcome: String,
     next: Vec<String>,
 }
 
-/// What is known of all runs, read once, and of those that were looked at, newest first.
+/// What is known of all runs, read once, and of those that are looked at.
 struct Known<'a> {
     journal: &'a Journal,
     /// The newest run that went on with each.
     resumptions: BTreeMap<String, String>,
     short: BTreeMap<String, String>,
-    /// The newer runs that may have done again, or changed, what an older one did.
-    newer: Vec<Story>,
+    /// Those that may have done again, or changed, what another one did, the newest first.
+    well: Vec<Story>,
 }
 
 /// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line. `waiting` is the run
 /// of a script that failed at this prompt.
 pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, screen: &Screen) -> Result<()> {
-    let mut known = Known::of(journal)?;
-    let mut rows = journal.runs(count)?.into_iter().map(|line| known.row(line)).collect::<Result<Vec<Row>>>()?;
+    let mut rows = Known::rows(journal, count)?;
     for row in rows.iter_mut().filter(|row| waiting == Some(&row.line.run)) {
         row.outcome = "failed, waits here".into();
         row.next = vec![CHOICES.map(|(choice, _)| choice).join(", ")];
@@ -52,7 +53,7 @@ pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, 
         let changes = if line.changes == 0 { String::new() } else { line.changes.to_string() };
         let unknown = if line.unknown == 0 { String::new() } else { format!(", {} unknown", line.unknown) };
         let (at, outcome) = (screen.time(line.at_us), format!("{}{unknown}", row.outcome));
-        vec![row.short.clone(), at, line.actor.clone(), outcome, changes, line.what.clone()]
+        vec![row.short.clone(), at, line.actor.clone(), outcome, changes, row.what.clone()]
     };
     let columns = ["run", "when", "who", "outcome", "changes", "what"];
     screen.table(&columns, rows.iter().map(cells).collect());
@@ -65,9 +66,8 @@ pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, 
 /// What is open among the newest runs, a line each: what goes on now besides `own`, and what ended so that something is to
 /// be typed about it. What may have happened is said elsewhere.
 pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
-    let (mut known, mut lines) = (Known::of(journal)?, Vec::new());
-    for line in journal.runs(LOOKED_AT)? {
-        let row = known.row(line)?;
+    let mut lines = Vec::new();
+    for row in Known::rows(journal, LOOKED_AT)? {
         if row.line.run == own || row.line.unknown > 0 {
             continue;
         }
@@ -86,18 +86,20 @@ pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
 }
 
 impl<'a> Known<'a> {
-    fn of(journal: &'a Journal) -> Result<Known<'a>> {
-        let (resumptions, short) = (journal.resumptions()?, journal.short_names()?);
-        Ok(Known { journal, resumptions, short, newer: Vec::new() })
+    /// The newest `count` runs, the newest first.
+    fn rows(journal: &Journal, count: usize) -> Result<Vec<Row>> {
+        let told = |line: RunLine| journal.story(&line.run).map(|story| (line, story));
+        let told = journal.runs(count)?.into_iter().map(told).collect::<Result<Vec<_>>>()?;
+        let well = told.iter().filter(|(line, _)| may_supersede(line)).map(|(_, story)| story.clone()).collect();
+        let known = Known { journal, resumptions: journal.resumptions()?, short: journal.short_names()?, well };
+        Ok(told.into_iter().map(|(line, story)| known.row(line, story)).collect())
     }
 
     fn short(&self, run: &str) -> String {
         self.short.get(run).cloned().unwrap_or_else(|| run.into())
     }
 
-    /// The row of a run; those of newer ones were asked for before.
-    fn row(&mut self, line: RunLine) -> Result<Row> {
-        let story = self.journal.story(&line.run)?;
+    fn row(&self, line: RunLine, story: Story) -> Row {
         let short = self.short(&line.run);
         let resumed_by = self.resumptions.get(&line.run).map(|run| format!("resumed by {}", self.short(run)));
         let undone = self.undone(&story);
@@ -111,10 +113,10 @@ impl<'a> Known<'a> {
         }
         let mut ways = if settled { Vec::new() } else { ways(self.journal, &story, &line, &short) };
         if !ways.is_empty()
-            && let Some(later) = self.newer.iter().find(|later| changed_the_same(later, &story))
+            && let Some(later) = self.well.iter().find(|later| changed_the_same(later, &story))
         {
             let by = self.short(&later.run);
-            if later.what == line.what && !story.facts["script"].is_null() {
+            if is_same_work(later, &story) {
                 ways.clear();
                 outcome += &format!(", done by {by}");
             }
@@ -122,10 +124,9 @@ impl<'a> Known<'a> {
             ways.iter_mut().for_each(|way| way.push_str(&warning));
         }
         let next = [if line.unknown > 0 { looks(&story, &short) } else { Vec::new() }, ways].concat();
-        if may_supersede(&line) {
-            self.newer.push(story);
-        }
-        Ok(Row { line, short, outcome, next })
+        let undone = line.what.strip_prefix("undo ").filter(|run| self.short.contains_key(*run));
+        let what = undone.map_or_else(|| line.what.clone(), |run| format!("undo {}", self.short(run)));
+        Row { line, short, what, outcome, next }
     }
 
     /// True when a run that went on with this one, or with such a run, ended well. One that did nothing, or did not end
@@ -143,7 +144,9 @@ impl<'a> Known<'a> {
 
     /// `undone by k3f9`, or how much of it was.
     fn undone(&self, story: &Story) -> Option<String> {
-        let counts = |change: &&Told| !change.unwound && !only_adds(change) && has_changed(change);
+        // What only added something is left: that alone makes no undo a part of one.
+        let is_left = |change: &Told| only_adds(change) && change.undone_by.is_none();
+        let counts = |change: &&Told| !change.unwound && !is_left(change) && change.is_done();
         let changes: Vec<&Told> = story.changes.iter().filter(counts).collect();
         let by: Vec<&String> = changes.iter().filter_map(|change| change.undone_by.as_ref()).collect();
         let newest = by.last()?;
@@ -154,35 +157,38 @@ impl<'a> Known<'a> {
     }
 }
 
-fn has_changed(change: &Told) -> bool {
-    matches!(change.fate, Fate::Happened { changed: true, .. })
-}
-
-/// The newest of the last runs that ended well after this one and changed a host or stack that it changed.
+/// The newest of the last runs that ended well and changed a host or stack after this one had.
 pub fn since(journal: &Journal, story: &Story) -> Result<Option<Story>> {
-    for line in journal.runs(LOOKED_AT)?.iter().take_while(|line| line.at_us > story.at_us) {
-        if may_supersede(line) {
-            let later = journal.story(&line.run)?;
-            if changed_the_same(&later, story) {
-                return Ok(Some(later));
-            }
+    for line in journal.runs(LOOKED_AT)?.iter().filter(|line| may_supersede(line)) {
+        let later = journal.story(&line.run)?;
+        if changed_the_same(&later, story) {
+            return Ok(Some(later));
         }
     }
     Ok(None)
+}
+
+/// True for two runs of one script on the same words; what was wrong may have been an option.
+fn is_same_work(one: &Story, other: &Story) -> bool {
+    !one.facts["script"].is_null() && ["script", "words"].iter().all(|fact| one.facts[fact] == other.facts[fact])
 }
 
 fn may_supersede(line: &RunLine) -> bool {
     line.outcome == "ok" && line.mode == "apply" && line.changes > 0
 }
 
-/// True when a later run, which is no undo of this one, changed a host or stack that this one changed.
+/// True when another run, which is no undo of this one, changed a host or stack after the last change that this one made
+/// there. When runs began says nothing: a sitting may last for hours.
 fn changed_the_same(later: &Story, story: &Story) -> bool {
-    let changed = |story: &Story| -> BTreeSet<String> {
-        let happened =
-            story.changes.iter().filter(|change| !matches!(change.fate, Fate::DidNot(_)) && change.undone_by.is_none());
-        happened.map(|change| change.target.clone()).collect()
+    let changed = |story: &Story| -> BTreeMap<String, i64> {
+        let counts = |change: &&Told| {
+            !matches!(change.fate, Fate::DidNot(_)) && change.undone_by.is_none() && !only_adds(change)
+        };
+        story.changes.iter().filter(counts).map(|change| (change.target.clone(), change.seq)).collect()
     };
-    later.facts["undoes"] != story.run.as_str() && !changed(later).is_disjoint(&changed(story))
+    let (then, since) = (changed(story), changed(later));
+    let is_later = |(target, seq): (&String, &i64)| since.get(target).is_some_and(|newest| newest > seq);
+    later.run != story.run && later.facts["undoes"] != story.run.as_str() && then.iter().any(is_later)
 }
 
 /// What is to be typed about changes whose outcome nobody knows.

@@ -449,8 +449,12 @@ impl Session {
         self.gate().note_before("go", json!({ "what": what.words() }))?;
         (self.sitting.pending, self.sitting.dropped) = (None, None);
         self.gate().screen().echo(&what.words());
-        let value = self.in_mode(Mode::Apply, "go", |session| session.perform(what))?;
-        Ok(self.in_short(value))
+        let result = self.in_mode(Mode::Apply, "go", |session| session.perform(what.clone()));
+        // A no, or an answer that was none, leaves it planned: it looks anew each time.
+        if matches!(&result, Err(error) if error.kind == Kind::Refused) {
+            self.sitting.pending = Some(what);
+        }
+        Ok(self.in_short(result?))
     }
 
     pub(super) fn in_mode<T>(&mut self, mode: Mode, why: &str, work: impl FnOnce(&mut Session) -> T) -> T {

@@ -94,7 +94,14 @@ impl Session {
                  is not its own)",
                 lost.words()
             );
-            return Err(Error::new(Kind::Refused, format!("run {} was not undone", story.run), why)
+            let refused = Error::new(Kind::Refused, format!("run {} was not undone", story.run), why);
+            let backups = way.left.iter().filter(|change| change.verb == "backup.make" && change.is_done());
+            let restore = |change: &Told| {
+                format!("opsh scripts/restore.rhai {}     the data of before, from its backup", change.says)
+            };
+            return Err(backups
+                .map(restore)
+                .fold(refused, Error::next)
                 .next(format!("opsh undo {} --partly     undo the rest, when you know that it works so", story.run)));
         }
         way.check(&self.engine, &self.world)?;
@@ -156,6 +163,7 @@ impl Session {
             target: self.world.recorded_target(&change.target),
             says: format!("undo: {}", change.inverse.as_deref()?),
             lost: None,
+            undoable: false,
         })
     }
 
@@ -171,7 +179,11 @@ impl Session {
             self.gate().say(&format!("  {}\n    {why}", change.words()));
         }
         for change in &way.left {
-            self.gate().say(&format!("  {}\n    is left: nothing that runs uses it", change.words()));
+            let failed = match &change.fate {
+                Fate::Failed(why) => format!("failed, and what it left harms nothing: {why}"),
+                _ => "is left: it harms nothing by being there".into(),
+            };
+            self.gate().say(&format!("  {}\n    {failed}", change.words()));
         }
         for change in &way.undone {
             let by = change.undone_by.as_deref().unwrap_or("");
@@ -184,6 +196,9 @@ impl Session {
             self.show_rest(way);
         }
         self.gate().screen().print("nothing to undo");
+        if way.undone.is_empty() {
+            self.gate().say("opsh runs     what was done before it");
+        }
     }
 
     fn say_done(&self, story: &Story, way: &WayBack) {
@@ -212,23 +227,26 @@ impl Session {
         }
     }
 
-    /// After an end that takes nothing back: what stands half way now, the newest first.
-    pub(super) fn with_what_stands(&self, error: Error, changes: &[Told]) -> Error {
+    /// After an end that takes nothing back: what was done until then, the newest first.
+    pub(super) fn with_what_was_done(&self, error: Error, changes: &[Told]) -> Error {
         let takes_nothing_back = [Kind::Interrupted, Kind::Unknown, Kind::Unreachable, Kind::Denied];
-        let stands = |change: &&Told| {
-            matches!(change.fate, Fate::Happened { changed: true, .. })
-                && change.undone_by.is_none()
-                && !change.unwound
-                && !undo::only_adds(change)
+        let words = |change: &Told| match change.fate {
+            _ if change.undone_by.is_some() || change.unwound || undo::only_adds(change) => None,
+            _ if change.is_done() => Some(change.words()),
+            Fate::Failed(_) => Some(format!("{}     failed: a part of it may be there", change.words())),
+            _ => None,
         };
-        let done: Vec<String> = changes.iter().rev().filter(stands).map(Told::words).collect();
+        let done: Vec<String> = changes.iter().rev().filter_map(words).collect();
         if done.is_empty() || !takes_nothing_back.contains(&error.kind) {
             return error;
         }
-        let more = done.len().saturating_sub(STANDING);
+        let more = done.len().saturating_sub(DONE_SHOWN);
         let more = if more > 0 { format!("\n  and {more} before") } else { String::new() };
-        let done = done.iter().take(STANDING).map(|words| format!("\n  {words}")).collect::<String>();
-        Error { why: format!("{}\nthis stands, done and not taken back:{done}{more}", error.why), ..error }
+        let done = done.iter().take(DONE_SHOWN).map(|words| format!("\n  {words}")).collect::<String>();
+        Error {
+            why: format!("{}\ndone before that and not taken back, the newest first:{done}{more}", error.why),
+            ..error
+        }
     }
 
     /// An error of the run that has just ended, with what to type to go back or on.
@@ -242,7 +260,7 @@ impl Session {
         let short = names.get(&story.run).unwrap_or(&story.run);
         let whole = !story.changes.iter().any(|change| change.undone_by.is_some());
         let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
-        let mut error = self.with_what_stands(error, &story.changes);
+        let mut error = self.with_what_was_done(error, &story.changes);
         let way = WayBack::of(story.changes);
         let (back, all) = way.counts();
         if back > 0 && !is_open && way.destroyed.is_empty() {
@@ -257,8 +275,8 @@ impl Session {
     }
 }
 
-/// So many changes that stand half way are told.
-const STANDING: usize = 6;
+/// So many changes are told that were done before a run was stopped.
+const DONE_SHOWN: usize = 6;
 
 /// What was undone before it stopped, and what was not.
 fn stopped(story: &Story, way: &WayBack, count: usize, error: Error) -> Error {

@@ -145,6 +145,8 @@ fn a_script_shows_its_header_and_refuses_arguments_that_it_does_not_know() {
     let script = home.put("greet.rhai", text);
     home.run(&[&script, "--help"]).exits(0).prints("Greets.\n\nusage: opsh greet.rhai NAME [--loud] [--times N]\n");
     home.run(&[&script, "Ann", "--times", "3", "--loud"]).exits(0).prints("Ann 3 true\n");
+    let ran = super::undo::runs(&home).remove(0)["what"].clone();
+    assert!(ran.as_str().unwrap().ends_with("greet.rhai Ann --loud"), "what a flag agrees to is told: {ran}");
     home.run(&[&script, "Ann"]).exits(0).prints("Ann 1 false\n");
     home.run(&[&script]).exits(2).says(&[
         "the script was not started",

@@ -244,6 +244,8 @@ fn what_never_began_does_not_wait_and_a_terminal_that_closes_loses_nothing() {
         terminal.keys("mend\r").until("DIR").until_prompts(next).until_line("opsh ›");
         terminal.keys("mend /nowhere\r").until("go     does it").until_prompts(next + 1);
         terminal.keys("go\r").answer("").until("nothing changed").until_line("opsh ›");
+        // A no leaves it planned.
+        terminal.keys("go\r").answer("").until_prompts(next + 3).until_line("opsh ›");
 
         let mut sat = failed(columns, rows);
         sat.terminal.kill();

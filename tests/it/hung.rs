@@ -130,7 +130,7 @@ fn a_change_that_is_followed_when_the_host_hangs_goes_on_there_whatever_is_answe
         terminal.keys(CTRL_C).until("Type kill to end it half way");
         // The word reaches nobody, and Ctrl-C stops waiting for that: of the kill it is certain that it did not happen.
         terminal.keys("kill\r").until("work.kill  web-0");
-        terminal.keys(CTRL_C).until("nothing was sent, it has not happened");
+        terminal.keys(CTRL_C).until("before it was sent; it has not happened");
         terminal.until_prompts(next).until_line("opsh shop (1 may have happened) ›");
         terminal.says("600 + 6", &["606"]);
         terminal.leave();

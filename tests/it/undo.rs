@@ -423,12 +423,13 @@ fn what_stands_half_way_is_said_when_nothing_was_taken_back() {
     let puts = format!("put({a:?}); put({b:?}); print(\"half way\");");
     home.put("s.rhai", &format!("{PUT}{puts} sleep(20);"));
     let stopped = super::cli::interrupted(&home, &["--yes", "s.rhai"]).exits(130);
-    let stands = format!("this stands, done and not taken back:\n         host.run on local  touch {b}\n");
+    let stands =
+        format!("done before that and not taken back, the newest first:\n         host.run on local  touch {b}\n");
     stopped.says(&[&format!("{stands}         host.run on local  touch {a}\n"), "go back: 2 of 2 effects"]);
     // Of a failure that was foreseen the script's own words are enough.
     home.put("s.rhai", &format!("{PUT}{puts} throw \"sick\";"));
     let failed = home.run(&["--yes", "s.rhai"]).exits(1);
-    assert!(!failed.err.contains("this stands"), "{}", failed.err);
+    assert!(!failed.err.contains("done before that"), "{}", failed.err);
 }
 
 #[test]
@@ -460,6 +461,8 @@ fn what_a_later_run_did_is_said_before_somebody_goes_back_or_on_from_before_it()
     let since = " changed the same since: other.rhai";
     assert!(next.len() == 2 && next.iter().all(|line| line.ends_with(since)), "{next:?}");
     let failed = id(&runs(&home)[1]).to_string();
+    // Whatever the clock said meanwhile.
+    home.run_with(&["-e", "1"], "OPSH_TEST_CLOCK_BACK", "3600").exits(0);
     home.run(&["undo", &failed, "--plan"]).says(&["other.rhai, ended well since and changed the same"]);
 
     // What was to be done is done: nothing is open.

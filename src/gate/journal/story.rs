@@ -64,6 +64,8 @@ pub struct Told {
     pub id: String,
     /// The run that it belongs to.
     pub run: String,
+    /// Its place in the journal: what has a higher one began later, whatever the clocks said.
+    pub seq: i64,
     /// When it began, microseconds since 1970.
     pub at_us: i64,
     /// Name of the verb.
@@ -117,6 +119,11 @@ pub enum Fate {
 }
 
 impl Told {
+    /// True when it was done and changed something.
+    pub fn is_done(&self) -> bool {
+        matches!(self.fate, Fate::Happened { changed: true, .. })
+    }
+
     /// `git.checkout on local  /srv → 0123456789ab`.
     pub fn words(&self) -> String {
         let mut lines = self.says.lines();
@@ -229,11 +236,7 @@ impl Journal {
 
     /// True when what `run` did to take an effect back was taken back itself.
     fn was_redone(&self, id: &str, run: &str) -> Result<bool> {
-        let linked: Vec<Told> = self
-            .linked(id, run)?
-            .into_iter()
-            .filter(|change| matches!(change.fate, Fate::Happened { changed: true, .. }))
-            .collect();
+        let linked: Vec<Told> = self.linked(id, run)?.into_iter().filter(|change| change.is_done()).collect();
         Ok(!linked.is_empty() && linked.iter().all(|change| change.undone_by.is_some()))
     }
 
@@ -247,10 +250,11 @@ impl Journal {
 
     /// The newest run that changed something, and is not an undo itself.
     pub fn last_change(&self) -> Result<Option<String>> {
-        let sql = "SELECT s.run FROM journal s WHERE s.kind = 'run.start'
+        // A sitting that began earlier may have changed something later.
+        let sql = "SELECT s.run FROM journal s JOIN journal e ON e.run = s.run AND e.kind = 'effect.begin'
+                   WHERE s.kind = 'run.start'
                    AND json_extract(s.body, '$.facts.undoes') IS NULL AND json_extract(s.body, '$.replay') IS NULL
-                   AND EXISTS (SELECT 1 FROM journal e WHERE e.run = s.run AND e.kind = 'effect.begin')
-                   ORDER BY s.seq DESC LIMIT 1";
+                   ORDER BY e.seq DESC LIMIT 1";
         self.read(sql, params![], |row| row.get(0)).map(|runs| runs.into_iter().next())
     }
 
@@ -286,6 +290,7 @@ fn told(id: &str, entries: &[Entry]) -> Told {
     Told {
         id: id.into(),
         run: begin.map(|entry| entry.run.clone()).unwrap_or_default(),
+        seq: begin.map_or(0, |entry| entry.seq),
         at_us: begin.map_or(0, Entry::happened_us),
         verb: text(&body, "verb"),
         target: begin.and_then(|entry| entry.target.clone()).unwrap_or_default(),

@@ -117,6 +117,22 @@ fn an_effect_of_a_dead_process_ends_unknown_once() {
 }
 
 #[test]
+fn what_changed_last_is_told_by_the_changes_and_not_by_when_runs_began() {
+    let (_dir, journal) = journal();
+    let in_run = |run: &'static str, kind: &'static str, effect: Option<&'static str>| {
+        let record = Record { kind, run, effect, target: Some("prod"), class: None, body: json!({"what": "x"}) };
+        journal.append(&record).expect("written");
+    };
+    assert_eq!(journal.last_change().expect("read"), None);
+    in_run("sitting", "run.start", None);
+    in_run("script", "run.start", None);
+    in_run("script", "effect.begin", Some("script.1"));
+    assert_eq!(journal.last_change().expect("read").as_deref(), Some("script"));
+    in_run("sitting", "effect.begin", Some("sitting.1"));
+    assert_eq!(journal.last_change().expect("read").as_deref(), Some("sitting"));
+}
+
+#[test]
 fn an_end_that_comes_after_another_one_is_late() {
     let (_dir, journal) = journal();
     three(&journal);
