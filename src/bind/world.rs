@@ -113,10 +113,10 @@ impl World {
     /// Word `at` of the script's arguments, or a usage error that names it.
     pub fn need(&self, at: usize, name: &str) -> Result<String> {
         let args = self.args.borrow();
-        args.words
-            .get(at)
-            .cloned()
-            .ok_or_else(|| Error::new(Kind::Usage, format!("{} is missing", name), format!("usage: {}", args.usage)))
+        args.words.get(at).cloned().ok_or_else(|| {
+            let why = "the script needs it, and it was not typed";
+            Error::new(Kind::Usage, format!("{name} is missing"), why).next(format!("usage: {}", args.usage))
+        })
     }
 
     /// Option `name` of the script's arguments as a number in `range`, or a usage error that names both.
