@@ -376,7 +376,8 @@ fn run_script(session: &mut Session, screen: &Screen, words: &[String]) -> Resul
         let why = format!("it is neither a command nor a script; {}", suggestion(script, commands));
         let error = Error::new(Kind::Usage, format!("no command \"{script}\""), why);
         let path = format!("scripts/{script}.rhai");
-        let meant = Path::new(&path).exists().then(|| format!("opsh {path} {}     run that script", argv.join(" ")));
+        let meant = (Path::new(&path).exists() || session::built_in::in_place_of(Path::new(&path)).is_some())
+            .then(|| format!("opsh {path} {}     run that script", argv.join(" ")));
         return Err(error.next(meant.unwrap_or_else(|| "opsh --help     commands and options".into())));
     }
     let value = session.run_script(Path::new(script), argv)?;

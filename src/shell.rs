@@ -229,6 +229,10 @@ fn greet(session: &mut Session) {
     if let Err(error) = session.use_only_stack() {
         screen.error(&error, session.sources());
     }
+    let stacks: Vec<&str> = session.world().config.stack_names().collect();
+    if let (None, Some(first)) = (session.stack_in_use(), stacks.first()) {
+        screen.say(&format!(":use {first}     makes words about it; stacks: {}", stacks.join(", ")));
+    }
 }
 
 /// Where a tag belongs somebody may have typed the value.

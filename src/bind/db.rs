@@ -75,6 +75,10 @@ pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -
     let db = of_stack(stack)?;
     let what = || format!("db.query failed on {}", stack.name);
     let container = docker::find(engine, stack, &db.service).await?;
+    if container.state != "running" {
+        let next = format!("stack({}).start({})", json!(stack.name), json!(db.service));
+        return Err(Error::new(Kind::Failed, what(), format!("{} is {}", db.service, container.state)).next(next));
+    }
     let script = script(sql, params).map_err(|why| Error::new(Kind::Usage, what(), why))?;
     let words = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &db.user, "-d", &db.name, "-f", "-"];
     let exec = Exec {
