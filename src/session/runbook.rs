@@ -56,7 +56,7 @@ impl Said {
             ["docker", "system" | "image" | "volume" | "builder", ..] => {
                 self.say("a prune may take images that a rollback needs", "room     what is full");
             }
-            ["git", "tag", ..] => self.say("names are not in the order of versions by date", "tags 10"),
+            ["git", "tag", ..] => self.say("which of them can still be gone back to is not in their names", "rollback"),
             ["git", "checkout" | "switch", rest @ ..] => {
                 let tag = rest.iter().find(|word| !word.starts_with('-')).unwrap_or(&"TAG");
                 self.say(
@@ -299,7 +299,7 @@ mod tests {
             ("docker exec vrc-shift-backend /app/migrate -action=up", &["deploy TAG"]),
             ("docker exec vrc-shift-backend /app/migrate -action=down -steps=1", &["rollback TAG"]),
             ("docker logs vrc-shift-backend --tail=100 -f", &["logs backend --tail 100 -f"]),
-            ("git tag --list 'v*' --sort=-v:refname | head -10", &["tags 10"]),
+            ("git tag --list 'v*' --sort=-v:refname | head -10", &["rollback"]),
             ("git checkout v1.8.0", &["rollback v1.8.0"]),
             ("docker compose restart backend", &["restart backend"]),
             ("ssh root@203.0.113.10", &["@ WORDS", "@ -t"]),

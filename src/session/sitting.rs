@@ -229,7 +229,13 @@ impl Session {
         match self.meaning(line)? {
             // What cannot be evaluated changes nothing, what was planned neither.
             Meaning::Rhai if !self.is_rhai(line) => self.evaluate(line, line),
-            Meaning::Rhai => self.eval_typed(line, line),
+            Meaning::Rhai => match self.eval_typed(line, line) {
+                // Whether a line changes something is only known when it does: it is shown then, as words that do are.
+                Err(error) if error.kind == Kind::Refused && self.shows_changes() => {
+                    self.rehearse(Pending::Rhai(line.into()))
+                }
+                result => result,
+            },
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
             Meaning::Go => self.go(),
             Meaning::Words(code, changes) => {
@@ -245,6 +251,11 @@ impl Session {
                 Ok(self.in_short(value))
             }
         }
+    }
+
+    /// True while what would change something is shown, and done by `go`; nobody said that nothing is to be changed.
+    fn shows_changes(&self) -> bool {
+        self.gate().mode() == Mode::Observe && !self.sitting.holds && !self.sitting.fixed
     }
 
     /// What words show of their value, which is `it` in full: of a program what it printed, of a receipt whether there was
