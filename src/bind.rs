@@ -479,6 +479,8 @@ pub struct Change {
     pub before: Value,
     /// What is lost.
     pub lost: Option<String>,
+    /// It comes back whole when this is undone.
+    pub returns: bool,
     /// How it goes on when opsh does not.
     pub lives: Lives,
 }
@@ -495,6 +497,7 @@ impl Change {
             inverse: self.inverse,
             before: self.before,
             lost: self.lost,
+            returns: self.returns,
             place: None,
             deadline: self.look.deadline,
             lives: self.lives,
@@ -504,7 +507,7 @@ impl Change {
 
     /// A change without an inverse, which ends with opsh.
     pub fn of(look: Look) -> Change {
-        Change { look, class: None, inverse: None, before: Value::Null, lost: None, lives: Lives::No }
+        Change { look, class: None, inverse: None, before: Value::Null, lost: None, returns: false, lives: Lives::No }
     }
 
     /// A change whose work goes on when opsh does not.
@@ -525,6 +528,11 @@ impl Change {
         self.class = Some(Class::Destroy);
         self.lost = Some(what.into());
         self
+    }
+
+    /// As a destroy that takes `what` away until it is undone, and then it is whole again.
+    pub fn takes_away(self, what: impl Into<String>) -> Change {
+        Change { returns: true, ..self.loses(what) }
     }
 }
 

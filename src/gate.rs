@@ -72,6 +72,8 @@ pub struct Effect {
     pub before: Value,
     /// What is lost, typed by the person who agrees to a destroy.
     pub lost: Option<String>,
+    /// What is lost comes back whole when this is undone.
+    pub returns: bool,
     /// Where in the script.
     pub place: Option<Place>,
     /// How long it may take.
@@ -159,6 +161,8 @@ pub struct Gate {
     screen: Rc<Screen>,
     io: Io,
     run: RefCell<Run>,
+    /// A person said no to the whole of what was asked.
+    said_no: Cell<bool>,
 }
 
 /// A change that goes on at its place although nobody here waits for it any more.
@@ -219,7 +223,8 @@ impl Gate {
     pub fn new(mode: Mode, grants: Grants, ledger: Ledger, screen: Rc<Screen>) -> Result<Gate> {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
-        Ok(Gate { mode: Cell::new(mode), grants, ledger, recording: None, screen, io, run: RefCell::default() })
+        let (mode, run, said_no) = (Cell::new(mode), RefCell::default(), Cell::new(false));
+        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run, said_no })
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
@@ -339,6 +344,11 @@ impl Gate {
     /// True when a recording answers: nothing that is done now happens.
     pub fn is_replay(&self) -> bool {
         self.recording.is_some()
+    }
+
+    /// True when a person said no since this was asked last, and nothing was done before that.
+    pub fn take_no(&self) -> bool {
+        self.said_no.take()
     }
 
     /// Changes that this run began.

@@ -59,7 +59,7 @@ fn intended(call: &Call<'_>, one: One) -> Result<Intended> {
         _ => return Err(call.bad("each effect names one stack or one host")),
     };
     let class = if one.loses.is_some() { Class::Destroy } else { verb.class };
-    Ok(Intended { verb, class, target, says: one.says, lost: one.loses, undoable: false })
+    Ok(Intended { verb, class, target, says: one.says, lost: one.loses, returns: false })
 }
 
 fn expect(call: &Call<'_>) -> Result<Dynamic> {

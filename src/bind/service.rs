@@ -82,7 +82,7 @@ fn stop(call: &Call<'_>) -> Result<Receipt> {
     call.in_range("grace_s", grace_s, 0..=600)?;
     let mut wanted = change(call, &stack, &service, u64::from(grace_s) + 60, "start", RUNNING);
     if stack.is_stateful(&service) {
-        wanted = wanted.loses(service.clone());
+        wanted = wanted.takes_away(service.clone());
     }
     call.change(wanted, (stack, way, service), move |pass, (stack, way, service)| async move {
         let engine = way.engine(&pass).await?;

@@ -21,8 +21,8 @@ pub struct Intended {
     pub says: String,
     /// What is lost.
     pub lost: Option<String>,
-    /// It has a way back: what is lost is lost until then.
-    pub undoable: bool,
+    /// What is lost comes back whole when this is undone.
+    pub returns: bool,
 }
 
 /// What the command line agreed to.
@@ -158,7 +158,7 @@ impl Gate {
             |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
         let losing: Vec<&Intended> = plan.iter().filter(asked).collect();
         let lost: Vec<&str> = losing.iter().copied().map(Intended::named_loss).collect();
-        let for_good = if losing.iter().all(|one| one.undoable) {
+        let for_good = if losing.iter().all(|one| one.returns) {
             "It is lost until this is undone"
         } else {
             "This cannot be undone"
@@ -173,9 +173,9 @@ impl Gate {
         let is_no = |answer: &str| ["", "n", "no"].contains(&answer.trim());
         // Who mistypes what is lost is not to look and plan anew. Else everything but a y is no.
         let ask = || {
-            // Ctrl-L is pressed where a screen is to be cleared; it is no part of an answer.
-            let answer = self.screen.ask(&question);
-            answer.map(|answer| answer.replace(char::is_control, ""))
+            // Ctrl-L is pressed where a screen is to be cleared; it is no part of an answer. Any other control character is:
+            // a backspace that the terminal does not take for one is behind what was to be struck out.
+            self.screen.ask(&question).map(|answer| answer.replace('\u{c}', ""))
         };
         let mistyped = |answer: &Option<String>| {
             let is_other = |answer: &str| !agrees(answer) && !is_no(answer);
@@ -199,6 +199,7 @@ impl Gate {
             Some(answer) => format!("the answer was \"{}\", not \"{typed}\"", answer.trim()),
         };
         let kind = if interrupted { Kind::Interrupted } else { Kind::Refused };
+        self.said_no.set(!interrupted && self.run.borrow().begun.is_empty());
         Err(self.refused(plan, self.not_done(kind, "not done", why)))
     }
 
@@ -291,7 +292,7 @@ impl Effect {
             target: self.target.clone(),
             says: self.says.clone(),
             lost: self.lost.clone(),
-            undoable: self.inverse.is_some(),
+            returns: self.returns,
         }
     }
 }

@@ -39,6 +39,7 @@ fn effect(verb: &'static Verb) -> Effect {
         inverse: Some("undo()".into()),
         before: Value::Null,
         lost: (verb.class == Class::Destroy).then(|| "47".to_string()),
+        returns: false,
         place: None,
         deadline: Duration::from_secs(5),
         lives: Lives::No,

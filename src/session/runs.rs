@@ -116,7 +116,7 @@ impl<'a> Known<'a> {
             && let Some(later) = self.well.iter().find(|later| changed_the_same(later, &story))
         {
             let by = self.short(&later.run);
-            if is_same_work(later, &story) {
+            if later.outcome.is_some() && is_same_work(later, &story) {
                 ways.clear();
                 outcome += &format!(", done by {by}");
             }
@@ -157,7 +157,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// The newest of the last runs that ended well and changed a host or stack after this one had.
+/// The newest of the last runs that changed a host or stack after this one had, and did not end badly.
 pub fn since(journal: &Journal, story: &Story) -> Result<Option<Story>> {
     for line in journal.runs(LOOKED_AT)?.iter().filter(|line| may_supersede(line)) {
         let later = journal.story(&line.run)?;
@@ -168,13 +168,15 @@ pub fn since(journal: &Journal, story: &Story) -> Result<Option<Story>> {
     Ok(None)
 }
 
-/// True for two runs of one script on the same words; what was wrong may have been an option.
+/// True for two runs of one script on the same words, in the same place; what was wrong may have been a flag.
 fn is_same_work(one: &Story, other: &Story) -> bool {
-    !one.facts["script"].is_null() && ["script", "words"].iter().all(|fact| one.facts[fact] == other.facts[fact])
+    let facts = ["script", "words", "options", "config", "dir"];
+    !one.facts["script"].is_null() && facts.iter().all(|fact| one.facts[fact] == other.facts[fact])
 }
 
+/// A sitting that goes on has changed what it has changed.
 fn may_supersede(line: &RunLine) -> bool {
-    line.outcome == "ok" && line.mode == "apply" && line.changes > 0
+    ["ok", "running"].contains(&line.outcome.as_str()) && line.mode == "apply" && line.changes > 0
 }
 
 /// True when another run, which is no undo of this one, changed a host or stack after the last change that this one made

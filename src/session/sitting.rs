@@ -229,13 +229,7 @@ impl Session {
         match self.meaning(line)? {
             // What cannot be evaluated changes nothing, what was planned neither.
             Meaning::Rhai if !self.is_rhai(line) => self.evaluate(line, line),
-            Meaning::Rhai => match self.eval_typed(line, line) {
-                // Whether a line changes something is only known when it does: it is shown then, as words that do are.
-                Err(error) if error.kind == Kind::Refused && self.shows_changes() => {
-                    self.rehearse(Pending::Rhai(line.into()))
-                }
-                result => result,
-            },
+            Meaning::Rhai => self.eval_typed(line, line),
             Meaning::Script(script, argv) => self.rehearse(Pending::Script(script, argv)),
             Meaning::Go => self.go(),
             Meaning::Words(code, changes) => {
@@ -251,11 +245,6 @@ impl Session {
                 Ok(self.in_short(value))
             }
         }
-    }
-
-    /// True while what would change something is shown, and done by `go`; nobody said that nothing is to be changed.
-    fn shows_changes(&self) -> bool {
-        self.gate().mode() == Mode::Observe && !self.sitting.holds && !self.sitting.fixed
     }
 
     /// What words show of their value, which is `it` in full: of a program what it printed, of a receipt whether there was
@@ -460,9 +449,10 @@ impl Session {
         self.gate().note_before("go", json!({ "what": what.words() }))?;
         (self.sitting.pending, self.sitting.dropped) = (None, None);
         self.gate().screen().echo(&what.words());
+        self.gate().take_no();
         let result = self.in_mode(Mode::Apply, "go", |session| session.perform(what.clone()));
-        // A no, or an answer that was none, leaves it planned: it looks anew each time.
-        if matches!(&result, Err(error) if error.kind == Kind::Refused) {
+        // A no leaves it planned: it looks, and asks, anew. Not when a script says by itself that it refuses.
+        if result.is_err() && self.gate().take_no() {
             self.sitting.pending = Some(what);
         }
         Ok(self.in_short(result?))

@@ -46,10 +46,8 @@ impl Session {
             return Ok(());
         }
         if let Some(later) = runs::since(self.gate().journal()?, &story)? {
-            let words = format!(
-                "run {}, {}, ended well since and changed the same: it may need what goes back",
-                later.run, later.what
-            );
+            let words =
+                format!("run {}, {}, changed the same since: it may need what goes back", later.run, later.what);
             self.gate().screen().warn(&words);
         }
         let facts =
@@ -163,7 +161,7 @@ impl Session {
             target: self.world.recorded_target(&change.target),
             says: format!("undo: {}", change.inverse.as_deref()?),
             lost: None,
-            undoable: false,
+            returns: false,
         })
     }
 

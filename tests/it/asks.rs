@@ -96,6 +96,11 @@ fn a_change_wants_a_y_and_everything_else_is_no() {
         ("y\n", true),
         (" y \n", true),
         ("yes\n", true),
+        // The screen was to be cleared.
+        ("\x0cy\n", true),
+        // A y that was to be struck out or left is none.
+        ("y\x08\n", false),
+        ("y\x1b\n", false),
         ("\n", false),
         ("  \n", false),
         ("\x04", false),

@@ -251,10 +251,10 @@ impl Journal {
     /// The newest run that changed something, and is not an undo itself.
     pub fn last_change(&self) -> Result<Option<String>> {
         // A sitting that began earlier may have changed something later.
-        let sql = "SELECT s.run FROM journal s JOIN journal e ON e.run = s.run AND e.kind = 'effect.begin'
-                   WHERE s.kind = 'run.start'
-                   AND json_extract(s.body, '$.facts.undoes') IS NULL AND json_extract(s.body, '$.replay') IS NULL
-                   ORDER BY e.seq DESC LIMIT 1";
+        let sql = "SELECT run FROM journal WHERE kind = 'effect.begin' AND run IN (
+                     SELECT run FROM journal WHERE kind = 'run.start'
+                     AND json_extract(body, '$.facts.undoes') IS NULL AND json_extract(body, '$.replay') IS NULL)
+                   ORDER BY seq DESC LIMIT 1";
         self.read(sql, params![], |row| row.get(0)).map(|runs| runs.into_iter().next())
     }
 

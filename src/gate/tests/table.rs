@@ -49,7 +49,7 @@ impl Case {
     fn intended(&self, verb: &'static Verb) -> Intended {
         let target = Target { name: "prod".into(), protected: self.protected };
         let lost = (self.class == Class::Destroy).then(|| "47".to_string());
-        Intended { verb, class: self.class, target, says: "backend".into(), lost, undoable: false }
+        Intended { verb, class: self.class, target, says: "backend".into(), lost, returns: false }
     }
 
     /// Makes a door as this case finds it.

@@ -62,8 +62,10 @@ fn words_look_what_would_change_something_is_rehearsed_and_go_does_it() {
         terminal.says("docker restart vrc-shift-backend", &["which was not run", "restart backend"]);
 
         let before = started(&lab);
-        let shown = &["would: backend", "go     does it: p.restart(\"backend\")"];
-        terminal.says("p.restart(\"backend\")", shown);
+        terminal.says(
+            "p.restart(\"backend\")",
+            &["this run only observes", ":plan p.restart(\"backend\")", ":apply \"WHY\""],
+        );
         terminal.says("restart backend", &["would: backend", "go     does it: p.restart(\"backend\")"]);
         assert_eq!(started(&lab), before, "a rehearsal is none");
         terminal.answers("go", "", "nothing changed");
