@@ -75,7 +75,7 @@ pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -
     let db = of_stack(stack)?;
     let what = || format!("db.query failed on {}", stack.name);
     let container = docker::find(engine, stack, &db.service).await?;
-    if ["created", "exited", "dead"].contains(&container.state.as_str()) {
+    if !container.is_up() {
         let next = format!("stack({}).start({})", json!(stack.name), json!(db.service));
         return Err(Error::new(Kind::Failed, what(), format!("{} is {}", db.service, container.state)).next(next));
     }

@@ -22,7 +22,7 @@ use crate::gate::verb::{Class, Verb};
 use crate::gate::{Lives, Pass};
 use drift::{Dirty, Drift};
 use files::Files;
-use plan::{Lost, Plan, Way, list, pending};
+use plan::{Lost, Plan, Way, list, losses_in_words, pending};
 use rhai::Dynamic;
 pub use run::at_work;
 use run::{Facts, facts, known, once_name};
@@ -479,19 +479,10 @@ fn plan(call: &Call<'_>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// What is lost, for whoever reads the record: `; loses column shifts.note: 1 row(s)`.
-fn in_words(lost: &[Lost]) -> String {
-    let words = |one: &Lost| match one.rows {
-        Some(rows) => format!("{}: {rows} row(s)", one.what),
-        None => format!("{}: nobody knows how many rows", one.what),
-    };
-    let words: Vec<String> = lost.iter().map(words).collect();
-    if words.is_empty() { String::new() } else { format!("; loses {}", words.join(", ")) }
-}
-
 /// The change that a plan is, without what differs by direction. Its state before is the plan's: another one refuses it.
 fn change(call: &Call<'_>, stack: &Stack, plan: &Plan) -> Change {
-    let says = format!("{} with image {}{}", list(&plan.versions), short_id(&plan.image_id), in_words(&plan.loses));
+    let says =
+        format!("{} with image {}{}", list(&plan.versions), short_id(&plan.image_id), losses_in_words(&plan.loses));
     let args = json!({ "versions": plan.versions, "ledger": plan.ledger, "image_id": plan.image_id });
     let look = Look::at(call.world.stack_target(stack), says, args).within(plan.within_s);
     let lives = Lives::Container { host: stack.host.clone(), name: once_name(stack) };
@@ -581,14 +572,6 @@ mod tests {
     fn files(known: &[i64]) -> Files {
         let file = File { name: "x".into(), up: Some("CREATE TABLE t()".into()), down: Some("DROP TABLE t".into()) };
         known.iter().map(|version| (*version, file.clone())).collect()
-    }
-
-    #[test]
-    fn what_is_lost_is_in_the_words_of_the_change() {
-        assert_eq!(in_words(&[]), "");
-        let lost = |what: &str, rows| Lost { version: 47, what: what.into(), rows };
-        let both = [lost("column shifts.note", Some(3)), lost("table notes", None)];
-        assert_eq!(in_words(&both), "; loses column shifts.note: 3 row(s), table notes: nobody knows how many rows");
     }
 
     #[test]

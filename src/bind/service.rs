@@ -59,9 +59,8 @@ const STOPPED: &str = "stopped";
 /// `running` or `stopped`, with the container's id.
 async fn state(engine: &Engine, stack: &Stack, service: &str) -> Result<(String, &'static str)> {
     let container = docker::find(engine, stack, service).await?;
-    // One that is restarted again and again is running: it comes back by itself.
-    let is_up = ["running", "restarting", "paused"].contains(&container.state.as_str());
-    Ok((container.id, if is_up { RUNNING } else { STOPPED }))
+    let state = if container.is_up() { RUNNING } else { STOPPED };
+    Ok((container.id, state))
 }
 
 fn change(call: &Call<'_>, stack: &Stack, service: &str, deadline_s: u64, back: &str, before: &str) -> Change {

@@ -115,7 +115,7 @@ impl Session {
         let story = self.own_story();
         let (steps, changes) = story.map(|story| (story.steps, story.changes)).unwrap_or_default();
         let is_open = changes.iter().any(|change| change.fate == Fate::Unknown);
-        error = self.with_what_was_done(error, &changes);
+        error = super::undo::with_what_was_done(error, &changes);
         let way = WayBack::of(changes);
         let (back, all) = way.counts();
         for (word, does) in &CHOICES {

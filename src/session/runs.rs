@@ -29,7 +29,7 @@ struct Known<'a> {
     resumptions: BTreeMap<String, String>,
     short: BTreeMap<String, String>,
     /// Those that may have done again, or changed, what another one did, the newest first.
-    well: Vec<Story>,
+    well: Vec<&'a Story>,
 }
 
 /// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line. `waiting` is the run
@@ -85,24 +85,24 @@ pub fn open(journal: &Journal, own: &str) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-impl<'a> Known<'a> {
+impl Known<'_> {
     /// The newest `count` runs, the newest first.
     fn rows(journal: &Journal, count: usize) -> Result<Vec<Row>> {
-        let told = |line: RunLine| journal.story(&line.run).map(|story| (line, story));
-        let told = journal.runs(count)?.into_iter().map(told).collect::<Result<Vec<_>>>()?;
-        let well = told.iter().filter(|(line, _)| may_supersede(line)).map(|(_, story)| story.clone()).collect();
+        let lines = journal.runs(count)?;
+        let stories = lines.iter().map(|line| journal.story(&line.run)).collect::<Result<Vec<Story>>>()?;
+        let well = lines.iter().zip(&stories).filter(|(line, _)| may_supersede(line)).map(|(_, story)| story).collect();
         let known = Known { journal, resumptions: journal.resumptions()?, short: journal.short_names()?, well };
-        Ok(told.into_iter().map(|(line, story)| known.row(line, story)).collect())
+        Ok(lines.into_iter().zip(&stories).map(|(line, story)| known.row(line, story)).collect())
     }
 
     fn short(&self, run: &str) -> String {
         self.short.get(run).cloned().unwrap_or_else(|| run.into())
     }
 
-    fn row(&self, line: RunLine, story: Story) -> Row {
+    fn row(&self, line: RunLine, story: &Story) -> Row {
         let short = self.short(&line.run);
         let resumed_by = self.resumptions.get(&line.run).map(|run| format!("resumed by {}", self.short(run)));
-        let undone = self.undone(&story);
+        let undone = self.undone(story);
         let settled = undone.is_some() || self.went_on(&line.run);
         let mut outcome = line.outcome.clone();
         if line.mode != "apply" {
@@ -111,19 +111,19 @@ impl<'a> Known<'a> {
         for more in [undone, resumed_by].into_iter().flatten() {
             outcome += &format!(", {more}");
         }
-        let mut ways = if settled { Vec::new() } else { ways(self.journal, &story, &line, &short) };
+        let mut ways = if settled { Vec::new() } else { ways(self.journal, story, &line, &short) };
         if !ways.is_empty()
-            && let Some(later) = self.well.iter().find(|later| changed_the_same(later, &story))
+            && let Some(later) = self.well.iter().find(|later| changed_the_same(later, story))
         {
             let by = self.short(&later.run);
-            if later.outcome.is_some() && is_same_work(later, &story) {
+            if later.outcome.is_some() && is_same_work(later, story) {
                 ways.clear();
                 outcome += &format!(", done by {by}");
             }
             let warning = format!("; {by} changed the same since: {}", later.what);
             ways.iter_mut().for_each(|way| way.push_str(&warning));
         }
-        let next = [if line.unknown > 0 { looks(&story, &short) } else { Vec::new() }, ways].concat();
+        let next = [if line.unknown > 0 { looks(story, &short) } else { Vec::new() }, ways].concat();
         let undone = line.what.strip_prefix("undo ").filter(|run| self.short.contains_key(*run));
         let what = undone.map_or_else(|| line.what.clone(), |run| format!("undo {}", self.short(run)));
         Row { line, short, what, outcome, next }

@@ -225,28 +225,6 @@ impl Session {
         }
     }
 
-    /// After an end that takes nothing back: what was done until then, the newest first.
-    pub(super) fn with_what_was_done(&self, error: Error, changes: &[Told]) -> Error {
-        let takes_nothing_back = [Kind::Interrupted, Kind::Unknown, Kind::Unreachable, Kind::Denied];
-        let words = |change: &Told| match change.fate {
-            _ if change.undone_by.is_some() || change.unwound || undo::only_adds(change) => None,
-            _ if change.is_done() => Some(change.words()),
-            Fate::Failed(_) => Some(format!("{}     failed: a part of it may be there", change.words())),
-            _ => None,
-        };
-        let done: Vec<String> = changes.iter().rev().filter_map(words).collect();
-        if done.is_empty() || !takes_nothing_back.contains(&error.kind) {
-            return error;
-        }
-        let more = done.len().saturating_sub(DONE_SHOWN);
-        let more = if more > 0 { format!("\n  and {more} before") } else { String::new() };
-        let done = done.iter().take(DONE_SHOWN).map(|words| format!("\n  {words}")).collect::<String>();
-        Error {
-            why: format!("{}\ndone before that and not taken back, the newest first:{done}{more}", error.why),
-            ..error
-        }
-    }
-
     /// An error of the run that has just ended, with what to type to go back or on.
     pub(super) fn with_ways(&self, error: Error) -> Error {
         // What a replay shows is of then; going back or on would be for real.
@@ -258,7 +236,7 @@ impl Session {
         let short = names.get(&story.run).unwrap_or(&story.run);
         let whole = !story.changes.iter().any(|change| change.undone_by.is_some());
         let is_open = story.changes.iter().any(|change| change.fate == Fate::Unknown);
-        let mut error = self.with_what_was_done(error, &story.changes);
+        let mut error = with_what_was_done(error, &story.changes);
         let way = WayBack::of(story.changes);
         let (back, all) = way.counts();
         if back > 0 && !is_open && way.destroyed.is_empty() {
@@ -275,6 +253,25 @@ impl Session {
 
 /// So many changes are told that were done before a run was stopped.
 const DONE_SHOWN: usize = 6;
+
+/// After an end that takes nothing back: what was done until then, the newest first.
+pub(super) fn with_what_was_done(error: Error, changes: &[Told]) -> Error {
+    let takes_nothing_back = [Kind::Interrupted, Kind::Unknown, Kind::Unreachable, Kind::Denied];
+    let words = |change: &Told| match change.fate {
+        _ if change.undone_by.is_some() || change.unwound || undo::only_adds(change) => None,
+        _ if change.is_done() => Some(change.words()),
+        Fate::Failed(_) => Some(format!("{}     failed: a part of it may be there", change.words())),
+        _ => None,
+    };
+    let done: Vec<String> = changes.iter().rev().filter_map(words).collect();
+    if done.is_empty() || !takes_nothing_back.contains(&error.kind) {
+        return error;
+    }
+    let more = done.len().saturating_sub(DONE_SHOWN);
+    let more = if more > 0 { format!("\n  and {more} before") } else { String::new() };
+    let done = done.iter().take(DONE_SHOWN).map(|words| format!("\n  {words}")).collect::<String>();
+    Error { why: format!("{}\ndone before that and not taken back, the newest first:{done}{more}", error.why), ..error }
+}
 
 /// What was undone before it stopped, and what was not.
 fn stopped(story: &Story, way: &WayBack, count: usize, error: Error) -> Error {

@@ -112,6 +112,13 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
 }
 
+impl Container {
+    /// True while it is not stopped: one that is restarted again and again comes back by itself.
+    pub fn is_up(&self) -> bool {
+        ["running", "restarting", "paused"].contains(&self.state.as_str())
+    }
+}
+
 /// A port of a container.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Port {

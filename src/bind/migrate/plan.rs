@@ -177,10 +177,31 @@ pub fn list(versions: &[i64]) -> String {
     }
 }
 
+/// What is lost, for whoever reads the record: `; loses column shifts.note: 1 row(s)`.
+pub fn losses_in_words(lost: &[Lost]) -> String {
+    let words = |one: &Lost| match one.rows {
+        Some(rows) => format!("{}: {rows} row(s)", one.what),
+        None => format!("{}: nobody knows how many rows", one.what),
+    };
+    let words: Vec<String> = lost.iter().map(words).collect();
+    if words.is_empty() { String::new() } else { format!("; loses {}", words.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::files::tests::{configured, tool_of};
     use super::*;
+
+    #[test]
+    fn what_is_lost_is_in_the_words_of_the_change() {
+        assert_eq!(losses_in_words(&[]), "");
+        let lost = |what: &str, rows| Lost { version: 47, what: what.into(), rows };
+        let both = [lost("column shifts.note", Some(3)), lost("table notes", None)];
+        assert_eq!(
+            losses_in_words(&both),
+            "; loses column shifts.note: 3 row(s), table notes: nobody knows how many rows"
+        );
+    }
 
     fn files(known: &[i64]) -> Files {
         let file = File { name: "x".into(), up: Some("CREATE TABLE t()".into()), down: Some("DROP TABLE t".into()) };
