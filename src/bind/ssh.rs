@@ -13,6 +13,7 @@ mod asks;
 mod channel;
 mod durable;
 mod failure;
+mod hello;
 mod hostkey;
 mod keep;
 mod launch;
@@ -26,6 +27,8 @@ mod terminal;
 mod test_durable;
 #[cfg(test)]
 mod test_faults;
+#[cfg(test)]
+mod test_hello;
 #[cfg(test)]
 mod test_login;
 #[cfg(test)]

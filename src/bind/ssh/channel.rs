@@ -1,5 +1,6 @@
 //! Everything about one process at the other end of three pipes, on this machine or over a link.
 
+use super::hello::Hello;
 use super::link::REFUSED;
 use super::{Link, Reach};
 use crate::gate::Pass;
@@ -42,11 +43,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
 impl Channel {
-    /// Starts `script` under `sh`. Fails with the reason; nothing was sent to the script's stdin then.
-    pub async fn open(_: &Pass, reach: &Reach, script: &str) -> Result<Channel, String> {
-        match reach {
-            Reach::Local => local(script).map_err(|e| format!("sh does not start on this machine: {e}")),
-            Reach::Ssh(link) => remote(link, &super::quote::armour(script)).await,
+    /// Starts `script`, a constant without anybody's data, under `sh`, and waits until it has said hello. Fails with the
+    /// reason; nothing was sent to whatever runs there then.
+    pub async fn open(_: &Pass, reach: &Reach, script: &'static str) -> Result<Channel, String> {
+        let link = match reach {
+            Reach::Local => return local(script).map_err(|e| format!("sh does not start on this machine: {e}")),
+            Reach::Ssh(link) => link,
+        };
+        let hello = Hello::new()?;
+        let mut channel = remote(link, &super::quote::armour_with(script, hello.words())).await?;
+        // Boxed: it is a part of the future of every effect, and each of them is kept small.
+        match Box::pin(hello.heard(&mut channel, link.start_within())).await {
+            Ok(()) => Ok(channel),
+            Err(silence) => Err(match link.why_lost_if(silence.ended()).await {
+                Some(why) => why,
+                None => silence.why(&mut channel).await,
+            }),
         }
     }
 

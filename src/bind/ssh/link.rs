@@ -3,6 +3,7 @@
 use super::Login;
 use super::asks::Answers;
 use super::failure::{Trouble, last_line};
+use super::hello::START_WITHIN;
 use super::hostkey;
 use super::launch::{self, ControlDir, Ssh, end_group};
 use crate::error::{Error, Kind, Result};
@@ -10,7 +11,7 @@ use crate::gate::Pass;
 use openssh::Session;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -35,6 +36,8 @@ struct Inner {
     control: PathBuf,
     channels: Arc<Semaphore>,
     allows_few: AtomicBool,
+    /// Milliseconds that our `sh` may take to say hello.
+    start_within_ms: AtomicU64,
     /// Dropped or set: ssh is to end.
     close: watch::Sender<bool>,
     /// Why ssh ended, once it has.
@@ -96,6 +99,7 @@ impl Link {
             control,
             channels: Arc::new(Semaphore::new(CHANNELS)),
             allows_few: AtomicBool::new(false),
+            start_within_ms: AtomicU64::new(START_WITHIN.as_millis() as u64),
             close,
             ended,
         }))
@@ -129,6 +133,11 @@ impl Link {
         self.lost_within(LOSS_KNOWN_WITHIN).await.map(|why| self.was_lost(&why))
     }
 
+    /// The same of a link whose channel `ended`, or of one that is known to be lost.
+    pub(super) async fn why_lost_if(&self, ended: bool) -> Option<String> {
+        if ended { self.why_lost().await } else { self.gone().map(|why| self.was_lost(&why)) }
+    }
+
     /// The master's control socket.
     pub(super) fn control(&self) -> &Path {
         &self.0.control
@@ -154,6 +163,17 @@ impl Link {
 
     pub(super) fn set_allows_few(&self) {
         self.0.allows_few.store(true, Ordering::Relaxed);
+    }
+
+    /// How long a channel waits for the hello of our `sh`.
+    pub(super) fn start_within(&self) -> Duration {
+        Duration::from_millis(self.0.start_within_ms.load(Ordering::Relaxed))
+    }
+
+    /// The same, shorter, for logins that will not say it.
+    #[cfg(test)]
+    pub(super) fn set_start_within(&self, time: Duration) {
+        self.0.start_within_ms.store(time.as_millis() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn was_lost(&self, why: &str) -> String {

@@ -43,6 +43,11 @@ pub fn armour(script: &str) -> String {
     format!(r#"exec sh -c 'opsh_c=$(printf %b. "$1"); eval "${{opsh_c%.}}"' opsh '{}'"#, encode(script))
 }
 
+/// The same with two more words, `$2` and `$3` of the `sh`; they consist of letters and digits.
+pub fn armour_with(script: &str, [second, third]: &[String; 2]) -> String {
+    format!("{} {second} {third}", armour(script))
+}
+
 /// Why `words` cannot be run as they are, if so.
 pub fn refuse_words(words: &[String]) -> Option<String> {
     let Some(first) = words.first() else { return Some("there is no word to run".into()) };

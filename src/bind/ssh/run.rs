@@ -65,9 +65,9 @@ impl Reach {
         let status = tokio::time::timeout(STATUS_WITHIN, channel.wait()).await.ok().flatten();
         let started = out.started || err.started;
         match status {
-            // The channel ended in order and nobody said "start": the login shell did not run our sh.
+            // The channel ended in order and nobody said "start".
             Some(code) if !started => Outcome::NotStarted(format!(
-                "the login did not run a supervising sh (exit status {code}){}",
+                "the supervising sh ended before it started anything (exit status {code}){}",
                 err.noise_text().or_else(|| out.noise_text()).map(|text| format!(": {text}")).unwrap_or_default()
             )),
             _ if !sent => Outcome::NotStarted(self.why_lost().await),
@@ -93,12 +93,15 @@ impl Reach {
         let what = format!("{} did not start on {}", words.first().map_or("nothing", String::as_str), self.name());
         let failed = |kind, why: String| Error::new(kind, what.clone(), why).host(self.name());
         let nonce = nonce().map_err(|why| failed(Kind::Failed, why))?;
-        let script = scripts::stream(&nonce, words).map_err(|why| failed(Kind::Usage, why))?;
-        if script.len() > quote::LONGEST {
+        let program = scripts::stream(&nonce, words).map_err(|why| failed(Kind::Usage, why))?;
+        if program.len() > quote::LONGEST {
             return Err(failed(Kind::Usage, format!("its words are longer than {} bytes", quote::LONGEST)));
         }
+        let opened = Channel::open(pass, self, scripts::STREAM).await;
+        let mut channel = opened.map_err(|why| failed(Kind::Unreachable, why))?;
         pass.asking();
-        let mut channel = Channel::open(pass, self, &script).await.map_err(|why| failed(Kind::Unreachable, why))?;
+        // A broken pipe is told by the end of the greeting.
+        let _ = send_line(&mut channel.stdin, &quote::encode(&program)).await;
         match greeting(&mut channel.stdout, &nonce).await {
             Ok(early) => Ok(Stream::new(channel, early)),
             Err(Some(why)) => Err(failed(Kind::NotFound, why)),
@@ -143,6 +146,12 @@ async fn send_all(
     // Without `go` the supervising shell starts nothing, so up to here a lost link is a certain "not started".
     sending();
     pipe.write_all(&[start.as_slice(), last, b"go\n"].concat()).await?;
+    pipe.flush().await
+}
+
+async fn send_line(stdin: &mut Option<Writer>, line: &str) -> std::io::Result<()> {
+    let Some(pipe) = stdin else { return Ok(()) };
+    pipe.write_all(format!("{line}\n").as_bytes()).await?;
     pipe.flush().await
 }
 
@@ -266,7 +275,7 @@ impl<'a> Output<'a> {
 /// reason, or with nothing when the channel ended.
 async fn greeting(stdout: &mut Reader, nonce: &str) -> Result<Vec<u8>, Option<String>> {
     let mut splitter = Splitter::new(nonce);
-    let mut piece = [0; 4096];
+    let mut piece = vec![0; 4096];
     while let Ok(n @ 1..) = stdout.read(&mut piece).await {
         let mut parts = splitter.feed(&piece[..n]).into_iter();
         let found = parts.find_map(|part| part.err());

@@ -8,13 +8,15 @@ use crate::redact::Secret;
 
 /// The supervising shell. It is the same text for every command: program and data come over its stdin, never in argv.
 ///
-/// stdin is `NONCE GRACE BYTES`, the program as one [`quote::encode`]d line, BYTES of data for the program's stdin, `go`;
+/// A start-up file may put another program in its place, which would read its stdin as commands. So it says hello first
+/// ([`super::hello`]), and opsh sends nothing before that. Then stdin is `NONCE GRACE BYTES`, the program as one [`quote::encode`]d line, BYTES of data for the program's stdin, `go`;
 /// from then on it is the lifeline: when it closes, the process group gets INT, then TERM and KILL, GRACE seconds apart.
 /// The shell itself survives what it forwards and writes its records to both outputs, so that each is known to be
 /// complete even while a background child holds it open.
-pub const SUPERVISE: &str = r#"opsh_l=; { IFS= read -r opsh_l </proc/$$/stat; } 2>/dev/null
+pub const SUPERVISE: &str = r#"opsh_a=${2-}; opsh_b=${3-}; opsh_l=; { IFS= read -r opsh_l </proc/$$/stat; } 2>/dev/null
 set -- ${opsh_l##*) }
-[ "${3:-$$}" = $$ ] || exec setsid sh -c "${opsh_c%.}"
+[ "${3:-$$}" = $$ ] || exec setsid sh -c "${opsh_c%.}" opsh - "$opsh_a" "$opsh_b"
+[ -z "$opsh_a" ] || printf '\036opsh %s%s hello\n' "$opsh_b" "$opsh_a"
 exec 3<&0 6>&2 </dev/null 2>/dev/null
 opsh_say() { printf '\036opsh %s %s\n' "$opsh_n" "$*"; printf '\036opsh %s %s\n' "$opsh_n" "$*" >&6; }
 opsh_take() {
@@ -357,7 +359,14 @@ fn place(id: &str) -> String {
     format!("opsh_id={}\n{PLACE}", quote::quote(id))
 }
 
-/// The script of a plain byte stream: a record on stdout says that the program is there, then it takes over.
+/// The shell of a plain byte stream: says hello, reads its program as one [`quote::encode`]d line, and becomes it. What
+/// follows in its stdin is the program's, since `read` takes no byte of a pipe beyond the end of the line.
+pub const STREAM: &str = r#"opsh_a=${2-}; opsh_b=${3-}
+[ -z "$opsh_a" ] || printf '\036opsh %s%s hello\n' "$opsh_b" "$opsh_a"
+IFS= read -r opsh_p || exit 74
+opsh_p=$(printf '%b.' "$opsh_p"); eval "${opsh_p%.}""#;
+
+/// The program of a stream: a record on stdout says that the words' program is there, then it takes over.
 pub fn stream(nonce: &str, words: &[String]) -> Result<String, String> {
     if let Some(why) = quote::refuse_words(words) {
         return Err(why);

@@ -187,6 +187,16 @@ pub fn accounts() -> Vec<&'static str> {
     ACCOUNTS.iter().filter(there).map(|(name, _)| *name).collect()
 }
 
+/// The account whose login shell is this one; `None`, and said so, where it is not installed.
+pub fn account_with(shell: &str) -> Option<&'static str> {
+    let (name, path) = ACCOUNTS.iter().find(|(_, path)| path.ends_with(&format!("/{shell}"))).unwrap();
+    if !Path::new(path).exists() {
+        skip(&format!("no {shell}"));
+        return None;
+    }
+    Some(name)
+}
+
 fn possible() -> Result<(), String> {
     static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
     let prepare = || {
