@@ -1,6 +1,7 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
 pub mod migrate;
+pub mod trust;
 
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
@@ -299,14 +300,21 @@ struct File {
 }
 
 impl Config {
-    /// Reads `path`, or the nearest `opsh.toml` at or above `from`. No file at all is an empty configuration.
+    /// Reads `path`, or the nearest `opsh.toml` at or above `from`. No file at all is an empty configuration. Fails for a
+    /// file that was found and that somebody else could have written: it names programs to run and hosts to log in to.
     #[expect(clippy::disallowed_methods, reason = "configuration is read once, before there is a gate")]
     pub fn load(path: Option<&Path>, from: &Path) -> Result<Config> {
+        // A link that leads nowhere is somebody's word, too.
+        let is_there = |file: &PathBuf| file.is_file() || file.is_symlink();
         let found = match path {
             Some(path) => Some(path.to_path_buf()),
-            None => from.ancestors().map(|dir| dir.join("opsh.toml")).find(|file| file.is_file()),
+            None => from.ancestors().map(|dir| dir.join("opsh.toml")).find(is_there),
         };
-        let Some(path) = found else { return Ok(Config::default()) };
+        let Some(found) = found else { return Ok(Config::default()) };
+        if path.is_none() {
+            trust::judge(&found, None).map_err(|fact| untrusted(&found, &fact))?;
+        }
+        let path = found;
         let text = std::fs::read_to_string(&path).map_err(|error| {
             Error::new(Kind::Usage, format!("configuration {} cannot be read", path.display()), error.to_string())
                 .next("opsh --config FILE …     another file")
@@ -440,6 +448,14 @@ impl Config {
             error
         }
     }
+}
+
+/// A file that was found upwards, and that others decide on.
+fn untrusted(found: &Path, fact: &str) -> Error {
+    let shown = found.display();
+    let why = format!("nobody named it, and {fact}");
+    Error::new(Kind::Usage, format!("{shown} was found and is not used"), why)
+        .next(format!("opsh --config {shown} …     use it, if you know who wrote it"))
 }
 
 fn check_host(name: &str, host: &Host) -> Result<(), String> {

@@ -103,6 +103,7 @@ pub fn text_of(path: &Path) -> Result<String> {
     if let Some((_, text)) = built_in::in_place_of(path) {
         return Ok(text.into());
     }
+    built_in::refuse_strangers(path)?;
     std::fs::read_to_string(path).map_err(|error| {
         Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
             .next("opsh help     commands and verbs")

@@ -1,7 +1,10 @@
 //! Imports: the importing file's own folder first, then the embedded `stdlib/` under `std/`.
 
 use crate::bind::provenance;
+use crate::bind::values;
 use crate::bind::world::World;
+use crate::config::trust;
+use crate::error::{Error, Kind};
 use crate::gate::journal::Source;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
@@ -93,6 +96,23 @@ impl Modules {
     }
 }
 
+/// Fails with `usage` for a file that somebody else could have written. The owner of the importing file is trusted: a
+/// person named that one.
+fn trusted(importer: Option<&str>, name: &str) -> Result<(), Error> {
+    if name.starts_with("std/") {
+        return Ok(());
+    }
+    let file = Path::new(name);
+    let owner = importer.and_then(|importer| trust::owner_of(Path::new(importer)));
+    trust::judge(file, owner).map_err(|fact| {
+        let why = format!("the script imports it, and {fact}");
+        Error::new(Kind::Usage, format!("module {name} was not imported"), why).next(format!(
+            "ls -l {}     who owns it; take it over with chown and chmod go-w, if you trust it",
+            file.display()
+        ))
+    })
+}
+
 /// A path without `.` and `..`, so that one file has one name.
 fn tidy(path: &Path) -> PathBuf {
     let mut tidy = PathBuf::new();
@@ -118,6 +138,7 @@ impl ModuleResolver for Modules {
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
         let (name, text) = Modules::locate(importer, path)
             .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))?;
+        trusted(importer, &name).map_err(|error| values::thrown(error, position))?;
         self.note(&name, &text);
         if let Some((_, module)) = self.loaded.borrow().get(&name).filter(|(loaded, _)| *loaded == text) {
             return Ok(module.clone());

@@ -1,5 +1,7 @@
 //! Scripts that are there wherever opsh is: `opsh doctor`, and words at the prompt.
 
+use crate::config::trust;
+use crate::error::{Error, Kind, Result};
 use std::path::Path;
 
 /// Each with its text. Those in a folder are no words.
@@ -30,6 +32,25 @@ pub fn find(name: &str) -> Option<(&'static str, &'static str)> {
 /// What runs where nothing is at this path.
 pub fn in_place_of(path: &Path) -> Option<(&'static str, &'static str)> {
     named(path).filter(|_| !path.exists())
+}
+
+/// Fails with `usage` for a file that has the name of a built-in script and that somebody else could have written: a
+/// runbook says that name in any folder.
+pub fn refuse_strangers(path: &Path) -> Result<()> {
+    if named(path).is_some() && path.exists() { trusted(path) } else { Ok(()) }
+}
+
+/// Fails with `usage` for a script that is found by its name and that somebody else could have written.
+pub fn trusted(path: &Path) -> Result<()> {
+    trust::judge(path, None).map_err(|fact| {
+        let full = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        Error::new(
+            Kind::Usage,
+            format!("script {} was not run", path.display()),
+            format!("it was found by its name, and {fact}"),
+        )
+        .next(format!("opsh {} …     run that file, if you know who wrote it", full.display()))
+    })
 }
 
 /// The script that this path is, in a folder where they are kept: `scripts/rollback.rhai`.

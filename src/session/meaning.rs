@@ -100,6 +100,9 @@ impl Session {
         }
         // A name with a dash has no place in Rhai.
         if let Some(script) = self.script(first) {
+            if let ScriptWord::File(path) = &script {
+                built_in::trusted(path)?;
+            }
             self.say_in_place_of(first, &script);
             let argv = self.script_argv(&script, &line[first.len()..])?;
             return Ok(Meaning::Script(script, argv));

@@ -45,6 +45,7 @@ mod skip;
 mod sshd;
 mod terminal;
 mod tidy;
+mod trust;
 mod undo;
 mod verbs;
 mod what_if;

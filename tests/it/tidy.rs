@@ -74,7 +74,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         &["gate/clock", "bind/docker", "screen"],
         "time: the clock is the gate's, the Engine's stamps are parsed, the zone is shown",
     ),
-    ("libc", &["bind/ssh", "gate/clock", "gate/fault", "gate/journal", "screen"], "what std lacks"),
+    ("libc", &["bind/ssh", "config/trust", "gate/clock", "gate/fault", "gate/journal", "screen"], "what std lacks"),
     ("openssh", &["bind/ssh"], "ssh"),
     ("regex", &["redact"], "shapes of what is secret"),
     ("rhai", &["bind", "bind/*", "engine", "session"], "the language: the gate, ssh and the Engine do not know it"),
