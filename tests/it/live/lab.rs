@@ -211,6 +211,23 @@ impl Lab {
         command(&self.name, &["exec", "sh", "-uc", script]).output().unwrap().status.success()
     }
 
+    /// Files on the server that hold a text, each with owner, mode, time, and who has it open; one line a file.
+    ///
+    /// For each command in a container, health checks among them, containerd writes `/tmp/runc-processN`: the container's
+    /// environment, mode 0600, removed once the command has started. With one health check a second, one look in seventy
+    /// finds it. It is the Engine's own, and there without opsh.
+    pub fn files_that_hold(&self, value: &str) -> String {
+        const LOOK: &str = r#"grep -rlF --exclude='runc-process[0-9]*' -- "$1" /tmp /root /home /dev/shm 2>/dev/null |
+            while IFS= read -r file; do
+              ls -ln --time-style=full-iso -- "$file"
+              grep -aoE '^[[:print:]]{0,20}' -- "$file" | head -n 1 | sed 's/^/  begins: /'
+              for open in /proc/[0-9]*/fd/*; do
+                [ "$(readlink "$open")" != "$file" ] || { tr '\0' ' ' <"${open%/fd/*}/cmdline"; echo; }
+              done
+            done"#;
+        self.exec(&["sh", "-uc", LOOK, "look", value])
+    }
+
     pub fn sql(&self, sql: &str) -> String {
         self.run(&["sql", sql])
     }
