@@ -26,6 +26,37 @@ pub struct Config {
     stacks: BTreeMap<String, Arc<Stack>>,
     redact: Redact,
     screen: Screen,
+    limits: Limits,
+}
+
+/// `[limits]`: how long opsh waits.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Seconds that one effect may spend on connecting (login and Docker Engine), 1 to 300.
+    pub connect_s: u32,
+    /// Seconds that no effect's own deadline exceeds, 1 to 86400; absent means the documented deadlines.
+    pub deadline_s: Option<u32>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { connect_s: 30, deadline_s: None }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), String> {
+        match (self.connect_s, self.deadline_s) {
+            (seconds, _) if !(1..=300).contains(&seconds) => {
+                Err(format!("limits.connect_s must be 1 to 300 seconds, not {seconds}"))
+            }
+            (_, Some(seconds)) if !(1..=86_400).contains(&seconds) => {
+                Err(format!("limits.deadline_s must be 1 to 86400 seconds, not {seconds}"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `[screen]`: how things are shown.
@@ -297,6 +328,8 @@ struct File {
     redact: Redact,
     #[serde(default)]
     screen: Screen,
+    #[serde(default)]
+    limits: Limits,
 }
 
 impl Config {
@@ -348,11 +381,12 @@ impl Config {
         for name in &file.redact.names {
             redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
         }
+        file.limits.check().map_err(bad)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut hosts: Vec<(toml::Spanned<String>, Host)> = file.host.into_iter().collect();
         hosts.sort_by_key(|(name, _)| name.span().start);
-        let mut config =
-            Config { path: Some(path.to_path_buf()), redact: file.redact, screen: file.screen, ..Config::default() };
+        let (path, redact, screen, limits) = (Some(path.to_path_buf()), file.redact, file.screen, file.limits);
+        let mut config = Config { path, redact, screen, limits, ..Config::default() };
         for (name, host) in hosts {
             let name = name.into_inner();
             check_host(&name, &host).map_err(bad)?;
@@ -413,6 +447,11 @@ impl Config {
     /// `[redact]`.
     pub fn redact(&self) -> &Redact {
         &self.redact
+    }
+
+    /// `[limits]`.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// The zone that times are shown in, when the file names one.
@@ -593,6 +632,9 @@ mod tests {
             ("[host.prod-1]", "[host.local]", "that is this machine"),
             ("[stack.prod]", "alive_s = 1\n[stack.prod]", "alive_s must be 2 to 120"),
             ("identity = ", "tags = [\"a b\"]\nidentity = ", "the tag \"a b\" is not a word"),
+            ("[host.prod-1]", "[limits]\nconnect_s = 0\n[host.prod-1]", "connect_s must be 1 to 300"),
+            ("[host.prod-1]", "[limits]\ndeadline_s = 86401\n[host.prod-1]", "deadline_s must be 1 to 86400"),
+            ("[host.prod-1]", "[limits]\nread_s = 5\n[host.prod-1]", "read_s"),
         ] {
             let error = parse(&GOOD.replace(from, to)).expect_err(word);
             assert!(error.why.contains(word), "{}", error.why);

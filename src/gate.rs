@@ -4,6 +4,7 @@
 //! cannot be done without.
 
 mod beside;
+mod bounds;
 pub mod clock;
 mod consent;
 #[cfg(debug_assertions)]
@@ -23,6 +24,7 @@ mod wave;
 use crate::error::{Error, Kind, Place, Result};
 use crate::screen::{Mark, Screen};
 pub use beside::Beside;
+pub use bounds::{Limits, Waiting};
 use consent::Admitted;
 pub use consent::{Grants, Intended};
 use journal::Journal;
@@ -30,7 +32,7 @@ pub use ledger::Ledger;
 use outcome::outcome;
 #[cfg(test)]
 pub use pass::Shown;
-pub use pass::{Hold, Pass};
+pub use pass::{Hold, Pass, Waits};
 use policy::Mode;
 use replay::{FailAt, Recording};
 use serde::{Deserialize, Serialize};
@@ -163,6 +165,7 @@ pub struct Gate {
     run: RefCell<Run>,
     /// A person said no to the whole of what was asked.
     said_no: Cell<bool>,
+    limits: Cell<Limits>,
 }
 
 /// A change that goes on at its place although nobody here waits for it any more.
@@ -224,7 +227,7 @@ impl Gate {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
         let (mode, run, said_no) = (Cell::new(mode), RefCell::default(), Cell::new(false));
-        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run, said_no })
+        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run, said_no, limits: Cell::default() })
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
@@ -233,6 +236,16 @@ impl Gate {
         let (mode, grants) = (recording.mode, recording.grants.clone());
         let gate = Gate::new(mode, grants, ledger, screen)?;
         Ok(Gate { recording: Some(recording), ..gate })
+    }
+
+    /// From now on effects are bounded by these limits.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
+    }
+
+    /// A deadline, or the configured one when that is shorter.
+    fn capped(&self, deadline: Duration) -> Duration {
+        self.limits.get().most.map_or(deadline, |most| deadline.min(most))
     }
 
     /// Mode of the run.

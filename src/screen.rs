@@ -82,6 +82,8 @@ fn terminal_size(descriptor: i32) -> Option<Size> {
 pub struct Screen {
     options: Options,
     busy: StdCell<bool>,
+    /// When a wait is said next, where there is no terminal.
+    say_at: StdCell<Duration>,
     /// A program has the terminal.
     lent: StdCell<bool>,
     /// The stream whose unfinished line is the last thing on the screen; 0 for none.
@@ -93,6 +95,9 @@ pub struct Screen {
     /// Of the times that are shown.
     zone: RefCell<Zone>,
 }
+
+/// Time after which a wait is said where there is no terminal; said again when three times as much has passed.
+const FIRST_SAID: Duration = Duration::from_secs(5);
 
 /// Colours of standard error.
 #[derive(Clone, Copy)]
@@ -110,6 +115,7 @@ impl Screen {
         Screen {
             options,
             busy: StdCell::new(false),
+            say_at: StdCell::new(FIRST_SAID),
             lent: StdCell::new(false),
             open: StdCell::new(0),
             streams: StdCell::new(0),
@@ -347,15 +353,14 @@ impl Screen {
         Streamer::new(self, label)
     }
 
-    /// Shows that something takes its time; erased by the next line or by [`Screen::idle`].
-    pub fn busy(&self, what: &str, elapsed: Duration) {
+    /// Shows that something takes its time; erased by the next line or by [`Screen::idle`]. Without a terminal it is a
+    /// line of its own, after [`FIRST_SAID`] and then ever more rarely; `waits` names what is waited for.
+    pub fn busy(&self, what: &str, waits: impl FnOnce() -> Option<String>, elapsed: Duration) {
+        if !self.options.terminal {
+            return self.say_busy(what, waits, elapsed);
+        }
         let unfinished = self.open.get() != 0;
-        if !self.options.terminal
-            || self.options.json
-            || self.lent.get()
-            || unfinished
-            || elapsed < Duration::from_millis(300)
-        {
+        if self.options.json || self.lent.get() || unfinished || elapsed < Duration::from_millis(300) {
             return;
         }
         const FRAMES: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -371,8 +376,22 @@ impl Screen {
         self.busy.set(true);
     }
 
+    fn say_busy(&self, what: &str, waits: impl FnOnce() -> Option<String>, elapsed: Duration) {
+        if elapsed < self.say_at.get() || self.open.get() != 0 {
+            return;
+        }
+        self.say_at.set(elapsed * 3);
+        let waits = waits().map_or(String::new(), |waits| format!(": waiting for {waits}"));
+        self.say(&format!("… {}{waits} ({} s so far)", one_line(what), elapsed.as_secs()));
+    }
+
     /// Erases what [`Screen::busy`] drew.
     pub fn idle(&self) {
+        self.say_at.set(FIRST_SAID);
+        self.erase();
+    }
+
+    fn erase(&self) {
         if self.busy.replace(false) {
             let _ = write!(std::io::stderr().lock(), "\r\x1b[K");
         }
@@ -394,7 +413,7 @@ impl Screen {
 
     /// Makes sure that what is written next begins a line, and says first what must not go unsaid.
     fn fresh_line(&self) {
-        self.idle();
+        self.erase();
         if self.open.replace(0) != 0 {
             let _ = writeln!(std::io::stderr().lock());
         }

@@ -32,7 +32,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::replay::{FailAt, Recording};
-use crate::gate::{Gate, Grants, Ledger};
+use crate::gate::{Gate, Grants, Ledger, Limits};
 use crate::redact;
 use crate::screen::Screen;
 use crate::sources::Sources;
@@ -42,6 +42,7 @@ use serde_json::{Value, json};
 use sitting::Sitting;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// How a session is started.
 pub struct Options {
@@ -165,6 +166,9 @@ impl Session {
                 Gate::replay(recording, ledger, screen)?
             }
         };
+        let limits = options.config.limits();
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        gate.set_limits(Limits { connect: seconds(limits.connect_s), most: limits.deadline_s.map(seconds) });
         let world = Rc::new(World {
             gate,
             config: options.config,

@@ -32,6 +32,7 @@ use model::{Container, Detail, Image};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 /// The label that says which commit an image was built from.
@@ -157,10 +158,11 @@ pub const BINDINGS: &[Binding] = &[
 ];
 
 /// Over the local socket, or over `docker system dial-stdio` in a channel of the open login.
-pub async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
+pub async fn dialled(pass: Pass, host: &str, reach: Reach, opened: Arc<AtomicBool>) -> Result<Engine> {
     let pass = Arc::new(pass);
     if matches!(reach, Reach::Local) {
-        return Engine::connect(&pass, host, transport::unix_dial("/var/run/docker.sock"), Arc::new(String::new)).await;
+        let dial = transport::telling(transport::unix_dial("/var/run/docker.sock"), opened);
+        return Engine::connect(&pass, host, dial, Arc::new(String::new)).await;
     }
     // What the newest channel complains about is the only text that says why a socket cannot be used.
     let newest: Arc<Mutex<Complaints>> = Arc::default();
@@ -172,14 +174,14 @@ pub async fn dialled(pass: Pass, host: &str, reach: Reach) -> Result<Engine> {
         let (pass, reach, newest) = (Arc::clone(&kept), reach.clone(), Arc::clone(&newest));
         Box::pin(async move {
             let words = ["docker", "system", "dial-stdio"].map(String::from);
-            let stream = reach.stream(&pass, &words).await.map_err(std::io::Error::other)?;
+            let stream = reach.stream(&pass, &words).await.map_err(std::io::Error::other)?.killing();
             if let Ok(mut newest) = newest.lock() {
                 *newest = stream.complaints();
             }
             Ok(Box::new(stream) as Box<dyn transport::Io>)
         })
     });
-    Engine::connect(&pass, host, dial, reason).await
+    Engine::connect(&pass, host, transport::telling(dial, opened), reason).await
 }
 
 /// As [`find`]; `None` only when the Engine says that there is none.

@@ -9,6 +9,8 @@ use crate::gate::Pass;
 use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 /// A host as verbs hold it before anything was done: clones share one login and one Engine, each opened once, within
@@ -21,8 +23,8 @@ struct Inner {
     /// `None` for this machine.
     ssh: Option<Recipe>,
     open: Mutex<Open>,
-    /// Whoever dials the Engine: it may hang, and what needs the login alone does not wait for it.
-    dialling: Mutex<()>,
+    /// Of whoever dials the Engine: it may hang, and what needs the login alone does not wait for it.
+    dialling: Mutex<Failed>,
 }
 
 struct Recipe {
@@ -36,6 +38,39 @@ struct Open {
     engine: Option<Engine>,
     /// A password that was not accepted is not tried again by the next line.
     denied: Option<Error>,
+    failed: Failed,
+}
+
+/// The last failure to connect. Everybody who waited for the same attempt gets it, and so does whoever comes shortly after:
+/// a host that is silent costs a command one deadline, not one for each effect.
+#[derive(Default)]
+struct Failed(Option<Failure>);
+
+struct Failure {
+    error: Error,
+    at: Instant,
+    kept: Duration,
+}
+
+/// The longest that a failure to connect answers in place of another attempt. One that was quick is kept as long as it took.
+const KEPT: Duration = Duration::from_secs(10);
+
+impl Failed {
+    /// The answer for an effect that waits since `asked`, when there is one.
+    fn answer(&self, asked: Instant) -> Result<()> {
+        match &self.0 {
+            Some(last) if asked <= last.at || last.at.elapsed() < last.kept => Err(last.error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Keeps the failure of an attempt that `began` then.
+    fn keep<T>(&mut self, began: Instant, result: &Result<T>) {
+        self.0 = result.as_ref().err().map(|error| {
+            let kept = began.elapsed().min(KEPT);
+            Failure { error: error.clone(), at: Instant::now(), kept }
+        });
+    }
 }
 
 impl Way {
@@ -65,46 +100,118 @@ impl Way {
         }
     }
 
+    /// Forgets that connecting failed a moment ago: a person may have cured it.
+    pub fn forget_failures(&self) {
+        // Whoever holds one of them is connecting, and keeps what comes of that.
+        if let Ok(mut open) = self.0.open.try_lock() {
+            open.failed = Failed::default();
+        }
+        if let Ok(mut failed) = self.0.dialling.try_lock() {
+            *failed = Failed::default();
+        }
+    }
+
     /// The open login; logs in when there is none, or when it was lost.
     ///
-    /// Fails with `denied`, `unreachable` (also after 60 s without an end) or `usage`, as [`ssh::connect`] does.
+    /// Fails with `denied`, `unreachable` or `usage`, as [`ssh::connect`] does, and with `timeout` when the time for
+    /// connecting is over. All who wait for one login share its failure.
     pub async fn reach(&self, pass: &Pass) -> Result<Reach> {
+        let (asked, name) = (Instant::now(), self.name());
         // Somebody may be typing the password meanwhile, for another effect on this host.
-        let mut open = pass.beside_deadline(self.0.open.lock()).await;
-        self.reach_in(&mut open, pass).await
+        let waits = pass.waits_for(format!("the login to {name} that another effect began"));
+        let lock = async { Ok(self.0.open.lock().await) };
+        let what = format!("cannot log in to {name}");
+        let stuck = |s| format!("another effect has tried to log in to {name} for {s} s");
+        let mut open = pass.connecting_after(&what, stuck, lock).await?;
+        drop(waits);
+        self.reach_in(&mut open, asked, pass).await
     }
 
-    /// The open connection to the host's Docker Engine.
+    /// The open connection to the host's Docker Engine, for the work of this pass.
     ///
-    /// Fails as [`Way::reach`] and [`Engine::connect`] do.
+    /// Fails as [`Way::reach`] and [`Engine::connect`] do, and with `timeout` when the Engine accepts a connection and does
+    /// not answer. All who wait for it share that failure.
     pub async fn engine(&self, pass: &Pass) -> Result<Engine> {
-        let _one_at_a_time = pass.beside_deadline(self.0.dialling.lock()).await;
+        let (asked, name) = (Instant::now(), self.name());
+        let what = format!("cannot use Docker on {name}");
+        let waits = pass.waits_for(format!("the Docker Engine on {name} that another effect dials"));
+        let lock = async { Ok(self.0.dialling.lock().await) };
+        let stuck = |s| format!("another effect has dialled the Docker Engine on {name} for {s} s");
+        let mut failed = pass.connecting_after(&what, stuck, lock).await?;
+        drop(waits);
+        failed.answer(asked)?;
         let reach = self.reach(pass).await?;
-        if let Some(engine) = &self.0.open.lock().await.engine {
+        let known = self.0.open.lock().await.engine.clone();
+        if let Some(engine) = &known
+            && !engine.is_doubted()
+        {
             pass.asking();
-            return Ok(engine.clone());
+            return Ok(engine.on_behalf(pass));
         }
-        let dialled = docker::dialled(pass.for_connection(), &self.0.name, reach.clone());
-        let engine = pass.beside_deadline(dialled).await?;
+        let began = Instant::now();
+        let dialled = self.dial(known, &reach, &what, pass).await;
+        failed.keep(began, &dialled);
+        // What rides on a link that was lost meanwhile is of no use to the next.
+        self.0.open.lock().await.engine = dialled.as_ref().ok().filter(|_| reach.is_up()).cloned();
+        let engine = dialled?;
         // It is asked without a pass: from here on anything may have been.
         pass.asking();
-        let mut open = self.0.open.lock().await;
-        // What rides on a link that was lost meanwhile is of no use to the next.
-        if reach.is_up() {
-            open.engine = Some(engine.clone());
-        }
-        Ok(engine)
+        Ok(engine.on_behalf(pass))
     }
 
-    async fn reach_in(&self, open: &mut Open, pass: &Pass) -> Result<Reach> {
+    /// Dials the Engine, or asks one that left somebody without an answer whether it answers now.
+    async fn dial(&self, known: Option<Engine>, reach: &Reach, what: &str, pass: &Pass) -> Result<Engine> {
+        let name = self.name();
+        let _waits = pass.waits_for(format!("the Docker Engine on {name} to answer"));
+        let opened = Arc::new(AtomicBool::new(known.is_some()));
+        let dialled = async {
+            if let Some(engine) = known
+                && engine.version().await.is_ok()
+            {
+                return Ok(engine.trusted());
+            }
+            docker::dialled(pass.for_connection(), name, reach.clone(), Arc::clone(&opened)).await
+        };
+        let stuck = |s| match opened.load(Ordering::Acquire) {
+            true => format!("the Docker Engine on {name} accepted the connection and has not answered for {s} s"),
+            false => format!("no connection to the Docker Engine on {name} opened within {s} s"),
+        };
+        let next = format!("systemctl status docker    on {name}");
+        let dialled = pass.connecting(what, stuck, dialled).await;
+        dialled.map_err(|error| match error.kind {
+            Kind::Timeout => {
+                if let Reach::Ssh(link) = reach.clone() {
+                    // Or the program that dialled would stay on the host until the Engine goes on.
+                    pass.afterwards(async move { link.reaped().await });
+                }
+                error.host(name).next(next)
+            }
+            _ => error,
+        })
+    }
+
+    async fn reach_in(&self, open: &mut Open, asked: Instant, pass: &Pass) -> Result<Reach> {
         let Some(recipe) = &self.0.ssh else { return Ok(Reach::Local) };
         let reach = match &open.reach {
             Some(reach) if reach.is_up() => reach.clone(),
             _ => {
                 // What rode on a lost link is gone with it.
                 (open.reach, open.engine) = (None, None);
-                let reach = pass.beside_deadline(self.log_in(recipe, &mut open.denied, pass)).await?;
-                open.reach.insert(reach).clone()
+                if !pass.is_watched() {
+                    let what = format!("no login to {}", self.0.name);
+                    let why = "the one there was is gone, and nobody waits for another";
+                    return Err(Error::new(Kind::Unreachable, what, why));
+                }
+                open.failed.answer(asked)?;
+                let (began, name) = (Instant::now(), self.name());
+                let waits = pass.waits_for(format!("{name} to let opsh log in"));
+                let stuck = |s| format!("{name} has neither let opsh in nor refused it for {s} s");
+                let login = self.log_in(recipe, &mut open.denied, pass);
+                let logged_in = pass.connecting(&format!("cannot log in to {name}"), stuck, login).await;
+                let logged_in = logged_in.map_err(|error| error.host(name));
+                drop(waits);
+                open.failed.keep(began, &logged_in);
+                open.reach.insert(logged_in?).clone()
             }
         };
         if let Reach::Ssh(link) = &reach {
@@ -121,10 +228,6 @@ impl Way {
         if let Some(error) = denied {
             let again = "a wrong password is tried once: correct it, then start opsh anew";
             return Err(error.clone().next(again));
-        }
-        if !pass.is_watched() {
-            let what = format!("no login to {}", self.0.name);
-            return Err(Error::new(Kind::Unreachable, what, "the one there was is gone, and nobody waits for another"));
         }
         let login = recipe.login(pass).await?;
         let linked = ssh::connect(pass, &login).await;

@@ -99,6 +99,11 @@ impl World {
         Ok(way)
     }
 
+    /// A person types the next line: what could not be connected a moment ago is tried again.
+    pub fn forget_failures(&self) {
+        self.ways.borrow().values().for_each(Way::forget_failures);
+    }
+
     /// Whether a host can be asked without a login before.
     pub fn is_logged_in(&self, host: &str) -> bool {
         self.ways.borrow().get(host).is_some_and(Way::is_open)

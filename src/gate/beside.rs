@@ -70,7 +70,7 @@ impl Gate {
             let pass = Pass::unwatched(&id(&run, at), effect);
             let sender = sender.clone();
             // Who does not look after them any more has left.
-            self.io.start(work(at, pass), Limit::alone(effect.deadline), move |ended| {
+            self.io.start(work(at, pass), Limit::alone(self.capped(effect.deadline)), move |ended| {
                 drop(sender.send((at, (ended, began.elapsed()))))
             });
         }

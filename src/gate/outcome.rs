@@ -34,18 +34,20 @@ pub(super) fn settle(effect: &Effect, ended: Ended<Result<Did>>, came: Came) -> 
         Ended::Done(Err(error)) => {
             let kind = kind_of(error.kind, reads, came);
             let why = if kind != error.kind && !reads { format!("{}{maybe}", error.why) } else { error.why.clone() };
-            (outcome(kind), Error { kind, why, ..error })
+            // A change that timed out while it still looked or connected has certainly not happened.
+            let not_begun = kind == Kind::Timeout && !reads && came < Came::Begun;
+            (if not_begun { FAILED } else { outcome(kind) }, Error { kind, why, ..error })
         }
-        Ended::Timeout if !reads && came == Came::Nowhere => {
-            let why = format!("not sent within {} s; it has not happened", effect.deadline.as_secs());
+        Ended::Timeout(late) if !reads && came == Came::Nowhere => {
+            let why = format!("not sent within {}; it has not happened", late.words());
             (FAILED, Error::new(Kind::Unreachable, what, why))
         }
         Ended::Interrupted if !reads && came == Came::Nowhere => {
             let what = format!("{} was not begun{at}", effect.verb.name);
             (FAILED, Error::new(Kind::Interrupted, what, "Ctrl-C before it was sent; it has not happened"))
         }
-        Ended::Timeout => {
-            let why = format!("not done within {} s{maybe}", effect.deadline.as_secs());
+        Ended::Timeout(late) => {
+            let why = format!("not done within {}{maybe}", late.words());
             // A change that we stopped waiting for is not a failure: nobody knows.
             ("timeout", Error::new(if reads { Kind::Timeout } else { Kind::Unknown }, what, why))
         }

@@ -1,13 +1,15 @@
 //! The token that work cannot be done without, and what the work tells the door while it goes on.
 
+use super::bounds::{Clock, Waiting};
 use super::{Effect, clock, journal};
+use crate::error::{Error, Kind, Result};
 use crate::redact::{self, Secret};
 use serde_json::{Value, json};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 /// Proof that the gate decided and recorded: whatever opens a connection, starts a process, writes a file or reads a
@@ -69,8 +71,7 @@ pub(super) struct Marks {
     put_back: AtomicBool,
     rides_on: Mutex<Vec<Probe>>,
     afterwards: Mutex<Vec<Work>>,
-    /// Milliseconds that the deadline moves.
-    slack_ms: AtomicU64,
+    clock: Arc<Clock>,
 }
 
 /// What the work says while it goes on; the session's thread hears it.
@@ -83,6 +84,17 @@ pub(super) enum Event {
     Ask(String, oneshot::Sender<Option<Secret>>),
     /// A program is about to have the terminal, until the effect's end. False: there is none.
     Lend(oneshot::Sender<bool>),
+}
+
+/// Says what an effect waits for, from work that has no pass.
+#[derive(Clone)]
+pub struct Waits(Arc<Clock>);
+
+impl Waits {
+    /// As [`Pass::waits_for`].
+    pub fn waits_for(&self, what: impl Into<String>) -> Waiting {
+        Waiting::new(&self.0, what.into())
+    }
 }
 
 /// The way from the I/O thread to the session's thread.
@@ -196,16 +208,62 @@ impl Pass {
         }
     }
 
-    /// Does what does not count against the deadline, such as logging in; it brings a limit of its own.
-    pub async fn beside_deadline<T>(&self, work: impl Future<Output = T>) -> T {
-        // Granted beforehand, or the deadline would pass in the middle; what was not needed is taken back.
-        const GRANTED: Duration = Duration::from_secs(3600);
-        let (began, marks) = (Instant::now(), &self.marks);
-        marks.slack_ms.fetch_add(GRANTED.as_millis() as u64, Ordering::AcqRel);
-        let value = work.await;
-        let unused = GRANTED.saturating_sub(began.elapsed());
-        marks.slack_ms.fetch_sub(unused.as_millis() as u64, Ordering::AcqRel);
-        value
+    /// Connects to something: that does not count against the deadline of the effect, but against the one for connecting
+    /// (`limits.connect_s`), which all connecting of the effect shares. When that is over, fails with `timeout`, `what` and
+    /// the reason that `stuck` gives; the time in which a person is asked something does not count.
+    pub async fn connecting<T>(
+        &self,
+        what: &str,
+        stuck: impl Fn(u64) -> String,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.connecting_within(Duration::ZERO, what, stuck, work).await
+    }
+
+    /// The same for whoever waits until somebody else has connected: their times are over together, and the other one
+    /// knows the reason.
+    pub async fn connecting_after<T>(
+        &self,
+        what: &str,
+        stuck: impl Fn(u64) -> String,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        self.connecting_within(Duration::from_secs(2), what, stuck, work).await
+    }
+
+    async fn connecting_within<T>(
+        &self,
+        more: Duration,
+        what: &str,
+        stuck: impl Fn(u64) -> String,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let clock = &self.marks.clock;
+        let _counts = clock.connects();
+        tokio::pin!(work);
+        loop {
+            let left = clock.left_to_connect(more);
+            if left.is_zero() {
+                return Err(Error::new(Kind::Timeout, what, stuck(clock.connect().as_secs())));
+            }
+            tokio::select! {
+                biased;
+                value = &mut work => return value,
+                // A person may be asked meanwhile.
+                () = tokio::time::sleep(left.min(Duration::from_millis(250))) => {}
+            }
+        }
+    }
+
+    /// Says what the work waits for, until the result is dropped: the screen shows it, and the error of a deadline that
+    /// passes meanwhile names it.
+    pub fn waits_for(&self, what: impl Into<String>) -> Waiting {
+        Waiting::new(&self.marks.clock, what.into())
+    }
+
+    /// The same for work that has no pass.
+    pub fn waits(&self) -> Waits {
+        Waits(Arc::clone(&self.marks.clock))
     }
 
     /// True when somebody sees what [`Pass::output`] is handed.
@@ -231,6 +289,7 @@ impl Pass {
     /// Asks the person at the terminal for a secret; `None` without a terminal, or without an answer.
     pub async fn ask_secret(&self, question: &str) -> Option<Secret> {
         let (reply, answer) = oneshot::channel();
+        let _not_counted = self.marks.clock.asks_a_person();
         (self.wire.as_ref()?.send)(Event::Ask(question.into(), reply));
         answer.await.ok().flatten()
     }
@@ -308,7 +367,17 @@ impl Marks {
         self.afterwards.lock().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default()
     }
 
-    pub fn slack(&self) -> Duration {
-        Duration::from_millis(self.slack_ms.load(Ordering::Acquire))
+    /// Marks of an effect that `clock` bounds.
+    pub fn of(clock: Clock) -> Marks {
+        Marks { clock: Arc::new(clock), ..Marks::default() }
+    }
+
+    /// Marks of the same effect, which is done again in the time that is left of it.
+    pub fn again(&self) -> Marks {
+        Marks { clock: Arc::clone(&self.clock), ..Marks::default() }
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 }

@@ -1,5 +1,6 @@
 //! The one place where opsh waits: an I/O thread with the one runtime, Ctrl-C, deadlines.
 
+use super::bounds::Late;
 use super::pass::Marks;
 use crate::{interrupt, screen};
 use std::future::Future;
@@ -14,7 +15,7 @@ pub enum Ended<T> {
     /// By itself.
     Done(T),
     /// Its deadline passed; it was dropped.
-    Timeout,
+    Timeout(Late),
     /// Ctrl-C; it was dropped.
     Interrupted,
     /// It panicked: a bug in opsh, recorded like any other end.
@@ -68,7 +69,7 @@ impl Io {
                 biased;
                 () = interrupt::raised() => Ended::Interrupted,
                 value = work => Ended::Done(value),
-                () = expire(limit.deadline, &limit.marks) => Ended::Timeout,
+                late = expire(limit.deadline, &limit.marks) => Ended::Timeout(late),
             };
             drop(turn);
             told.tell(ended);
@@ -87,7 +88,7 @@ pub struct Limit {
     pub deadline: Duration,
     /// How many may go on at once.
     pub turns: Arc<Semaphore>,
-    /// Where the work says that it needs longer.
+    /// Where the work says what it waits for, and what of its time does not count.
     pub marks: Arc<Marks>,
 }
 
@@ -115,10 +116,15 @@ impl<T, F: FnOnce(Ended<T>)> Drop for Told<T, F> {
     }
 }
 
-async fn expire(deadline: Duration, marks: &Marks) {
-    let began = tokio::time::Instant::now();
+async fn expire(deadline: Duration, marks: &Marks) -> Late {
+    let clock = marks.clock();
     // The deadline may have moved while we slept.
-    while let Some(left) = (deadline + marks.slack()).checked_sub(began.elapsed()).filter(|left| !left.is_zero()) {
+    loop {
+        let left = clock.left(deadline);
+        if left.is_zero() {
+            // Told before the work is dropped, and with it what it waits for.
+            return Late { within: deadline, stuck: clock.stuck() };
+        }
         tokio::time::sleep(left.min(Duration::from_secs(1))).await;
     }
 }
@@ -162,7 +168,7 @@ mod tests {
     fn work_ends_by_itself_by_its_deadline_or_by_its_panic() {
         let io = Io::start_thread().expect("a thread");
         assert!(matches!(wait(&io, async { 7 }, 60_000), Ended::Done(7)));
-        assert!(matches!(wait(&io, std::future::pending::<()>(), 10), Ended::Timeout));
+        assert!(matches!(wait(&io, std::future::pending::<()>(), 10), Ended::Timeout(_)));
         let bug = async { panic!("a bug that a test planted") };
         assert!(matches!(wait::<()>(&io, bug, 60_000), Ended::Panicked));
         assert!(matches!(wait(&io, async { 8 }, 60_000), Ended::Done(8)), "the thread lives on");

@@ -1,5 +1,6 @@
 //! Effects that are performed together: from their begins to their ends, on the I/O thread or from a recording.
 
+use super::bounds::{Clock, Watch};
 use super::outcome::{advise, settle};
 use super::pass::{Came, Event, Marks, ROOM, Wire};
 use super::replay::Recording;
@@ -30,12 +31,16 @@ impl Gate {
         }
         let (sender, inbox) = mpsc::channel();
         let wires = Wires { sender, turns: Arc::new(Semaphore::new(AT_ONCE)), room: Arc::new(Semaphore::new(ROOM)) };
+        let (limits, person) = (self.limits.get(), Arc::<Watch>::default());
         let mut flights: Vec<Flight<'a>> = Vec::new();
         for &at in wave {
             let effect = &effects[at];
             let id = self.next_id();
             match self.begin(effect, &id) {
-                Ok(()) => flights.push(Flight::new(at, effect, id)),
+                Ok(()) => {
+                    let marks = Marks::of(Clock::new(limits, Arc::clone(&person)));
+                    flights.push(Flight::new(at, effect, id, marks));
+                }
                 Err(error) => results[at] = Some(Err(error)),
             }
         }
@@ -47,9 +52,10 @@ impl Gate {
         let (began, mut left) = (Instant::now(), flights.len());
         while left > 0 {
             match Io::hear(&inbox) {
-                None => self.screen.busy(&label(effects, results), began.elapsed()),
+                None => self.screen.busy(&label(effects, results), || waits(&flights, results), began.elapsed()),
                 Some((index, Heard::Event(event))) => self.on_event(&mut flights[index], effects.len(), event),
                 Some((index, Heard::Ended(Ended::Done(Err(_))))) if self.again(&mut flights[index]) => {
+                    flights[index].marks = Arc::new(flights[index].marks.again());
                     self.launch(&mut flights[index], index, &wires, work);
                 }
                 Some((index, Heard::Ended(ended))) => {
@@ -62,7 +68,7 @@ impl Gate {
                     }
                     results[flight.at] = Some(self.land(flight, ended));
                     if left > 0 {
-                        self.screen.busy(&label(effects, results), began.elapsed());
+                        self.screen.busy(&label(effects, results), || waits(&flights, results), began.elapsed());
                     }
                 }
             }
@@ -90,10 +96,9 @@ impl Gate {
         F: Future<Output = Result<Did>> + Send + 'static,
     {
         flight.began = Instant::now();
-        flight.marks = Arc::default();
         let pass = Pass::new(&flight.id, flight.effect, Arc::clone(&flight.marks), wires.wire(index));
         let limit = Limit {
-            deadline: flight.effect.deadline,
+            deadline: self.capped(flight.effect.deadline),
             turns: Arc::clone(&wires.turns),
             marks: Arc::clone(&flight.marks),
         };
@@ -194,8 +199,8 @@ struct Flight<'a> {
 }
 
 impl<'a> Flight<'a> {
-    fn new(at: usize, effect: &'a Effect, id: String) -> Flight<'a> {
-        let (began, marks) = (Instant::now(), Arc::default());
+    fn new(at: usize, effect: &'a Effect, id: String, marks: Marks) -> Flight<'a> {
+        let (began, marks) = (Instant::now(), Arc::new(marks));
         Flight { at, effect, id, began, marks, repeated: false, shown: None, lent: None }
     }
 }
@@ -219,6 +224,12 @@ impl Wires {
         let send = move |event| drop(sender.send((index, Heard::Event(event))));
         Wire { send: Arc::new(send), room: Arc::clone(&self.room) }
     }
+}
+
+/// What the first of those that have not ended waits for.
+fn waits(flights: &[Flight<'_>], results: &[Option<Result<Done>>]) -> Option<String> {
+    let late = flights.iter().filter(|flight| results[flight.at].is_none());
+    late.filter_map(|flight| flight.marks.clock().waits_for()).next()
 }
 
 /// Names of targets in the line that says what goes on.

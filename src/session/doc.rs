@@ -23,8 +23,12 @@ Scripts are [Rhai](https://rhai.rs). They start from `host(NAME)` and `stack(NAM
 A verb that changes something returns a receipt: `changed`, `skipped` (with `--plan`), `before`, `after`, `took_ms`. A verb
 that fails throws a map: `kind`, `what`, `why`, `next`, `host`, `exit`; the docs below name the kinds. `?` marks a parameter
 that may be left out. A deadline is how long a call is waited for, after which a read ends with `timeout`, and a change with
-`unknown`, since it may have happened; the first call that needs a host logs in, and the first that needs its Docker Engine
-connects to it, each within a deadline of its own.
+`unknown`, since it may have happened; the reason says what was waited for. The first call that needs a host logs in, and the
+first that needs its Docker Engine connects to it: both together may add `connect_s` seconds (30) to the deadline of a call,
+however often it connects. Calls that wait for the same login or Engine share its failure, as do those that come within the
+next 10 s; a typed line tries again. `deadline_s` shortens every deadline; both are keys of `[limits]` in `opsh.toml`. Time in
+which a person is asked something does not count. At most 16 calls of a batch or of `hosts(…)` go on at once, and the deadline
+of the others begins with their turn. Without a terminal a wait of 5 s is said on standard error, with what it is for.
 ";
 
 /// Everything, a built-in module such as `std/rollout`, or what `name` means, as Markdown. Fails as [`help::find`].

@@ -324,6 +324,7 @@ impl Session {
     /// of one run.
     pub(super) fn begin_line(&self) {
         self.gate().forget_consent();
+        self.world.forget_failures();
         if self.sitting.failed.is_none() {
             self.gate().forget_begun();
         }

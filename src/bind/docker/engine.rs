@@ -3,12 +3,13 @@
 use super::fault::{self, Sent};
 use super::transport::{Dial, Http, Reason};
 use crate::error::{Error, Kind, Result};
-use crate::gate::Pass;
+use crate::gate::{Pass, Waits};
 use bollard::Docker;
 use bollard::errors::Error as Wire;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What the Engine says about itself.
@@ -29,12 +30,27 @@ pub struct Version {
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    /// Where its calls say what they wait for.
+    waits: Option<Waits>,
 }
 
 struct Inner {
     http: Http,
     host: String,
     reason: Reason,
+    /// A call was given up before it was answered: whether the Engine still answers is not known.
+    doubted: AtomicBool,
+}
+
+/// A call that waits for its answer. Dropped before that, it leaves a doubt.
+struct Asked<'a>(&'a Inner, bool);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.doubted.store(true, Ordering::Release);
+        }
+    }
 }
 
 impl Engine {
@@ -54,7 +70,24 @@ impl Engine {
                 return Err(fault::explain(&what, host, Sent::Read, &said, &e));
             }
         }
-        Ok(Engine { inner: Arc::new(Inner { http, host: host.to_owned(), reason }) })
+        let inner = Inner { http, host: host.to_owned(), reason, doubted: AtomicBool::new(false) };
+        Ok(Engine { inner: Arc::new(inner), waits: None })
+    }
+
+    /// The same Engine, whose calls say in the name of this pass what they wait for.
+    pub fn on_behalf(&self, pass: &Pass) -> Engine {
+        Engine { inner: Arc::clone(&self.inner), waits: Some(pass.waits()) }
+    }
+
+    /// True when a call was given up before the Engine answered it: the Engine may hang.
+    pub fn is_doubted(&self) -> bool {
+        self.inner.doubted.load(Ordering::Acquire)
+    }
+
+    /// The same Engine, which has just answered.
+    pub fn trusted(self) -> Engine {
+        self.inner.doubted.store(false, Ordering::Release);
+        self
     }
 
     /// Release and API version.
@@ -96,12 +129,21 @@ impl Engine {
 
     /// Waits for a call that only looks.
     pub(super) async fn read<T>(&self, what: &str, call: impl Future<Output = Result<T, Wire>>) -> Result<T> {
-        self.told(what, Sent::Read, call.await).await
+        self.told(what, Sent::Read, self.answered(call).await).await
     }
 
     /// Waits for a call that changes something: a connection lost after sending is then `unknown`.
     pub(super) async fn change<T>(&self, what: &str, call: impl Future<Output = Result<T, Wire>>) -> Result<T> {
-        self.told(what, Sent::Change, call.await).await
+        self.told(what, Sent::Change, self.answered(call).await).await
+    }
+
+    async fn answered<T>(&self, call: impl Future<Output = Result<T, Wire>>) -> Result<T, Wire> {
+        let waits = self.waits.as_ref();
+        let _waits = waits.map(|waits| waits.waits_for(format!("the Docker Engine on {} to answer", self.host())));
+        let mut asked = Asked(&self.inner, false);
+        let answer = call.await;
+        asked.1 = !matches!(answer, Err(Wire::RequestTimeoutError));
+        answer
     }
 
     async fn told<T>(&self, what: &str, sent: Sent, answer: Result<T, Wire>) -> Result<T> {

@@ -14,6 +14,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -34,6 +35,18 @@ pub fn unix_dial(path: impl Into<PathBuf>) -> Dial {
     Arc::new(move || {
         let path = path.clone();
         Box::pin(async move { Ok(Box::new(tokio::net::UnixStream::connect(path).await?) as Box<dyn Io>) })
+    })
+}
+
+/// The same, and sets `opened` once a stream was opened.
+pub fn telling(dial: Dial, opened: Arc<AtomicBool>) -> Dial {
+    Arc::new(move || {
+        let (stream, opened) = (dial(), Arc::clone(&opened));
+        Box::pin(async move {
+            let stream = stream.await?;
+            opened.store(true, Ordering::Release);
+            Ok(stream)
+        })
     })
 }
 

@@ -27,7 +27,9 @@ pub struct Channel {
     process: Option<Process>,
     permit: Option<OwnedSemaphorePermit>,
     /// A channel keeps its link open.
-    _link: Option<Link>,
+    link: Option<Link>,
+    /// The process that is killed when it does not end with its pipes.
+    program: Option<u32>,
 }
 
 enum Process {
@@ -37,6 +39,10 @@ enum Process {
 
 /// An abandoned channel counts against the host's limit until it is closed, or this long: two graces and a sweep.
 const REAPED_WITHIN: Duration = Duration::from_secs(8);
+/// How long the program of a stream may take to end with its pipes.
+const ENDS_WITHIN: Duration = Duration::from_millis(300);
+/// How long ending it on the host may take.
+const KILLED_WITHIN: Duration = Duration::from_secs(2);
 /// How long a channel that a host refuses is asked for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The same once that was in vain.
@@ -85,11 +91,30 @@ impl Drop for Channel {
         self.stdin = None;
         let (process, permit) = (self.process.take(), self.permit.take());
         let (Some(process), Ok(runtime)) = (process, tokio::runtime::Handle::try_current()) else { return };
+        let stuck = self.program.zip(self.link.take()).map(|(pid, link)| (pid, link.reaping(), link));
         runtime.spawn(async move {
-            let _ = tokio::time::timeout(REAPED_WITHIN, gone(process)).await;
+            let gone = gone(process);
+            tokio::pin!(gone);
+            if let Some((pid, _reaping, link)) = stuck {
+                if tokio::time::timeout(ENDS_WITHIN, &mut gone).await.is_ok() {
+                    return;
+                }
+                // What talks to a server that hangs does not see that its pipes are closed, and would hold one of the
+                // host's sessions until that server goes on. One at a time: a kill takes a session, too.
+                let _one = link.one_kill().await;
+                let _ = tokio::time::timeout(KILLED_WITHIN, kill(&link, pid)).await;
+            }
+            let _ = tokio::time::timeout(REAPED_WITHIN, gone).await;
             drop(permit);
         });
     }
+}
+
+async fn kill(link: &Link, pid: u32) -> Result<(), openssh::Error> {
+    let line = super::quote::armour(&format!("kill -s KILL {pid}"));
+    let mut command = link.session().arc_raw_command(line);
+    command.stdin(openssh::Stdio::null()).stdout(openssh::Stdio::null()).stderr(openssh::Stdio::null());
+    command.spawn().await?.wait().await.map(drop)
 }
 
 async fn gone(process: Process) {
@@ -114,7 +139,8 @@ fn local(script: &str) -> io::Result<Channel> {
         stderr: Box::new(stderr),
         process: Some(Process::Local(child)),
         permit: None,
-        _link: None,
+        link: None,
+        program: None,
     })
 }
 
@@ -164,7 +190,8 @@ async fn remote(link: &Link, line: &str) -> Result<Channel, String> {
         stderr: Box::new(stderr),
         process: Some(Process::Remote(child)),
         permit: Some(permit),
-        _link: Some(link.clone()),
+        link: Some(link.clone()),
+        program: None,
     })
 }
 
@@ -176,6 +203,8 @@ pub struct Stream {
     /// Bytes that were read together with the record before them.
     early: Vec<u8>,
     stderr: Complaints,
+    /// The program's process id, of a stream over a link.
+    program: Option<u32>,
 }
 
 /// What a stream's program has written to stderr so far. Cloned, it outlives the stream.
@@ -207,11 +236,17 @@ impl Complaints {
 }
 
 impl Stream {
-    pub(super) fn new(mut channel: Channel, early: Vec<u8>) -> Stream {
+    pub(super) fn new(mut channel: Channel, program: Option<u32>, early: Vec<u8>) -> Stream {
         let complaints = Complaints::default();
         let stderr = std::mem::replace(&mut channel.stderr, Box::new(tokio::io::empty()));
         tokio::spawn(complaints.clone().collect(stderr));
-        Stream { channel, early, stderr: complaints }
+        Stream { channel, early, stderr: complaints, program }
+    }
+
+    /// The same stream, whose program is killed when it does not end as soon as the stream is dropped.
+    pub fn killing(mut self) -> Stream {
+        self.channel.program = self.program;
+        self
     }
 
     /// A handle to the program's stderr.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, MutexGuard, OwnedRwLockReadGuard, OwnedSemaphorePermit, RwLock, Semaphore, watch};
 
 /// sshd allows 10 sessions per connection by default; 8 leaves room for a person.
 const CHANNELS: usize = 8;
@@ -38,6 +38,9 @@ struct Inner {
     allows_few: AtomicBool,
     /// Milliseconds that our `sh` may take to say hello.
     start_within_ms: AtomicU64,
+    /// Held by whatever ends a program that did not end with its pipes.
+    reaping: Arc<RwLock<()>>,
+    kills: Mutex<()>,
     /// Dropped or set: ssh is to end.
     close: watch::Sender<bool>,
     /// Why ssh ended, once it has.
@@ -100,6 +103,8 @@ impl Link {
             channels: Arc::new(Semaphore::new(CHANNELS)),
             allows_few: AtomicBool::new(false),
             start_within_ms: AtomicU64::new(START_WITHIN.as_millis() as u64),
+            reaping: Arc::default(),
+            kills: Mutex::default(),
             close,
             ended,
         }))
@@ -174,6 +179,21 @@ impl Link {
     #[cfg(test)]
     pub(super) fn set_start_within(&self, time: Duration) {
         self.0.start_within_ms.store(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Delays [`Link::reaped`] until it is dropped.
+    pub(super) fn reaping(&self) -> Option<OwnedRwLockReadGuard<()>> {
+        Arc::clone(&self.0.reaping).try_read_owned().ok()
+    }
+
+    /// The turn to kill a program on the host.
+    pub(super) async fn one_kill(&self) -> MutexGuard<'_, ()> {
+        self.0.kills.lock().await
+    }
+
+    /// Waits until programs that hung have been ended on the host.
+    pub async fn reaped(&self) {
+        drop(self.0.reaping.write().await);
     }
 
     pub(super) fn was_lost(&self, why: &str) -> String {

@@ -5,6 +5,8 @@
 pub enum Record {
     /// The program is about to start: what came before it was noise of the login shell.
     Start,
+    /// The process id that a stream's program is about to have.
+    Pid(u32),
     /// The program was not started, and why.
     No(String),
     /// The program ended with this status, as a shell counts it.
@@ -81,6 +83,7 @@ impl Splitter {
 fn parse(text: &str) -> Option<Record> {
     match text.split_once(' ').unwrap_or((text, "")) {
         ("start", _) => Some(Record::Start),
+        ("pid", pid) => pid.parse().ok().map(Record::Pid),
         ("no", why) => Some(Record::No(why.into())),
         ("at", offset) => offset.trim().parse().ok().map(Record::At),
         ("answer", "") => Some(Record::Answer),

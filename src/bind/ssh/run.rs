@@ -103,7 +103,7 @@ impl Reach {
         // A broken pipe is told by the end of the greeting.
         let _ = send_line(&mut channel.stdin, &quote::encode(&program)).await;
         match greeting(&mut channel.stdout, &nonce).await {
-            Ok(early) => Ok(Stream::new(channel, early)),
+            Ok((pid, early)) => Ok(Stream::new(channel, pid, early)),
             Err(Some(why)) => Err(failed(Kind::NotFound, why)),
             Err(None) => Err(failed(Kind::Unreachable, self.why_lost().await)),
         }
@@ -250,6 +250,7 @@ impl<'a> Output<'a> {
     async fn record(&mut self, record: Record) {
         match record {
             Record::Start => self.started = true,
+            Record::Pid(_) => {}
             Record::No(why) => self.refused = Some(why),
             Record::End(status) => self.ended = Some(status),
             Record::Answer => self.live = None,
@@ -271,22 +272,24 @@ impl<'a> Output<'a> {
     }
 }
 
-/// Reads up to the record that says the program is there, and gives what was read beyond it. Fails with the script's
-/// reason, or with nothing when the channel ended.
-async fn greeting(stdout: &mut Reader, nonce: &str) -> Result<Vec<u8>, Option<String>> {
+/// Reads up to the record that says the program is there, and gives its process id and what was read beyond the record.
+/// Fails with the script's reason, or with nothing when the channel ended.
+async fn greeting(stdout: &mut Reader, nonce: &str) -> Result<(Option<u32>, Vec<u8>), Option<String>> {
     let mut splitter = Splitter::new(nonce);
-    let mut piece = vec![0; 4096];
+    let (mut piece, mut program) = (vec![0; 4096], None);
     while let Ok(n @ 1..) = stdout.read(&mut piece).await {
         let mut parts = splitter.feed(&piece[..n]).into_iter();
-        let found = parts.find_map(|part| part.err());
-        match found {
-            Some(Record::Start) => {
-                let mut early: Vec<u8> = parts.filter_map(|part| part.ok()).flatten().collect();
-                early.extend(splitter.rest());
-                return Ok(early);
+        while let Some(part) = parts.next() {
+            match part {
+                Err(Record::Pid(pid)) => program = Some(pid),
+                Err(Record::Start) => {
+                    let mut early: Vec<u8> = parts.filter_map(|part| part.ok()).flatten().collect();
+                    early.extend(splitter.rest());
+                    return Ok((program, early));
+                }
+                Err(Record::No(why)) => return Err(Some(why)),
+                _ => {}
             }
-            Some(Record::No(why)) => return Err(Some(why)),
-            _ => {}
         }
     }
     Err(None)

@@ -366,14 +366,15 @@ pub const STREAM: &str = r#"opsh_a=${2-}; opsh_b=${3-}
 IFS= read -r opsh_p || exit 74
 opsh_p=$(printf '%b.' "$opsh_p"); eval "${opsh_p%.}""#;
 
-/// The program of a stream: a record on stdout says that the words' program is there, then it takes over.
+/// The program of a stream: records on stdout say that the words' program is there, and its process id; then it takes over.
 pub fn stream(nonce: &str, words: &[String]) -> Result<String, String> {
     if let Some(why) = quote::refuse_words(words) {
         return Err(why);
     }
     let first = words.first().map(String::as_str).unwrap_or_default();
     Ok(format!(
-        "command -v {} >/dev/null 2>&1 || {{ printf '\\036opsh {nonce} no %s\\n' {}; exit 127; }}\nprintf '\\036opsh {nonce} start\\n'; exec {}",
+        "command -v {} >/dev/null 2>&1 || {{ printf '\\036opsh {nonce} no %s\\n' {}; exit 127; }}\n\
+         printf '\\036opsh {nonce} pid %s\\n\\036opsh {nonce} start\\n' $$; exec {}",
         quote::quote(first),
         quote::quote(&format!("there is no program {first}").replace('\n', " ")),
         quote::quote_all(words)
