@@ -23,6 +23,7 @@ pub mod git;
 pub mod host;
 pub mod http;
 pub mod journal;
+pub mod lesson;
 pub mod lock;
 pub mod migrate;
 pub mod names;

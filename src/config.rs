@@ -469,6 +469,11 @@ impl Config {
         self.hosts.keys().map(String::as_str)
     }
 
+    /// The stacks on a host, in the order of their names.
+    pub fn stacks_on<'a>(&'a self, host: &'a str) -> impl Iterator<Item = &'a Arc<Stack>> {
+        self.stacks.values().filter(move |stack| stack.host == host)
+    }
+
     /// Stack names in order.
     pub fn stack_names(&self) -> impl Iterator<Item = &str> + Clone {
         self.stacks.keys().map(String::as_str)

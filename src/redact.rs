@@ -7,6 +7,7 @@ mod needles;
 #[cfg(test)]
 mod props;
 mod shapes;
+mod variables;
 
 pub use names::{add as add_names, check as check_name, is_secret_name};
 
@@ -69,6 +70,28 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Sentences that the screen must show before anything else, each once.
+#[derive(Default)]
+struct Untold {
+    said: BTreeSet<String>,
+    waiting: Vec<String>,
+}
+
+static UNTOLD: Mutex<Untold> = Mutex::new(Untold { said: BTreeSet::new(), waiting: Vec::new() });
+
+/// Has the operator warned, once, that values cannot be hidden yet.
+pub fn warn(sentence: String) {
+    let mut untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    if untold.said.insert(sentence.clone()) {
+        untold.waiting.push(sentence);
+    }
+}
+
+/// Warnings that were not shown yet: the caller must show them.
+pub fn warnings() -> Vec<String> {
+    std::mem::take(&mut UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).waiting)
+}
+
 #[derive(Default)]
 struct Short {
     seen: BTreeSet<String>,
@@ -93,6 +116,20 @@ pub fn learn(value: &str) {
     if !is_ordinary(value.trim()) {
         remember(value);
     }
+}
+
+/// Hides what a variable of an environment holds: all of it under a secret's name, and under any name the passwords in
+/// URLs and connection strings.
+pub fn learn_variable(name: &str, value: &str) {
+    if is_secret_name(name) {
+        learn(value);
+        // A service account is an object whose parts are printed alone.
+        if let Ok(Value::Object(parts)) = serde_json::from_str(value) {
+            let texts = parts.iter().filter_map(|(name, part)| Some((name, part.as_str()?)));
+            texts.filter(|(name, _)| is_secret_name(name)).for_each(|(_, part)| learn(part));
+        }
+    }
+    variables::passwords_in(value).iter().for_each(|password| learn(password));
 }
 
 fn remember(value: &str) {

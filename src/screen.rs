@@ -423,6 +423,10 @@ impl Screen {
                 format!("warning: the secret of {} is {short}, and is seen where it is printed", one_line(&source));
             let _ = writeln!(std::io::stderr().lock(), "{}", self.paint(Tone::Yellow, &line));
         }
+        for warning in redact::warnings() {
+            let line = format!("warning: {}", one_line(&warning));
+            let _ = writeln!(std::io::stderr().lock(), "{}", self.paint(Tone::Yellow, &line));
+        }
     }
 
     fn to_stdout(&self, text: &str) {

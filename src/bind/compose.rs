@@ -4,6 +4,7 @@
 //! has the right name: success is what the Engine says afterwards, never what compose printed.
 
 pub mod env;
+pub mod secrets;
 
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};

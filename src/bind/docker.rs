@@ -221,21 +221,8 @@ pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
 pub async fn detail(engine: &Engine, stack: &Stack, service: &str) -> Result<Detail> {
     let container = find(engine, stack, service).await?;
     let detail = engine.inspect(&container.id).await?;
-    for (key, value) in detail.env.pairs() {
-        if redact::is_secret_name(key) {
-            redact::learn(value);
-        } else if let Some(password) = password_in_url(value) {
-            redact::learn(password);
-        }
-    }
+    detail.env.pairs().iter().for_each(|(key, value)| redact::learn_variable(key, value));
     Ok(detail)
-}
-
-/// `pass` in `scheme://user:pass@host`.
-fn password_in_url(text: &str) -> Option<&str> {
-    let (_, rest) = text.split_once("://")?;
-    let (login, _) = rest.rsplit_once('@')?;
-    login.split_once(':').map(|(_, password)| password)
 }
 
 fn connect(call: &Call<'_>) -> Result<Dynamic> {
@@ -536,11 +523,5 @@ mod tests {
         ] {
             assert_eq!(since(status), short, "{status}");
         }
-    }
-
-    #[test]
-    fn a_password_in_a_database_url_is_found() {
-        assert_eq!(password_in_url("postgres://u:p@ss@db:5432/n"), Some("p@ss"));
-        assert_eq!(password_in_url("http://x/y"), None);
     }
 }

@@ -1,9 +1,10 @@
 //! The way to one host: its login and its Docker Engine, opened by the first effect that needs them.
 
 use super::docker::{self, engine::Engine};
+use super::lesson::Lessons;
 use super::secret;
 use super::ssh::{self, Login, Reach};
-use crate::config::{Host, LOCAL, SecretRef};
+use crate::config::{Host, LOCAL, SecretRef, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use serde_json::json;
@@ -25,6 +26,8 @@ struct Inner {
     open: Mutex<Open>,
     /// Of whoever dials the Engine: it may hang, and what needs the login alone does not wait for it.
     dialling: Mutex<Failed>,
+    /// What is secret there.
+    lessons: Lessons,
 }
 
 struct Recipe {
@@ -76,14 +79,24 @@ impl Failed {
 impl Way {
     /// To this machine.
     pub fn local() -> Way {
-        Way(Arc::new(Inner { name: LOCAL.into(), ssh: None, open: Mutex::default(), dialling: Mutex::default() }))
+        Way::new(LOCAL.into(), None)
     }
 
     /// To a host over ssh; `known_hosts` is opsh's own list of host keys.
     pub fn to(host: Arc<Host>, known_hosts: PathBuf) -> Way {
         let name = host.name.clone();
         let ssh = Some(Recipe { host, known_hosts });
-        Way(Arc::new(Inner { name, ssh, open: Mutex::default(), dialling: Mutex::default() }))
+        Way::new(name, ssh)
+    }
+
+    fn new(name: String, ssh: Option<Recipe>) -> Way {
+        let (open, dialling, lessons) = (Mutex::default(), Mutex::default(), Lessons::default());
+        Way(Arc::new(Inner { name, ssh, open, dialling, lessons }))
+    }
+
+    /// Names the stacks there, whose secrets are learned with the first effect.
+    pub fn about(&self, stacks: Vec<Arc<Stack>>) {
+        self.0.lessons.about(stacks);
     }
 
     /// The host's name in opsh.toml, or `local`.
@@ -111,7 +124,7 @@ impl Way {
         }
     }
 
-    /// The open login; logs in when there is none, or when it was lost.
+    /// The open login; logs in when there is none, or when it was lost. What is secret there is known then, see [`Lessons`].
     ///
     /// Fails with `denied`, `unreachable` or `usage`, as [`ssh::connect`] does, and with `timeout` when the time for
     /// connecting is over. All who wait for one login share its failure.
@@ -124,7 +137,10 @@ impl Way {
         let stuck = |s| format!("another effect has tried to log in to {name} for {s} s");
         let mut open = pass.connecting_after(&what, stuck, lock).await?;
         drop(waits);
-        self.reach_in(&mut open, asked, pass).await
+        let reach = self.reach_in(&mut open, asked, pass).await?;
+        drop(open);
+        self.attend(pass, &reach).await;
+        Ok(reach)
     }
 
     /// The open connection to the host's Docker Engine, for the work of this pass.
@@ -141,7 +157,7 @@ impl Way {
         drop(waits);
         failed.answer(asked)?;
         let reach = self.reach(pass).await?;
-        let known = self.0.open.lock().await.engine.clone();
+        let known = self.0.open.lock().await.engine.clone().or_else(|| self.0.lessons.engine());
         if let Some(engine) = &known
             && !engine.is_doubted()
         {
@@ -156,7 +172,18 @@ impl Way {
         let engine = dialled?;
         // It is asked without a pass: from here on anything may have been.
         pass.asking();
+        self.0.lessons.engine_answers(&engine);
+        self.attend(pass, &reach).await;
         Ok(engine.on_behalf(pass))
+    }
+
+    /// Learns what is secret there. That counts as connecting, and fails nothing.
+    async fn attend(&self, pass: &Pass, reach: &Reach) {
+        let attended = async {
+            self.0.lessons.attend(pass, reach).await;
+            Ok(())
+        };
+        let _ = pass.connecting("", |_| String::new(), attended).await;
     }
 
     /// Dials the Engine, or asks one that left somebody without an answer whether it answers now.
@@ -203,6 +230,7 @@ impl Way {
                     return Err(Error::new(Kind::Unreachable, what, why));
                 }
                 open.failed.answer(asked)?;
+                self.0.lessons.forget_login();
                 let (began, name) = (Instant::now(), self.name());
                 let waits = pass.waits_for(format!("{name} to let opsh log in"));
                 let stuck = |s| format!("{name} has neither let opsh in nor refused it for {s} s");

@@ -87,7 +87,9 @@ impl World {
 
     /// The way to a host; nothing is opened before an effect needs it. Fails for a name that opsh.toml does not know.
     pub fn way(&self, name: &str) -> Result<Way> {
+        let stacks = self.config.stacks_on(name).cloned().collect();
         if let Some(way) = self.ways.borrow().get(name) {
+            way.about(stacks);
             return Ok(way.clone());
         }
         let way = if name == LOCAL {
@@ -95,6 +97,7 @@ impl World {
         } else {
             Way::to(self.config.host(name)?, self.state_dir.join("known_hosts"))
         };
+        way.about(stacks);
         self.ways.borrow_mut().insert(name.into(), way.clone());
         Ok(way)
     }

@@ -1,6 +1,7 @@
 //! The token that work cannot be done without, and what the work tells the door while it goes on.
 
 use super::bounds::{Clock, Waiting};
+use super::verb::Class;
 use super::{Effect, clock, journal};
 use crate::error::{Error, Kind, Result};
 use crate::redact::{self, Secret};
@@ -20,6 +21,8 @@ pub struct Pass {
     hold: Option<Hold>,
     marks: Arc<Marks>,
     wire: Option<Wire>,
+    /// It belongs to a change.
+    changes: bool,
     /// What is asked next begins the run that does the work.
     begins: bool,
 }
@@ -120,7 +123,8 @@ impl Pass {
     pub(super) fn unwatched(id: &str, effect: &Effect) -> Pass {
         let (target, says) = (effect.target.name.clone(), effect.says.clone());
         let about = About { verb: effect.verb.name, target, says, at_us: clock::wall_us() };
-        Pass { effect: id.into(), about, hold: None, marks: Arc::default(), wire: None, begins: false }
+        let changes = effect.class != Class::Read;
+        Pass { effect: id.into(), about, hold: None, marks: Arc::default(), wire: None, changes, begins: false }
     }
 
     /// The same token, for what is done before the work and as a part of it.
@@ -131,6 +135,7 @@ impl Pass {
             hold: self.hold.clone(),
             marks: Arc::clone(&self.marks),
             wire: self.wire.clone(),
+            changes: self.changes,
             begins: false,
         }
     }
@@ -163,6 +168,11 @@ impl Pass {
     /// Id of the effect, unique in the journal: names what is left on a host so that it can be found again.
     pub fn effect(&self) -> &str {
         &self.effect
+    }
+
+    /// True when the effect is a change: what was known of its place before may be wrong afterwards.
+    pub fn changes(&self) -> bool {
+        self.changes
     }
 
     /// Who does what, for whoever finds what is left on a host: a JSON object with `effect`, `verb`, `target`, `says`,
@@ -255,6 +265,11 @@ impl Pass {
         }
     }
 
+    /// The longest that connecting may take.
+    pub fn connects_within(&self) -> Duration {
+        self.marks.clock.connect()
+    }
+
     /// Says what the work waits for, until the result is dropped: the screen shows it, and the error of a deadline that
     /// passes meanwhile names it.
     pub fn waits_for(&self, what: impl Into<String>) -> Waiting {
@@ -312,7 +327,8 @@ impl Pass {
     #[cfg(test)]
     pub fn for_tests() -> Pass {
         let effect = format!("test-{}.1", clock::run_id());
-        Pass { effect, about: About::default(), hold: None, marks: Arc::default(), wire: None, begins: false }
+        let marks = Arc::default();
+        Pass { effect, about: About::default(), hold: None, marks, wire: None, changes: false, begins: false }
     }
 
     /// The same, with the end where its output arrives.

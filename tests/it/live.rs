@@ -15,6 +15,7 @@ mod deploy;
 mod environment;
 mod freeze;
 mod killed;
+mod known;
 mod lab;
 mod lock;
 mod migrate;

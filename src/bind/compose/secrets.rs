@@ -1,0 +1,288 @@
+//! What the files of a stack keep secret: env files, compose files, and the files of compose's own secrets.
+//!
+//! The files are read to learn what must be hidden. A file that cannot be parsed teaches less; it is never an error.
+
+use crate::config::Stack;
+use crate::redact;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What a file is to its stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// `NAME=value` lines.
+    Env,
+    /// A compose file.
+    Compose,
+    /// One secret, the whole file.
+    Secret,
+}
+
+/// A file by its absolute path.
+pub type Source = (Role, String);
+
+/// The files that opsh.toml and compose's defaults name: the compose files, the env file, and `.env` beside either.
+pub fn of_stack(stack: &Stack) -> BTreeSet<Source> {
+    let files = stack.compose.files.iter().map(|file| joined(&stack.dir, file));
+    let mut sources: BTreeSet<Source> = files.clone().map(|path| (Role::Compose, path)).collect();
+    sources.extend(stack.compose.env_file.iter().map(|file| (Role::Env, joined(&stack.dir, file))));
+    let folders = files.map(|path| folder(&path).to_string()).chain([stack.dir.clone()]);
+    sources.extend(folders.map(|dir| (Role::Env, joined(&dir, ".env"))));
+    sources
+}
+
+/// Learns what the text of a file says, and returns the files that it names in turn.
+pub fn learn((role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Source> {
+    match role {
+        Role::Env => variables(text).iter().for_each(|(name, value)| redact::learn_variable(name, value)),
+        Role::Secret => redact::learn(text.trim()),
+        Role::Compose => return compose(text, &[stack_dir, folder(path)]),
+    }
+    BTreeSet::new()
+}
+
+fn joined(dir: &str, file: &str) -> String {
+    if file.starts_with('/') { file.into() } else { format!("{}/{file}", dir.trim_end_matches('/')) }
+}
+
+fn folder(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+// ── env files ──
+
+/// Variables of an env file. A value that programs read in several ways, by its quotes or a `#` behind it, comes once in
+/// each.
+fn variables(text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    let mut rest = text.trim_start_matches('\u{feff}');
+    while !rest.is_empty() {
+        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        rest = after;
+        let line = line.trim();
+        let Some((name, value)) = variable(line) else { continue };
+        let mut read = |value: &str| found.push((name.to_string(), value.to_string()));
+        read(value);
+        let quote = value.chars().next().filter(|c| ['"', '\''].contains(c));
+        match quote {
+            Some(quote) => {
+                // The value may go on on the lines that follow.
+                let whole = format!("{}\n{after}", &value[1..]);
+                if let Some(end) = closing(&whole, quote) {
+                    let inner = &whole[..end];
+                    read(inner);
+                    if quote == '"' && inner.contains('\\') {
+                        read(&unescaped(inner));
+                    }
+                }
+            }
+            None => {
+                if let Some((value, _)) = value.split_once(" #") {
+                    read(value.trim_end());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// `NAME=value` or `NAME: value`, with or without `export`.
+fn variable(line: &str) -> Option<(&str, &str)> {
+    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-".contains(c)))?;
+    let (name, rest) = line.split_at(end);
+    let rest = rest.trim_start();
+    let value = rest.strip_prefix('=').or_else(|| rest.strip_prefix(':'))?;
+    (!name.is_empty()).then(|| (name, value.trim()))
+}
+
+/// Where the quote stands that ends a value.
+fn closing(text: &str, quote: char) -> Option<usize> {
+    let mut escaped = false;
+    text.char_indices().find_map(|(at, c)| {
+        let ends = c == quote && !escaped;
+        escaped = c == '\\' && !escaped && quote == '"';
+        ends.then_some(at)
+    })
+}
+
+fn unescaped(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out = String::new();
+    while let Some(c) = chars.next() {
+        match (c, if c == '\\' { chars.next() } else { None }) {
+            ('\\', Some('n')) => out.push('\n'),
+            ('\\', Some('r')) => out.push('\r'),
+            ('\\', Some('t')) => out.push('\t'),
+            ('\\', Some(other)) => out.push(other),
+            _ => out.push(c),
+        }
+    }
+    out
+}
+
+// ── compose files ──
+
+fn compose(text: &str, folders: &[&str]) -> BTreeSet<Source> {
+    let mut named = BTreeSet::new();
+    match serde_yaml_ng::from_str::<Value>(text) {
+        Ok(config) => {
+            walk(&config, &mut |role, path| {
+                named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
+            });
+        }
+        // Its lines tell the variables all the same.
+        Err(_) => variables(text).iter().for_each(|(name, value)| written(name, value)),
+    }
+    named
+}
+
+/// Learns each value under a secret's name, wherever it stands, and hands on the files that are named.
+fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
+    match value {
+        Value::Array(items) => {
+            items.iter().for_each(|item| match item.as_str().and_then(|text| text.split_once('=')) {
+                Some((name, value)) => written(name, value),
+                None => walk(item, file),
+            })
+        }
+        Value::Object(map) => {
+            for (name, value) in map {
+                match (name.as_str(), value) {
+                    ("env_file", value) => paths(value).for_each(|path| file(Role::Env, path)),
+                    ("include" | "extends", value) => {
+                        let short = value.as_str().filter(|_| name == "include");
+                        paths(value).chain(short).for_each(|path| file(Role::Compose, path));
+                        walk(value, file);
+                    }
+                    ("secrets", Value::Object(secrets)) => {
+                        for secret in secrets.values() {
+                            paths(&secret["file"]).for_each(|path| file(Role::Secret, path));
+                        }
+                    }
+                    (name, Value::String(text)) => written(name, text),
+                    (name, Value::Number(number)) => written(name, &number.to_string()),
+                    (_, value) => walk(value, file),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A path, a list of them, or of maps with `path` or `file`.
+fn paths(value: &Value) -> impl Iterator<Item = &str> {
+    let items = match value {
+        Value::Array(items) => items.as_slice(),
+        one => std::slice::from_ref(one),
+    };
+    items.iter().filter_map(|item| item.as_str().or(item["path"].as_str()).or(item["file"].as_str()))
+}
+
+/// Learns a value as a compose file has it. What compose puts in its place is in the container; a default is in the file.
+fn written(name: &str, value: &str) {
+    let (literal, defaults) = literal(value);
+    defaults.iter().for_each(|default| redact::learn_variable(name, default));
+    redact::learn_variable(name, &literal);
+}
+
+/// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`.
+///
+/// A value that is replaced in part has the parts of it in lines of their own, so that none of them is taken for a whole.
+fn literal(value: &str) -> (String, Vec<String>) {
+    let (mut out, mut defaults, mut rest) = (String::new(), Vec::new(), value);
+    while let Some((before, after)) = rest.split_once('$') {
+        out += before;
+        if let Some(after) = after.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let (inner, after) = match after.strip_prefix('{') {
+            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
+            None => {
+                after.split_at(after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len()))
+            }
+        };
+        if let Some((_, default)) = inner.split_once('-').filter(|(_, default)| !default.is_empty()) {
+            defaults.push(default.to_string());
+            // The default stands in a URL as its password does.
+            out += default;
+        }
+        rest = after;
+    }
+    let replaced = out.is_empty() || (value.contains('$') && !value.contains("$$"));
+    out += rest;
+    let whole = if replaced && !out.contains("://") { String::new() } else { out };
+    (whole, defaults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::clean;
+
+    #[track_caller]
+    fn assert_known(values: &[&str]) {
+        for value in values {
+            assert!(!clean(&format!("x {value} y")).contains(value), "{value} is not known");
+        }
+    }
+
+    fn source(role: Role) -> Source {
+        (role, "/srv/app/deploy/compose.yml".into())
+    }
+
+    #[test]
+    fn an_env_file_teaches_values_in_every_way_of_writing_them() {
+        let text = "\u{feff}# PASSWORD=comment-is-not-learned\nexport A_PASSWORD=env-plain-1\r\nB_PASSWORD='env quoted 2'\n\
+                    C_PASSWORD=\"env \\\"esc\\\" 3\" # note\n  D_PASSWORD = env-spaced-4\nE_TOKEN: env-colon-5\n\
+                    F_PASSWORD=env-hash-6 # note\nG_PRIVATE_KEY=\"-----BEGIN X-----\nenv-line-seven\n-----END X-----\"\n\
+                    DATABASE_URL=postgres://vrc:env-url-8@db/vrc\nLOG_LEVEL=env-level-is-shown\nADO=Host=db;Password=env-ado-9;X=1\n\
+                    H_PASSWORD=env$dollar#10\n";
+        assert!(learn(&source(Role::Env), text, "/srv/app").is_empty());
+        assert_known(&["env-plain-1", "env quoted 2", "env \"esc\" 3", "env-spaced-4", "env-colon-5", "env-hash-6"]);
+        assert_known(&["env-line-seven", "env-url-8", "env-ado-9", "env$dollar#10"]);
+        for shown in ["env-level-is-shown", "comment-is-not-learned"] {
+            assert_eq!(clean(shown), shown);
+        }
+    }
+
+    #[test]
+    fn a_compose_file_teaches_its_own_values_and_names_others() {
+        let text = "include: [base.yml]\nservices:\n  db:\n    env_file: [./db.env, {path: /etc/x.env}]\n    environment:\n      \
+                    POSTGRES_PASSWORD: cmp-inline-1\n      API_TOKEN: ${API_TOKEN:-cmp-default-2}\n      JWT_SECRET: ${JWT_SECRET:?cmp-not-3}\n      \
+                    URL: postgres://${U:-vrc}:cmp-url-4@db/x\n  web:\n    env_file: web.env\n    environment:\n      - DB_PASSWORD=cmp-list-5\n      \
+                    - PIN_SECRET=987650123\nsecrets:\n  key: {file: ./key.txt}\n";
+        let named = learn(&source(Role::Compose), text, "/srv/app");
+        assert_known(&["cmp-inline-1", "cmp-default-2", "cmp-url-4", "cmp-list-5", "987650123"]);
+        assert_eq!(clean("cmp-not-3"), "cmp-not-3");
+        for (role, path) in [
+            (Role::Env, "/srv/app/db.env"),
+            (Role::Env, "/srv/app/deploy/db.env"),
+            (Role::Env, "/etc/x.env"),
+            (Role::Env, "/srv/app/web.env"),
+            (Role::Secret, "/srv/app/deploy/key.txt"),
+            (Role::Compose, "/srv/app/base.yml"),
+        ] {
+            assert!(named.contains(&(role, path.into())), "{path} in {named:?}");
+        }
+    }
+
+    #[test]
+    fn a_broken_compose_file_and_a_secret_file_teach_too() {
+        learn(&source(Role::Compose), "a: [\n  DB_PASSWORD: brk-value-1\n", "/srv/app");
+        learn(&source(Role::Secret), "brk-secret-2\n", "/srv/app");
+        assert_known(&["brk-value-1", "brk-secret-2"]);
+    }
+
+    #[test]
+    fn the_files_of_a_stack_include_the_default_env_file() {
+        let text = "[host.h]\nssh = \"h\"\n[stack.s]\nhost = \"h\"\ndir = \"/srv/app\"\n\
+                    compose = { files = [\"deploy/c.yml\"], env_file = \"p.env\", project = \"s\" }\n";
+        let config = crate::config::Config::found(text).expect("valid");
+        let sources = of_stack(&config.stack("s").expect("there"));
+        let paths: Vec<&str> = sources.iter().map(|(_, path)| path.as_str()).collect();
+        assert_eq!(paths, ["/srv/app/.env", "/srv/app/deploy/.env", "/srv/app/p.env", "/srv/app/deploy/c.yml"]);
+    }
+}
