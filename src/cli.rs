@@ -314,7 +314,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
 fn found_at(mut session: Session, mut place: Place) -> Result<Session> {
     let terminal = session.gate().screen().options().terminal;
     let mut found = session.discover(&place);
-    if terminal && found.as_ref().is_err_and(is_unknown_key) {
+    if terminal && found.as_ref().is_err_and(|error| is_unknown_key(error, &place.name)) {
         hosts::adopt_first(&session, &place.name)?;
         found = session.discover(&place);
     }
@@ -329,8 +329,9 @@ fn is_about_key(error: &Error) -> bool {
     error.next.iter().any(|line| line.starts_with("opsh host adopt "))
 }
 
-fn is_unknown_key(error: &Error) -> bool {
-    is_about_key(error) && !error.next.iter().any(|line| line.contains("--replace"))
+/// Whether it is the key of this host that is not known, and not that of a jump host before it.
+fn is_unknown_key(error: &Error, name: &str) -> bool {
+    error.next.iter().any(|line| *line == format!("opsh host adopt {name}"))
 }
 
 /// What a command agrees to is what the whole command line agrees to.

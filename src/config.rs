@@ -1,10 +1,12 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
+mod address;
 pub mod migrate;
 pub mod trust;
 
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
+pub use address::Address;
 pub use migrate::Migrate;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};

@@ -346,8 +346,8 @@ fn forget_afterwards(reach: &Reach, pass: &Pass) {
 }
 
 /// The keys that a host offers, without logging in.
-pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
-    let way = world.way(name)?;
+pub fn offered_keys(world: &World, name: &str, jump: Option<&str>) -> Result<Vec<HostKey>> {
+    let way = world.way_to_adopt(name, jump)?;
     let effect = Change::of(Look::at(world.host_target(name), name, json!({ "host": name }))).effect(&OFFERED);
     let done = world.gate.perform(&effect, |pass| {
         let way = way.clone();
@@ -362,8 +362,8 @@ pub fn offered_keys(world: &World, name: &str) -> Result<Vec<HostKey>> {
 }
 
 /// Trusts a key from now on.
-pub fn adopt(world: &World, name: &str, key: &HostKey, replace: bool) -> Result<()> {
-    let way = world.way(name)?;
+pub fn adopt(world: &World, name: &str, jump: Option<&str>, key: &HostKey, replace: bool) -> Result<()> {
+    let way = world.way_to_adopt(name, jump)?;
     let args = json!({ "host": name, "fingerprint": key.fingerprint, "replace": replace });
     // What is changed is this machine's list, and who asked for it typed the fingerprint: that is the consent.
     let here = Target { name: LOCAL.into(), protected: false };

@@ -20,6 +20,7 @@ mod launch;
 mod link;
 mod quote;
 mod records;
+mod route;
 mod run;
 mod scripts;
 mod terminal;
@@ -39,24 +40,26 @@ mod test_quoting;
 mod test_run;
 #[cfg(test)]
 pub(super) mod tests;
+mod trust;
 
 pub use asks::askpass;
 pub use channel::{Complaints, Stream};
 pub use durable::{Durable, Listed, Started};
-pub use hostkey::{HostKey, offered_keys, remember_key};
+pub use hostkey::{HostKey, offered_keys, overruled, remember_key};
 pub use keep::Kept;
-pub use link::{Link, connect};
+pub use link::{Link, LoginFailed, connect};
 pub use quote::{quote, quote_all};
 
+use crate::config::Address;
 use crate::redact::Secret;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How to reach one host.
 #[derive(Clone, Debug)]
 pub struct Login {
     /// The host's name in opsh.toml; host keys are kept under it.
     pub name: String,
-    /// `user@host`, or a name in `~/.ssh/config`.
+    /// `user@host`, `user@host:port`, `user@[::1]:port`, or a name in `~/.ssh/config`.
     pub dest: String,
     /// Port, if not the one of `~/.ssh/config` or 22.
     pub port: Option<u16>,
@@ -64,7 +67,7 @@ pub struct Login {
     pub identity: Option<PathBuf>,
     /// `user@host`, `user@host:port` or a name in `~/.ssh/config` to go through; several with commas between them.
     pub jump: Option<String>,
-    /// `SHA256:…` of the host's key; decides when opsh's list has no key of the host.
+    /// `SHA256:…` of the host's key; decides alone, whatever opsh's list says of the host.
     pub host_key: Option<String>,
     /// Password at the host; tried once.
     pub password: Option<Secret>,
@@ -76,7 +79,7 @@ pub struct Login {
     pub alive_s: u32,
     /// opsh's own list of host keys, an absolute path. No other list is read.
     pub known_hosts: PathBuf,
-    /// Directory for control sockets: at most about 70 bytes long, made with mode 0700.
+    /// Directory for control sockets: at most about 70 bytes long, made with mode 0700; see [`control_dir`].
     pub control_dir: PathBuf,
 }
 
@@ -99,20 +102,30 @@ impl Login {
         }
     }
 
+    /// Where `dest` and `port` lead; fails with the reason when they are no address.
+    fn address(&self) -> Result<Address, String> {
+        let address = Address::parse(&self.dest)?;
+        match (address.port, self.port) {
+            (Some(here), Some(there)) if here != there => {
+                Err(format!("the address {:?} and port = {there} name two ports", self.dest))
+            }
+            (here, there) => Ok(Address { port: there.or(here), ..address }),
+        }
+    }
+
     /// The name that host keys are kept under. ssh lowers the case of names in its lists, but not that of an alias.
     fn alias(&self) -> String {
         self.name.to_ascii_lowercase()
     }
 }
 
-/// A short private folder for sockets: their paths may have 90 bytes.
-pub fn control_dir() -> PathBuf {
-    // SAFETY: geteuid has no preconditions and cannot fail.
-    let own = || PathBuf::from(format!("/tmp/opsh-{}", unsafe { libc::geteuid() }));
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() && dir.len() < 40 => PathBuf::from(dir).join("opsh"),
-        _ => own(),
-    }
+/// The private folder for sockets: below `XDG_RUNTIME_DIR` where that is this user's alone, else below `state_dir`. Never in
+/// a folder that others write to: whoever comes first there would keep everybody else out.
+pub fn control_dir(state_dir: &Path) -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let usable =
+        runtime.filter(|dir| dir.is_absolute() && launch::is_private(dir) && launch::is_short(&dir.join("opsh")));
+    usable.map_or_else(|| state_dir.join("ssh"), |dir| dir.join("opsh"))
 }
 
 /// A place that runs words.

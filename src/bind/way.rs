@@ -8,7 +8,7 @@ use crate::config::{Host, LOCAL, SecretRef, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -259,16 +259,20 @@ impl Way {
         }
         let login = recipe.login(pass).await?;
         let linked = ssh::connect(pass, &login).await;
-        let how = linked.as_ref().map_or_else(|error| error.kind.word(), |_| "ok");
-        pass.note("host.login", json!({ "host": self.0.name, "ssh": recipe.host.ssh, "outcome": how }));
-        if let Err(error) = &linked
-            && login.password.is_some()
-            && error.kind == Kind::Denied
-            && error.why.contains("tried once")
-        {
-            *denied = Some(error.clone());
+        let how = linked.as_ref().map_or_else(|failed| failed.error.kind.word(), |_| "ok");
+        let mut note = json!({ "host": self.0.name, "ssh": recipe.host.ssh, "outcome": how });
+        let overruled = ssh::overruled(&login);
+        if !overruled.is_empty() {
+            // The pin decides alone; these keys were adopted earlier.
+            note["also_known"] = json!(overruled);
         }
-        linked.map(Reach::Ssh)
+        pass.note("host.login", note);
+        if let Err(failed) = &linked
+            && failed.password_refused
+        {
+            *denied = Some(failed.error.clone());
+        }
+        Ok(Reach::Ssh(linked?))
     }
 
     /// How to log in, without the host's own password: for looking at its key before anybody trusts it.
@@ -283,6 +287,7 @@ impl Way {
 impl Recipe {
     async fn login(&self, pass: &Pass) -> Result<Login> {
         let host = &self.host;
+        let state_dir = self.known_hosts.parent().unwrap_or(Path::new("/"));
         Ok(Login {
             port: host.port,
             identity: host.identity.clone(),
@@ -292,7 +297,7 @@ impl Recipe {
             jump_password: self.secret(pass, &host.jump_password, "jump password").await?,
             passphrase: self.secret(pass, &host.passphrase, "passphrase").await?,
             alive_s: host.alive_s,
-            ..Login::new(&host.name, &host.ssh, self.known_hosts.clone(), ssh::control_dir())
+            ..Login::new(&host.name, &host.ssh, self.known_hosts.clone(), ssh::control_dir(state_dir))
         })
     }
 

@@ -2,10 +2,11 @@
 
 use crate::bind::lock::Locks;
 use crate::bind::way::Way;
-use crate::config::{Config, LOCAL, Stack};
+use crate::config::{Address, Config, Host, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::{Gate, HERE, Target};
 use crate::sources::Sources;
+use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -105,6 +106,25 @@ impl World {
     /// A person types the next line: what could not be connected a moment ago is tried again.
     pub fn forget_failures(&self) {
         self.ways.borrow().values().for_each(Way::forget_failures);
+    }
+
+    /// The way to a host whose key is to be adopted: one of opsh.toml, or any that ssh knows, such as a jump host. `jump`
+    /// comes in the place of what opsh.toml says.
+    pub fn way_to_adopt(&self, name: &str, jump: Option<&str>) -> Result<Way> {
+        let host = match self.config.host(name) {
+            Ok(_) if jump.is_none() => return self.way(name),
+            Ok(host) => Arc::new(Host { jump: jump.map(String::from), ..(*host).clone() }),
+            Err(_) => {
+                let wrong = |why| Error::new(Kind::Usage, format!("no host {name:?} to adopt"), why);
+                let Address { host, port, .. } = Address::parse(name).map_err(wrong)?;
+                // A key of one port says nothing of another.
+                let label = port.map_or(host.clone(), |port| format!("[{host}]:{port}"));
+                let jump = jump.map_or(String::new(), |jump| format!("jump = {}\n", json!(jump)));
+                let text = format!("[host.{}]\nssh = {}\n{jump}", json!(label), json!(name));
+                Config::found(&text)?.host(&label)?
+            }
+        };
+        Ok(Way::to(host, self.state_dir.join("known_hosts")))
     }
 
     /// Whether a host can be asked without a login before.

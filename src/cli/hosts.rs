@@ -11,8 +11,11 @@ use serde_json::json;
 pub enum Command {
     /// Show the key that a host offers, and trust it from now on
     Adopt {
-        /// Name of the host in opsh.toml
+        /// Name of the host in opsh.toml; else a host that ssh knows, such as a jump host: NAME or USER@HOST:PORT
         name: String,
+        /// Jump hosts to go through, in the place of those of opsh.toml
+        #[arg(long, value_name = "HOST,…")]
+        jump: Option<String>,
         /// The fingerprint from a second source (the provider's console): SHA256:…
         #[arg(long, value_name = "SHA256:…")]
         fingerprint: Option<String>,
@@ -23,9 +26,9 @@ pub enum Command {
 }
 
 pub fn run(command: &Command, session: &mut Session) -> Result<()> {
-    let Command::Adopt { name, fingerprint, replace } = command;
+    let Command::Adopt { name, jump, fingerprint, replace } = command;
     session.gate().begin_run(&format!("host adopt {name}"), json!({ "replace": replace }))?;
-    let result = adopt(session, name, fingerprint.as_deref(), *replace);
+    let result = adopt(session, name, jump.as_deref(), fingerprint.as_deref(), *replace);
     session.gate().end_run(result.as_ref().err());
     result
 }
@@ -33,20 +36,26 @@ pub fn run(command: &Command, session: &mut Session) -> Result<()> {
 /// Asks a person at the terminal to trust the key of a host that was named on the command line.
 pub fn adopt_first(session: &Session, name: &str) -> Result<()> {
     session.gate().begin_run(&format!("host adopt {name}"), json!({}))?;
-    let result = adopt(session, name, None, false);
+    let result = adopt(session, name, None, None, false);
     session.gate().end_run(result.as_ref().err());
     result
 }
 
-fn adopt(session: &Session, name: &str, fingerprint: Option<&str>, replace: bool) -> Result<()> {
+fn adopt(session: &Session, name: &str, jump: Option<&str>, fingerprint: Option<&str>, replace: bool) -> Result<()> {
     let world = session.world();
-    let offered = host::offered_keys(world, name)?;
+    let offered = host::offered_keys(world, name, jump).map_err(|error| match world.config.host(name) {
+        // A mistyped name is one that ssh does not know either.
+        Err(unknown) if error.kind == Kind::Unreachable && !name.contains('@') => {
+            Error { why: format!("{}; opsh.toml has no such host: {}", error.why, unknown.why), ..error }
+        }
+        _ => error,
+    })?;
     let screen = world.gate.screen();
     for key in &offered {
         screen.say(&format!("{name} offers {}  {}", key.kind, key.fingerprint));
     }
     let chosen = choose(session, name, &offered, fingerprint, replace)?;
-    host::adopt(world, name, chosen, replace)?;
+    host::adopt(world, name, jump, chosen, replace)?;
     screen.print(&format!("{name} is known from now on by {}", chosen.fingerprint));
     Ok(())
 }

@@ -2,17 +2,17 @@
 
 use super::Session;
 use crate::bind::World;
-use crate::config::Config;
+use crate::config::{Address, Config};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
 use serde_json::{Value, json};
 use std::rc::Rc;
 
-/// A host as it is typed: `root@203.0.113.10`, `deploy@web.example:2222`.
+/// A host as it is typed: `root@203.0.113.10`, `deploy@web.example:2222`, `deploy@[2001:db8::1]:2222`.
 pub struct Place {
     /// `root@203.0.113.10`.
     login: String,
-    /// Name of the host in this session: what stands behind the `@`.
+    /// Name of the host in this session: what stands behind the `@`, without brackets.
     pub name: String,
     port: Option<u16>,
     /// No key was accepted: a person is asked for a password.
@@ -22,14 +22,12 @@ pub struct Place {
 impl Place {
     /// `None` for a word that is no `USER@HOST`.
     pub fn parse(word: &str) -> Option<Place> {
-        let (user, host) = word.split_once('@')?;
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
-        let (name, port) = match host.split_once(':') {
-            Some((name, port)) => (name, Some(port.parse().ok()?)),
-            None => (host, None),
-        };
-        let is_one = plain(user) && plain(name) && !user.starts_with('-') && !name.starts_with('-');
-        is_one.then(|| Place { login: format!("{user}@{name}"), name: name.into(), port, asks: false })
+        let Address { user, host, port } = Address::parse(word).ok()?;
+        let user = user?;
+        let plain = |text: &str, more: &str| text.chars().all(|c| c.is_alphanumeric() || more.contains(c));
+        let is_one = plain(&user, "-_.") && plain(&host, "-_.:");
+        let login = if host.contains(':') { format!("{user}@[{host}]") } else { format!("{user}@{host}") };
+        is_one.then_some(Place { login, name: host, port, asks: false })
     }
 
     /// A configuration with this host and these rows of `host.stacks`.
@@ -141,6 +139,14 @@ mod tests {
             (place.login.as_str(), place.name.as_str(), place.port),
             ("deploy@web-1.example", "web-1.example", Some(2222))
         );
+        for (word, login, port) in
+            [("u@[::1]:2414", "u@[::1]", Some(2414)), ("u@[::1]", "u@[::1]", None), ("u@::1", "u@[::1]", None)]
+        {
+            let place = Place::parse(word).expect("a place");
+            assert_eq!((place.login.as_str(), place.name.as_str(), place.port), (login, "::1", port));
+            let config = place.config(&Value::Null).expect("a configuration");
+            assert_eq!(config.host("::1").expect("a host").ssh, login);
+        }
         for word in [
             "scripts/a@b.rhai",
             "root@",

@@ -3,6 +3,7 @@
 
 use super::Login;
 use super::failure::Trouble;
+use super::route::Route;
 use crate::redact::Secret;
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -64,23 +65,90 @@ enum Wanted<'a> {
     HostKey,
     /// `user@host`
     Password(&'a str),
-    OtherFactor(&'a str),
+    /// A new password in place of one that has expired, or the old one for that.
+    NewPassword(&'a str, &'a str),
+    /// Anything else: of whom, and the text.
+    Other(&'a str, &'a str),
 }
 
+/// Tells ssh's own questions from those that a server put into ssh's mouth: from OpenSSH 8.4 on, the oldest that lets a
+/// helper be asked, the latter begin with `(user@host) `, and no question of ssh's own begins so. A server's question
+/// is a question for the password only when it is one of the few texts that mean nothing else.
 fn wanted(prompt: &str) -> Wanted<'_> {
+    if let Some((who, question)) = prompt.strip_prefix('(').and_then(|rest| rest.split_once(") ")) {
+        let question = question.trim();
+        return if is_password(question, who) {
+            Wanted::Password(who)
+        } else if NEW_PASSWORD.contains(&question) {
+            Wanted::NewPassword(who, question)
+        } else {
+            Wanted::Other(who, question)
+        };
+    }
     if let Some(rest) = prompt.strip_prefix("Enter passphrase for key '") {
         return Wanted::Passphrase(rest.trim_end().trim_end_matches(':').trim_end_matches('\''));
     }
-    if prompt.contains("(yes/no") || prompt.contains("'yes' or 'no'") || prompt.contains("or the fingerprint") {
+    let about_key = prompt.starts_with("The authenticity of host ") || prompt.starts_with("Please type 'yes'");
+    if about_key {
         return Wanted::HostKey;
     }
-    if let Some(who) = prompt.trim_end().strip_suffix("'s password:") {
-        return Wanted::Password(who);
+    let text = prompt.trim_end();
+    if let Some(who) = text.strip_suffix("'s old password:").or_else(|| text.strip_suffix("'s new password:")) {
+        let who = who.strip_prefix("Enter ").or_else(|| who.strip_prefix("Retype ")).unwrap_or(who);
+        return Wanted::NewPassword(who, text);
     }
-    // From OpenSSH 8.4 on a question of the server carries `(user@host)`.
-    let (who, question) = prompt.strip_prefix('(').and_then(|rest| rest.split_once(") ")).unwrap_or(("", prompt));
-    let asks_password = ["password", "パスワード"].iter().any(|word| question.to_lowercase().contains(word));
-    if asks_password { Wanted::Password(who) } else { Wanted::OtherFactor(question.trim()) }
+    match text.strip_suffix("'s password:") {
+        Some(who) if who.contains('@') && !who.contains(' ') => Wanted::Password(who),
+        _ => Wanted::Other("", text),
+    }
+}
+
+/// The texts by which PAM, OpenPAM and OpenSSH ask for the password of an account, whole.
+fn is_password(question: &str, who: &str) -> bool {
+    if ["Password:", "password:", "パスワード:"].contains(&question) {
+        return true;
+    }
+    let user = who.rsplit_once('@').map_or(who, |(user, _)| user);
+    let place = question.strip_prefix("Password for ").and_then(|rest| rest.strip_suffix(':'));
+    let place = place.and_then(|rest| rest.strip_prefix(user)?.strip_prefix('@'));
+    place.is_some_and(|place| !place.is_empty() && !place.contains(char::is_whitespace))
+}
+
+/// The texts, whole, by which PAM asks for what a new password takes.
+const NEW_PASSWORD: [&str; 7] = [
+    "Current password:",
+    "(current) UNIX password:",
+    "New password:",
+    "New UNIX password:",
+    "Enter new UNIX password:",
+    "Retype new password:",
+    "Retype new UNIX password:",
+];
+
+/// A text of a server as it may be shown: one line, not long, no control characters.
+pub(super) fn plain(text: &str) -> String {
+    const MOST: usize = 200;
+    let kept: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
+    kept.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A question for a person.
+#[derive(Debug)]
+pub struct Asked {
+    who: String,
+    prompt: String,
+}
+
+impl Asked {
+    /// The text to show.
+    pub fn question(&self) -> String {
+        format!("{} asks: {}", self.who, self.prompt)
+    }
+
+    /// The trouble when there is nobody to answer.
+    pub fn unanswered(self) -> Trouble {
+        Trouble::OtherFactor { who: self.who, prompt: self.prompt }
+    }
 }
 
 /// What to do about a question.
@@ -90,6 +158,8 @@ pub enum Reply {
     Say(Secret),
     /// Answer a question about a host key.
     SayOfKey(String),
+    /// Answer what a person at the terminal types.
+    AskPerson(Asked),
     /// Say that there is no answer; ssh goes on with its next method.
     Nothing,
     /// Neither, until ssh ends the helper.
@@ -101,6 +171,8 @@ pub enum Reply {
 /// The answers of one login, and what was seen while giving them.
 pub struct Answers<'a> {
     login: &'a Login,
+    /// The hosts on the way.
+    pub route: &'a Route,
     passwords_given: HashMap<bool, u32>,
     passphrases_given: HashMap<String, u32>,
     /// The question about an unknown host key, and whether it is the target's.
@@ -110,10 +182,11 @@ pub struct Answers<'a> {
 }
 
 impl<'a> Answers<'a> {
-    /// The answers that `login` knows.
-    pub fn new(login: &'a Login) -> Answers<'a> {
+    /// The answers that `login` knows, on this way.
+    pub fn new(login: &'a Login, route: &'a Route) -> Answers<'a> {
         Answers {
             login,
+            route,
             passwords_given: HashMap::new(),
             passphrases_given: HashMap::new(),
             host_key: None,
@@ -135,8 +208,19 @@ impl<'a> Answers<'a> {
             Wanted::HostKey => self.host_key(&question.prompt, of_target),
             Wanted::Passphrase(key) => self.passphrase(key),
             Wanted::Password(who) => self.password(who, of_target),
-            Wanted::OtherFactor(prompt) => Reply::Stop(Trouble::OtherFactor { prompt: prompt.into() }),
+            Wanted::NewPassword(who, prompt) => {
+                Reply::Stop(Trouble::Expired { who: plain(self.or_host(who)), prompt: plain(prompt) })
+            }
+            Wanted::Other(who, prompt) => self.person(who, prompt),
         }
+    }
+
+    fn or_host<'b>(&'b self, who: &'b str) -> &'b str {
+        if who.is_empty() { &self.login.name } else { who }
+    }
+
+    fn person(&self, who: &str, prompt: &str) -> Reply {
+        Reply::AskPerson(Asked { who: plain(self.or_host(who)), prompt: plain(prompt) })
     }
 
     /// ssh compares a fingerprint that it is answered with, and asks again when it differs.
@@ -165,6 +249,11 @@ impl<'a> Answers<'a> {
 
     /// One attempt for each host: with PAM a wrong password is asked for again, by another method.
     fn password(&mut self, who: &str, of_target: bool) -> Reply {
+        // The password of the jump host is that of the last one before the host.
+        let last = self.route.hops.last().map(|hop| hop.who.as_str()).unwrap_or_default();
+        if !of_target && self.route.hops.len() > 1 && !who.eq_ignore_ascii_case(last) {
+            return self.person(who, "Password:");
+        }
         let given = self.passwords_given.entry(of_target).or_default();
         *given += 1;
         let password = if of_target { &self.login.password } else { &self.login.jump_password };
@@ -187,11 +276,63 @@ mod tests {
     fn every_prompt_of_openssh_is_understood() {
         assert_eq!(wanted("alice@10.0.0.1's password: "), Wanted::Password("alice@10.0.0.1"));
         assert_eq!(wanted("(alice@h) Password: "), Wanted::Password("alice@h"));
-        assert_eq!(wanted("Password: "), Wanted::Password(""));
+        assert_eq!(wanted("(alice@h) Password for alice@h.example:"), Wanted::Password("alice@h"));
         assert_eq!(wanted("Enter passphrase for key '/k/id': "), Wanted::Passphrase("/k/id"));
-        assert_eq!(wanted("(alice@h) Verification code: "), Wanted::OtherFactor("Verification code:"));
-        assert_eq!(wanted("… (yes/no/[fingerprint])? "), Wanted::HostKey);
+        assert_eq!(wanted("(alice@h) Verification code: "), Wanted::Other("alice@h", "Verification code:"));
+        let known = "The authenticity of host 'h (1.2.3.4)' can't be established.\n… (yes/no/[fingerprint])? ";
+        assert_eq!(wanted(known), Wanted::HostKey);
         assert_eq!(wanted("Please type 'yes', 'no' or the fingerprint: "), Wanted::HostKey);
+        let old = "Enter alice@h's old password: ";
+        assert_eq!(wanted(old), Wanted::NewPassword("alice@h", old.trim_end()));
+        assert_eq!(
+            wanted("Retype alice@h's new password: "),
+            Wanted::NewPassword("alice@h", "Retype alice@h's new password:")
+        );
+        assert_eq!(wanted("(alice@h) New password: "), Wanted::NewPassword("alice@h", "New password:"));
+    }
+
+    #[test]
+    fn no_text_of_a_server_passes_for_another_question() {
+        for text in [
+            "One-time password:",
+            "Password (OTP):",
+            "Your one-time password",
+            "Password for bob@h:",
+            "Password for alice@h: and a code:",
+            "alice@h's password: ",
+            "x@y's password:",
+            "Enter passphrase for key '/root/.ssh/id': ",
+            "The authenticity of host 'h' can't be established (yes/no/[fingerprint])? ",
+            "Please type 'yes', 'no' or the fingerprint: ",
+            "Password:\nCode:",
+            "Old Password:",
+            "",
+        ] {
+            let prompt = format!("(alice@h) {text}");
+            assert!(matches!(wanted(&prompt), Wanted::Other("alice@h", _)), "{text}: {:?}", wanted(&prompt));
+        }
+        assert!(matches!(wanted("Password: "), Wanted::Other("", _)), "no server's question is without its name");
+    }
+
+    #[test]
+    fn a_shown_question_has_one_short_line() {
+        assert_eq!(plain("a\u{1b}[2J\n b\r\nc\t"), "a [2J b c");
+        assert_eq!(plain(&"x".repeat(5000)).len(), 200);
+    }
+
+    #[test]
+    fn a_configured_password_is_no_other_answer() {
+        let (login, route) = (login(), Route::default());
+        let mut answers = Answers::new(&login, &route);
+        for text in ["One-time password: ", "Verification code: ", "Password (again): "] {
+            let reply = answers.answer(&question(&format!("(root@web) {text}")), true);
+            match reply {
+                Reply::AskPerson(asked) => assert_eq!(asked.question(), format!("root@web asks: {}", text.trim())),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+        let reply = answers.answer(&question("(root@web) Current password: "), true);
+        assert!(matches!(reply, Reply::Stop(Trouble::Expired { .. })), "{reply:?}");
     }
 
     fn login() -> Login {
@@ -206,8 +347,8 @@ mod tests {
 
     #[test]
     fn a_password_is_said_once_and_never_to_a_jump_host() {
-        let login = login();
-        let mut answers = Answers::new(&login);
+        let (login, route) = (login(), Route::default());
+        let mut answers = Answers::new(&login, &route);
         let prompt = question("root@web's password: ");
         assert!(matches!(answers.answer(&prompt, false), Reply::Stop(Trouble::NeedPassword { jump: true, .. })));
         assert!(matches!(answers.answer(&prompt, true), Reply::Say(_)));
@@ -216,8 +357,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_never_said_yes_to() {
-        let login = login();
-        let mut answers = Answers::new(&login);
+        let (login, route) = (login(), Route::default());
+        let mut answers = Answers::new(&login, &route);
         let prompt =
             question("The authenticity of host 'web (1.2.3.4)' can't be established. (yes/no/[fingerprint])? ");
         for of_target in [true, false] {

@@ -2,8 +2,9 @@
 
 use super::Login;
 use super::asks::Answers;
-use super::failure::Trouble;
+use super::failure::{Trouble, shell_word};
 use super::launch::{self, ControlDir, Ssh};
+use super::route::{self, Route};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use std::path::Path;
 /// A public key that a host offers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostKey {
-    /// `ssh-ed25519`, `ecdsa-sha2-nistp256` or `ssh-rsa`.
+    /// `ssh-ed25519`, `ecdsa-sha2-nistp256`, `-nistp384`, `-nistp521` or `ssh-rsa`.
     pub kind: String,
     /// `SHA256:…`, as `ssh-keygen -lf` prints it.
     pub fingerprint: String,
@@ -25,34 +26,77 @@ pub struct HostKey {
 }
 
 /// One connection for each: a server shows one key at a time.
-const KINDS: [&str; 3] = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512,rsa-sha2-256"];
+const KINDS: [&str; 3] =
+    ["ssh-ed25519", "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521", "rsa-sha2-512,rsa-sha2-256"];
+/// RSA with SHA-1: only where the operator's ssh_config lets ssh take it, so that a login can use the key.
+const SHA1: &str = "ssh-rsa";
+/// One connection for each key that a pin may mean.
+const EACH_KIND: [&str; 5] =
+    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512,rsa-sha2-256"];
 
 /// The keys that a host offers now, without logging in to it. Nothing is stored, and nothing proves that they are its.
 ///
 /// A jump host on the way is logged in to as in [`super::connect`]. Fails as that does.
 pub async fn offered_keys(pass: &Pass, login: &Login) -> Result<Vec<HostKey>> {
     launch::check(login)?;
+    let route = route::find(pass, login).await?;
     let mut keys = Vec::new();
     let mut failed = None;
-    for kind in KINDS {
-        match probe(pass, login, kind).await? {
-            Ok(key) => keys.extend(key),
+    for kind in KINDS.into_iter().chain(route.takes_sha1.then_some(SHA1)) {
+        if kind == SHA1 && !keys.is_empty() {
+            break;
+        }
+        match probe(pass, login, &route, kind).await? {
+            Ok(key) => keys.push(key),
+            // Said when there is nothing better to say.
+            Err(trouble @ Trouble::NoCommonKey { .. }) => failed = failed.or(Some(trouble)),
             Err(trouble) => failed = Some(trouble),
         }
     }
     match failed {
         Some(trouble) if keys.is_empty() => Err(with_known(trouble, login)),
-        _ if keys.is_empty() => {
-            let what = format!("{} offers no key that opsh knows how to keep", login.name);
-            Err(Error::new(Kind::Failed, what, "it has neither an ed25519 nor an ecdsa nor an rsa key")
-                .host(&login.name))
-        }
         _ => Ok(keys),
     }
 }
 
+/// The line of a list for the key that the pin means, if the host offers it now.
+pub async fn offered_pin(pass: &Pass, login: &Login, route: &Route) -> Result<Option<String>> {
+    for kind in EACH_KIND.into_iter().chain(route.takes_sha1.then_some(SHA1)) {
+        if let Ok(key) = probe(pass, login, route, kind).await?
+            && login.host_key.as_ref() == Some(&key.fingerprint)
+        {
+            return Ok(Some(key.line));
+        }
+    }
+    Ok(None)
+}
+
+/// The line of opsh's own list for the key that the pin means, if it is there.
+pub fn known_pin(login: &Login) -> Option<String> {
+    let pin = login.host_key.as_ref()?;
+    known(login).into_iter().find(|(_, fingerprint)| fingerprint == pin).map(|(line, _)| line)
+}
+
+/// Fingerprints of keys of the host in opsh's own list that a pin overrules.
+pub fn overruled(login: &Login) -> Vec<String> {
+    let Some(pin) = &login.host_key else { return Vec::new() };
+    known(login).into_iter().map(|(_, fingerprint)| fingerprint).filter(|fingerprint| fingerprint != pin).collect()
+}
+
+/// Lines of opsh's own list with a key of the host, and their fingerprints.
+fn known(login: &Login) -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(&login.known_hosts).unwrap_or_default();
+    let of_host = text.lines().filter(|line| has_name(line, &login.alias()));
+    of_host.filter_map(|line| Some((line.to_string(), fingerprint(column(line, 2))?))).collect()
+}
+
+/// Writes a list of at most one line.
+pub fn list_for(path: &Path, line: Option<&str>) -> io::Result<()> {
+    std::fs::write(path, line.map_or(String::new(), |line| format!("{line}\n")))
+}
+
 /// Connects up to the point where the key is known; `none` is the method that never lets anybody in.
-async fn probe(pass: &Pass, login: &Login, kind: &str) -> Result<Result<Option<HostKey>, Trouble>> {
+async fn probe(pass: &Pass, login: &Login, route: &Route, kind: &str) -> Result<Result<HostKey, Trouble>> {
     let dir = ControlDir::make(&login.control_dir)?;
     let keys = dir.keys();
     let options = [
@@ -62,19 +106,19 @@ async fn probe(pass: &Pass, login: &Login, kind: &str) -> Result<Result<Option<H
         format!("HostKeyAlgorithms={kind}"),
         "PreferredAuthentications=none".into(),
         "ControlPath=none".into(),
+        "ControlMaster=no".into(),
+        // As a jump host it is looked up by this, whatever the operator's ssh_config calls it.
+        format!("HostKeyAlias={}", route.known_as),
     ];
     let extra: Vec<_> = options.into_iter().flat_map(|text| ["-o".into(), text.into()]).collect();
-    let mut ssh = Ssh::start(pass, login, &dir, &extra)?;
-    let mut answers = Answers::new(login);
-    let out = ssh.log_in(&mut answers, || false).await;
+    let mut ssh = Ssh::start(pass, login, route, &dir, &extra).await?;
+    let mut answers = Answers::new(login, route);
+    let out = ssh.log_in(pass, &mut answers, || false).await;
     let line = std::fs::read_to_string(&keys).unwrap_or_default();
-    if let Some(key) = parse(&line, &login.alias()) {
-        return Ok(Ok(Some(key)));
-    }
-    match out {
-        Err(_) if ssh.stderr.text().contains("no matching host key type") => Ok(Ok(None)),
-        Err(out) => Ok(Err(launch::trouble(out, &ssh, &answers))),
-        Ok(()) => Ok(Ok(None)),
+    match (parse(&line, &login.alias()), out) {
+        (Some(key), _) => Ok(Ok(key)),
+        (None, Err(out)) => Ok(Err(launch::trouble(out, &ssh, &answers))),
+        (None, Ok(())) => Ok(Err(Trouble::Other { detail: "it showed no key".into() })),
     }
 }
 
@@ -138,6 +182,16 @@ fn known_at(file: &Path, line: usize) -> Option<String> {
 pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Result<()> {
     launch::check(login)?;
     let what = format!("the key of {} was not stored", login.name);
+    if let Some(pin) = login.host_key.as_ref().filter(|pin| **pin != key.fingerprint) {
+        let why =
+            format!("host_key in opsh.toml pins {pin}, which decides alone, and {} is another key", key.fingerprint);
+        return Err(Error::new(Kind::Refused, what, why)
+            .next(format!(
+                "host_key = \"{}\"     for {} in opsh.toml, if this key is the right one",
+                key.fingerprint, login.name
+            ))
+            .host(&login.name));
+    }
     let failed = |e: io::Error| {
         Error::new(Kind::Failed, what.clone(), format!("{}: {e}", login.known_hosts.display())).host(&login.name)
     };
@@ -150,26 +204,45 @@ pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Re
         Ok(new) => write(&login.known_hosts, &new).map_err(failed),
         Err(known) => {
             Err(Error::new(Kind::Refused, what, format!("{known} is known, and {} is another key", key.fingerprint))
-                .next(format!("opsh host adopt --replace {}", login.name))
+                .next(format!("opsh host adopt --replace {}", shell_word(&login.name)))
                 .host(&login.name))
         }
     }
 }
 
 /// The list with the key in it, or the fingerprint of the key that is there instead.
+///
+/// The line names the host twice: as opsh calls it, and as ssh looks it up on the way to another. A key under the first name
+/// must be the same; of the second, a replaced one is forgotten, too.
 fn with_key(old: &str, name: &str, key: &HostKey, replace: bool) -> Result<String, String> {
-    let of_host = |line: &&str| {
-        let hosts = line.split_whitespace().next().unwrap_or_default();
-        !line.starts_with(['#', '@']) && hosts.split(',').any(|host| host == name)
-    };
-    let column = |line: &str, n| line.split_whitespace().nth(n).unwrap_or_default().to_string();
-    let other = |line: &&str| column(line, 1) == key.kind && column(line, 2) != column(&key.line, 2);
-    if !replace && let Some(line) = old.lines().filter(of_host).find(other) {
-        return Err(fingerprint(&column(line, 2)).unwrap_or_else(|| "another key".into()));
+    let names: Vec<&str> = column(&key.line, 0).split(',').collect();
+    let same_kind = |line: &&str| column(line, 1) == key.kind;
+    let other = |line: &&str| same_kind(line) && column(line, 2) != column(&key.line, 2);
+    if !replace && let Some(line) = old.lines().filter(|line| has_name(line, name)).find(other) {
+        return Err(fingerprint(column(line, 2)).unwrap_or_else(|| "another key".into()));
     }
-    let same = |line: &&str| of_host(line) && (replace || column(line, 1) == key.kind);
-    let kept = old.lines().filter(|line| !same(line)).chain([key.line.as_str()]);
-    Ok(kept.flat_map(|line| [line, "\n"]).collect())
+    let kept = old.lines().filter_map(|line| {
+        if has_name(line, name) && (replace || same_kind(&line)) {
+            return None;
+        }
+        let is_host = !line.starts_with(['#', '@']);
+        if !replace || !is_host || column(line, 2) == column(&key.line, 2) {
+            return Some(line.to_string());
+        }
+        let (hosts, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let left: Vec<&str> = hosts.split(',').filter(|host| !names.contains(host)).collect();
+        (!left.is_empty()).then(|| format!("{} {rest}", left.join(",")))
+    });
+    Ok(kept.chain([key.line.clone()]).flat_map(|line| [line, "\n".into()]).collect())
+}
+
+/// Word `n` of a line.
+fn column(line: &str, n: usize) -> &str {
+    line.split_whitespace().nth(n).unwrap_or_default()
+}
+
+fn has_name(line: &str, name: &str) -> bool {
+    !line.starts_with(['#', '@']) && column(line, 0).split(',').any(|host| host == name)
 }
 
 /// Held while the list is read and written, so that of two adoptions none is lost.
@@ -216,6 +289,9 @@ mod tests {
         assert_eq!(with_key(&list, "web", &old, false).unwrap(), list);
         assert_eq!(with_key(&list, "web", &new, false).unwrap_err(), old.fingerprint);
         let replaced = with_key(&list, "web", &new, true).unwrap();
+        let elsewhere = format!("bastion,[10.0.0.1]:2222 ssh-ed25519 {KEY}\n[10.0.0.1]:2222 ssh-ed25519 {KEY}\n");
+        let left = with_key(&elsewhere, "web", &new, true).unwrap();
+        assert_eq!(left, format!("bastion ssh-ed25519 {KEY}\nweb,[10.0.0.1]:2222 ssh-ed25519 AAAA\n"));
         assert_eq!(replaced, "# mine\nother ssh-ed25519 BBBB\nweb,[10.0.0.1]:2222 ssh-ed25519 AAAA\n");
     }
 }

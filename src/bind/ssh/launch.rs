@@ -4,7 +4,9 @@ use super::Login;
 use super::asks::{Answers, Question, Reply, SOCKET};
 use super::channel::own_session;
 use super::failure::{self, Trouble};
-use super::quote::quote;
+use super::route::{self, Route};
+use super::trust;
+use crate::config::Address;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use std::ffi::OsString;
@@ -15,12 +17,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use std::time::Instant;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
 
-/// For TCP and the server's first word, in seconds; ssh counts it.
-const CONNECT_S: u32 = 10;
 /// For the whole login. PAM delays wrong answers by seconds, and a hardware key waits for a finger.
 const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 /// A master that is in shows it by its socket; a connected key login takes 90 ms and more, so this is not felt.
@@ -42,8 +43,10 @@ impl ControlDir {
             let dir = ControlDir(base.join(format!("{:x}-{n:x}", std::process::id())));
             if dir.master().as_os_str().len() > LONGEST_CONTROL_PATH {
                 std::mem::forget(dir);
-                return Err(failed(format!("its path is too long for a socket: at most {LONGEST_CONTROL_PATH} bytes"))
-                    .next("XDG_RUNTIME_DIR should name a short path, such as /run/user/1000"));
+                let why = format!("its path is too long: a socket in it may have {LONGEST_CONTROL_PATH} bytes");
+                return Err(failed(why)
+                    .next("export XDG_RUNTIME_DIR=/run/user/$(id -u)     a short folder of yours alone, mode 0700")
+                    .next("opsh --state-dir DIR …     a shorter folder for opsh's state"));
             }
             match DirBuilder::new().mode(0o700).create(&dir.0) {
                 Ok(()) => return Ok(dir),
@@ -68,9 +71,19 @@ impl ControlDir {
         self.0.join("a")
     }
 
-    /// A file for the keys that a probe meets.
+    /// A list of host keys that is thrown away with the login: those that a probe meets, or the pinned one.
     pub fn keys(&self) -> PathBuf {
         self.0.join("k")
+    }
+
+    /// What the ssh of jump host `n` says.
+    fn log_of(&self, n: usize) -> PathBuf {
+        self.0.join(format!("l{n}"))
+    }
+
+    /// What the ssh of the host itself says.
+    fn log(&self) -> PathBuf {
+        self.0.join("l")
     }
 }
 
@@ -83,13 +96,26 @@ impl Drop for ControlDir {
 /// Makes sure that `base` exists and that nobody else can enter it.
 fn private(base: &Path) -> Result<(), String> {
     DirBuilder::new().recursive(true).mode(0o700).create(base).map_err(|e| e.to_string())?;
-    let meta = std::fs::symlink_metadata(base).map_err(|e| e.to_string())?;
-    // SAFETY: a system call without arguments.
-    let me = unsafe { libc::geteuid() };
-    if !meta.is_dir() || meta.uid() != me || meta.mode() & 0o077 != 0 {
+    if !is_private(base) {
         return Err("it is not a directory of this user alone (mode 0700)".into());
     }
-    Ok(())
+    // ssh would fill something in for a %.
+    match base.to_string_lossy().contains(['%', '"', '\'', '\\', '$', '\n']) {
+        true => Err("its path has a quote, a backslash, % or $".into()),
+        false => Ok(()),
+    }
+}
+
+/// Whether this is a directory, no symlink to one, that this user owns and nobody else can enter.
+pub fn is_private(dir: &Path) -> bool {
+    // SAFETY: a system call without arguments.
+    let me = unsafe { libc::geteuid() };
+    std::fs::symlink_metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == me && meta.mode() & 0o077 == 0)
+}
+
+/// Whether the sockets below this folder have paths that the kernel takes.
+pub fn is_short(base: &Path) -> bool {
+    base.as_os_str().len() + "/ffffffff-ffff/m".len() <= LONGEST_CONTROL_PATH
 }
 
 fn remove_orphans(base: &Path) {
@@ -105,7 +131,13 @@ fn remove_orphans(base: &Path) {
 /// An ssh that is logging in.
 pub struct Ssh {
     pub child: Child,
-    pub stderr: Words,
+    /// Its process group: it leads a session of its own.
+    group: Option<i32>,
+    /// What its ssh, those of jump hosts, a ProxyCommand and the server's banner write to stderr. A server may say anything
+    /// here, so nothing in it is believed.
+    stderr: Words,
+    /// Where the ssh of each hop writes what it says itself, the nearest first and the host's own last.
+    logs: Vec<PathBuf>,
     asks: UnixListener,
     reader: tokio::task::JoinHandle<()>,
     /// Helpers that wait to be ended by ssh.
@@ -150,12 +182,28 @@ impl Words {
 }
 
 impl Ssh {
+    /// Ends what ssh left behind in its group: called when it was just reaped, so nobody else can have the group's id yet.
+    fn end_rest(&self) {
+        if let Some(group) = self.group {
+            // SAFETY: a system call without pointers.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+    }
+
     /// Starts ssh to `login` with `extra` options before all others: of two values ssh takes the first.
-    pub fn start(_: &Pass, login: &Login, dir: &ControlDir, extra: &[OsString]) -> Result<Ssh> {
+    pub async fn start(pass: &Pass, login: &Login, route: &Route, dir: &ControlDir, extra: &[OsString]) -> Result<Ssh> {
         let failed = |e: io::Error| no_ssh(login, &e);
         let asks = UnixListener::bind(dir.asks()).map_err(failed)?;
+        let logs: Vec<PathBuf> = (0..route.hops.len()).map(|n| dir.log_of(n)).chain([dir.log()]).collect();
         let mut command = Command::new("ssh");
-        command.args(extra).args(options(login)).arg("--").arg(&login.dest);
+        // With -E what ssh says itself goes to a file, and a banner of the server does not.
+        command.args(["-N", "-T", "-E"]).arg(dir.log()).args(extra);
+        command.args(options(pass, login, route, dir).await);
+        command.args(route::words(&login.address().map_err(|why| not_an_address(login, why))?));
+        if !route.hops.is_empty() {
+            // It runs the command that goes through them, which is written for this shell.
+            command.env("SHELL", "/bin/sh");
+        }
         command.env("SSH_ASKPASS", helper(dir).map_err(failed)?).env("SSH_ASKPASS_REQUIRE", "force");
         command.env(SOCKET, dir.asks()).env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY");
         // ssh's words are read, so they must be English.
@@ -174,11 +222,26 @@ impl Ssh {
         let stderr = Words::default();
         let pipe = child.stderr.take().ok_or_else(|| failed(io::ErrorKind::BrokenPipe.into()))?;
         let reader = tokio::spawn(stderr.clone().collect(pipe));
-        Ok(Ssh { child, stderr, asks, reader, held: Vec::new() })
+        let group = child.id().and_then(|pid| i32::try_from(pid).ok());
+        Ok(Ssh { child, group, stderr, logs, asks, reader, held: Vec::new() })
+    }
+
+    /// What the ssh of each hop, the nearest first, and that of the host have said.
+    pub fn said(&self) -> Said {
+        let read = |path: &PathBuf| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            String::from_utf8_lossy(&bytes[..bytes.len().min(64 * 1024)]).into_owned()
+        };
+        Said { logs: self.logs.iter().map(read).collect(), stderr: self.stderr.text() }
     }
 
     /// Answers ssh's questions until `ready` holds (`Ok`) or ssh is gone.
-    pub async fn log_in(&mut self, answers: &mut Answers<'_>, ready: impl Fn() -> bool) -> Result<(), Out> {
+    pub async fn log_in(
+        &mut self,
+        pass: &Pass,
+        answers: &mut Answers<'_>,
+        ready: impl Fn() -> bool,
+    ) -> Result<(), Out> {
         let deadline = tokio::time::sleep(LOGIN_WITHIN);
         tokio::pin!(deadline);
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -188,10 +251,18 @@ impl Ssh {
                 _ = self.child.wait() => {
                     // The jump host's ssh may hold stderr open for a moment.
                     let _ = tokio::time::timeout(Duration::from_millis(500), &mut self.reader).await;
+                    self.end_rest();
                     return Err(Out::Ended);
                 }
                 asked = self.asks.accept() => match asked {
-                    Ok((helper, _)) => self.question(helper, answers).await,
+                    Ok((helper, _)) => {
+                        let since = Instant::now();
+                        let stop = self.question(pass, helper, answers).await;
+                        // A person may think.
+                        let later = deadline.deadline() + since.elapsed();
+                        deadline.as_mut().reset(later);
+                        stop
+                    }
                     Err(_) => None,
                 },
                 _ = look.tick() => if ready() { return Ok(()) } else { None },
@@ -203,7 +274,7 @@ impl Ssh {
         }
     }
 
-    async fn question(&mut self, mut helper: UnixStream, answers: &mut Answers<'_>) -> Option<Trouble> {
+    async fn question(&mut self, pass: &Pass, mut helper: UnixStream, answers: &mut Answers<'_>) -> Option<Trouble> {
         // SAFETY: a system call without arguments.
         let me = unsafe { libc::geteuid() };
         if !helper.peer_cred().is_ok_and(|peer| peer.uid() == me) {
@@ -218,6 +289,21 @@ impl Ssh {
             Reply::Say(answer) => [b"+", answer.expose().as_bytes()].concat(),
             Reply::SayOfKey(answer) => format!("+{answer}").into_bytes(),
             Reply::Nothing => b"-".to_vec(),
+            Reply::AskPerson(asked) => {
+                let question = asked.question();
+                let typed = tokio::select! {
+                    typed = pass.ask_secret(&question) => typed,
+                    // The server does not wait for ever.
+                    _ = self.child.wait() => return None,
+                };
+                match typed {
+                    Some(answer) => [b"+", answer.expose().as_bytes()].concat(),
+                    None => {
+                        self.held.push(helper);
+                        return Some(asked.unanswered());
+                    }
+                }
+            }
             Reply::Hold => {
                 self.held.push(helper);
                 return None;
@@ -231,6 +317,28 @@ impl Ssh {
         let _ = helper.write_all(&reply).await;
         None
     }
+}
+
+/// What the ssh of each hop said, and what came to stderr.
+pub struct Said {
+    /// By hop, the nearest first; the last is that of the host itself. Only ssh writes here.
+    pub logs: Vec<String>,
+    /// A banner of the server, or what a ProxyCommand says.
+    pub stderr: String,
+}
+
+impl Said {
+    /// The last line that was said after this.
+    pub fn last_since(&self, before: &Said) -> Option<String> {
+        let newest = |now: &str, before: &str| now.get(before.len()..).and_then(failure::last_line).map(String::from);
+        let logs = self.logs.iter().zip(&before.logs).rev();
+        let own = logs.into_iter().find_map(|(now, before)| newest(now, before));
+        own.or_else(|| newest(&self.stderr, &before.stderr))
+    }
+}
+
+fn not_an_address(login: &Login, why: String) -> Error {
+    Error::new(Kind::Usage, format!("cannot log in to {}", login.name), why).host(&login.name)
 }
 
 fn no_ssh(login: &Login, e: &io::Error) -> Error {
@@ -255,71 +363,19 @@ fn kill_group(child: &Child) {
     }
 }
 
-fn options(login: &Login) -> Vec<OsString> {
-    let mut words: Vec<OsString> = vec!["-N".into(), "-T".into()];
+async fn options(pass: &Pass, login: &Login, route: &Route, dir: &ControlDir) -> Vec<OsString> {
+    let options = trust::options(pass, login).await;
+    let mut words: Vec<OsString> = Vec::new();
     let mut option = |text: String| words.extend(["-o".into(), text.into()]);
-    host_key_options(login).into_iter().for_each(&mut option);
-    for text in [
-        "ControlPersist=no",
-        "ExitOnForwardFailure=no",
-        "ForwardAgent=no",
-        "ForwardX11=no",
-        // Forwardings in the user's ssh_config are for people.
-        "ClearAllForwardings=yes",
-        "PermitLocalCommand=no",
-        "RemoteCommand=none",
-        "RequestTTY=no",
-    ] {
-        option(text.into());
-    }
-    if let Some(port) = login.port {
-        option(format!("Port={port}"));
-    }
-    if let Some(jump) = &login.jump {
-        option(format!("ProxyCommand={}", jump_command(login, jump)));
+    options.iter().cloned().for_each(&mut option);
+    if let Some(command) = route.proxy_command(&options, |n| dir.log_of(n)) {
+        option(format!("ProxyCommand={command}"));
+        option("ProxyUseFdpass=no".into());
     }
     if let Some(identity) = &login.identity {
         words.extend(["-o".into(), "IdentitiesOnly=yes".into(), "-i".into(), identity.into()]);
     }
     words
-}
-
-/// Strict keys from opsh's own list, and asking instead of a terminal; for the target and for the jump host.
-fn host_key_options(login: &Login) -> Vec<String> {
-    let (interval, count) = alive(login.alive_s);
-    vec![
-        format!("UserKnownHostsFile=\"{}\"", login.known_hosts.display()),
-        "GlobalKnownHostsFile=/dev/null".into(),
-        "StrictHostKeyChecking=ask".into(),
-        "NoHostAuthenticationForLocalhost=no".into(),
-        "HashKnownHosts=no".into(),
-        "UpdateHostKeys=no".into(),
-        "VerifyHostKeyDNS=no".into(),
-        "BatchMode=no".into(),
-        // The second question is the proof that the first answer was wrong.
-        "NumberOfPasswordPrompts=2".into(),
-        format!("ConnectTimeout={CONNECT_S}"),
-        format!("ServerAliveInterval={interval}"),
-        format!("ServerAliveCountMax={count}"),
-    ]
-}
-
-/// Seconds between signs of life, and how many unanswered ones end a link: three of them in `alive_s`, as far as whole
-/// seconds allow.
-fn alive(alive_s: u32) -> (u32, u32) {
-    let interval = alive_s.div_ceil(3).max(1);
-    (interval, (alive_s / interval).max(1))
-}
-
-/// `-J` would give the jump host's ssh none of our options, so it is started as a command. Hosts before the last one
-/// of a list go to it by `-J`, with the keys of the user's own list.
-fn jump_command(login: &Login, jump: &str) -> String {
-    let (before, last) = jump.rsplit_once(',').map_or((None, jump), |(before, last)| (Some(before), last));
-    let before = before.map(|hosts| format!("-J {} ", quote(hosts))).unwrap_or_default();
-    let options: Vec<String> = host_key_options(login).iter().map(|text| format!("-o {}", quote(text))).collect();
-    let has_port = last.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let last = if has_port { format!("ssh://{last}") } else { last.to_string() };
-    format!("ssh -T {before}{} -o PermitLocalCommand=no -W '[%h]:%p' -- {}", options.join(" "), quote(&last))
 }
 
 /// Refuses what ssh would read as something else than it is.
@@ -328,12 +384,13 @@ pub fn check(login: &Login) -> Result<()> {
         !text.is_empty() && !text.starts_with('-') && text.chars().all(|c| c.is_alphanumeric() || more.contains(c))
     };
     let path = login.known_hosts.to_string_lossy();
-    let wrong = if !plain(&login.name, "._-") {
-        format!("the name {:?} may have letters, digits and . _ - only", login.name)
-    } else if !plain(&login.dest, "@.:_-[]%+/\\") {
-        format!("the address {:?} is not user@host or a name in ~/.ssh/config", login.dest)
-    } else if login.jump.as_deref().is_some_and(|jump| !plain(jump, "@.:_-[],")) {
-        format!("the jump host {:?} is not user@host or user@host:port", login.jump.as_deref().unwrap_or_default())
+    let jumps = login.jump.iter().flat_map(|jump| jump.split(',')).map(str::trim);
+    let wrong = if !plain(&login.name, "._-:[]") {
+        format!("the name {:?} may have letters, digits and . _ - : [ ] only", login.name)
+    } else if let Err(why) = login.address() {
+        why
+    } else if let Some(why) = jumps.map(Address::parse).find_map(Result::err) {
+        format!("jump: {why}")
     } else if !login.known_hosts.is_absolute() || path.contains(['"', '\'', '\\', '%', '$', '!', '\n']) {
         format!("the path {path:?} of known_hosts must be absolute and without quotes, backslashes, % and $")
     } else {
@@ -346,7 +403,7 @@ pub fn check(login: &Login) -> Result<()> {
 pub fn trouble(out: Out, ssh: &Ssh, answers: &Answers<'_>) -> Trouble {
     match out {
         Out::Stopped(trouble) => trouble,
-        Out::Ended => failure::read(&ssh.stderr.text(), answers),
+        Out::Ended => failure::read(&ssh.said(), answers),
     }
 }
 
@@ -360,23 +417,4 @@ fn helper(_: &ControlDir) -> io::Result<PathBuf> {
 #[cfg(test)]
 fn helper(dir: &ControlDir) -> io::Result<PathBuf> {
     super::tests::helper_script(&dir.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::alive;
-
-    #[test]
-    fn silence_ends_a_link_after_the_configured_time_and_half_of_it_again_at_most() {
-        assert_eq!((alive(2), alive(15), alive(120)), ((1, 2), (5, 3), (40, 3)));
-        for alive_s in 2..=120 {
-            let (interval, count) = alive(alive_s);
-            let noticed = interval * count..=interval * (count + 1);
-            assert!(
-                *noticed.end() >= alive_s && *noticed.end() <= alive_s + alive_s.div_ceil(2),
-                "{alive_s}: {noticed:?}"
-            );
-            assert!(interval * count <= alive_s, "{alive_s}");
-        }
-    }
 }

@@ -2,10 +2,11 @@
 
 use super::Login;
 use super::asks::Answers;
-use super::failure::{Trouble, last_line};
+use super::failure::Trouble;
 use super::hello::START_WITHIN;
 use super::hostkey;
 use super::launch::{self, ControlDir, Ssh, end_group};
+use super::route::{self, Route};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use openssh::Session;
@@ -52,19 +53,60 @@ struct Inner {
 /// Must be called on the runtime's own long-lived thread: ssh ends with the thread that started it. Keys, the agent,
 /// `~/.ssh/config` and jump hosts work as for `ssh`; a password is tried once. Fails with `Denied` (keys, passwords),
 /// `Unreachable` (also after 10 s without an answer, or 60 s in all), `Usage` or `NotFound` (no ssh here).
-pub async fn connect(pass: &Pass, login: &Login) -> Result<Link> {
+pub async fn connect(pass: &Pass, login: &Login) -> Result<Link, LoginFailed> {
     launch::check(login)?;
-    let mut tried = 0;
+    let route = route::find(pass, login).await?;
+    let (mut tried, mut pinned) = (0, hostkey::known_pin(login));
+    let mut sought = false;
     loop {
         let dir = ControlDir::make(&login.control_dir)?;
-        match attempt(pass, login, dir).await? {
+        let trouble = match attempt(pass, login, &route, dir, pinned.as_deref()).await? {
             Ok(link) => return Ok(link),
-            Err(Trouble::Throttled) if tried < RETRIES => {
+            Err(trouble) => trouble,
+        };
+        match trouble {
+            Trouble::Throttled if tried < RETRIES => {
                 tokio::time::sleep(backoff(tried)).await;
                 tried += 1;
             }
-            Err(trouble) => return Err(hostkey::with_known(trouble, login)),
+            // A host may have several keys, and shows one at a time.
+            Trouble::KeyNotPinned { .. } if !sought => {
+                sought = true;
+                pinned = hostkey::offered_pin(pass, login, &route).await?;
+                if pinned.is_none() {
+                    return Err(LoginFailed::new(trouble, login));
+                }
+            }
+            trouble => return Err(LoginFailed::new(trouble, login)),
         }
+    }
+}
+
+/// A login that failed.
+#[derive(Debug)]
+pub struct LoginFailed {
+    /// What to say of it.
+    pub error: Error,
+    /// A configured password was given and not accepted: giving it again would only lock the account.
+    pub password_refused: bool,
+}
+
+impl LoginFailed {
+    fn new(trouble: Trouble, login: &Login) -> LoginFailed {
+        let password_refused = matches!(trouble, Trouble::WrongPassword { .. });
+        LoginFailed { error: hostkey::with_known(trouble, login), password_refused }
+    }
+}
+
+impl From<Error> for LoginFailed {
+    fn from(error: Error) -> LoginFailed {
+        LoginFailed { error, password_refused: false }
+    }
+}
+
+impl From<LoginFailed> for Error {
+    fn from(failed: LoginFailed) -> Error {
+        failed.error
     }
 }
 
@@ -75,16 +117,32 @@ fn backoff(tried: u32) -> Duration {
     Duration::from_millis(200 << tried).mul_f64(0.5 + f64::from(dice[0]) / 255.0)
 }
 
-async fn attempt(pass: &Pass, login: &Login, dir: ControlDir) -> Result<Result<Link, Trouble>> {
+/// `pinned` is a line of a list of host keys, with the key that the pin means.
+async fn attempt(
+    pass: &Pass,
+    login: &Login,
+    route: &Route,
+    dir: ControlDir,
+    pinned: Option<&str>,
+) -> Result<Result<Link, Trouble>> {
     let control = dir.master();
     // The key belongs to the name in opsh.toml, wherever its address points today.
-    let alias = format!("HostKeyAlias={}", login.alias());
-    let extra = ["-M".into(), "-S".into(), control.clone().into(), "-o".into(), alias.into()];
-    let mut ssh = Ssh::start(pass, login, &dir, &extra)?;
-    let mut answers = Answers::new(login);
+    let mut options = vec![format!("HostKeyAlias={}", login.alias())];
+    if login.host_key.is_some() {
+        // A pin decides alone: what else is known of the host is not looked at.
+        options.push(format!("UserKnownHostsFile=\"{}\"", dir.keys().display()));
+        hostkey::list_for(&dir.keys(), pinned)
+            .map_err(|e| Error::new(Kind::Failed, format!("cannot log in to {}", login.name), e.to_string()))?;
+    }
+    let options = options.into_iter().flat_map(|text| ["-o".into(), text.into()]);
+    let extra: Vec<_> = ["-M".into(), "-S".into(), control.clone().into()].into_iter().chain(options).collect();
+    let mut ssh = Ssh::start(pass, login, route, &dir, &extra).await?;
+    let mut answers = Answers::new(login, route);
     // The socket's file is there a moment before it listens.
     let ready = || control.exists() && std::os::unix::net::UnixStream::connect(&control).is_ok();
-    if let Err(out) = ssh.log_in(&mut answers, ready).await {
+    if let Err(out) = ssh.log_in(pass, &mut answers, ready).await {
+        // One that went on in the background has another process group, and this socket.
+        let _ = tokio::time::timeout(Duration::from_millis(300), terminate(&control)).await;
         return Ok(Err(launch::trouble(out, &ssh, &answers)));
     }
     Ok(Ok(Link::hold(login.name.clone(), ssh, dir)))
@@ -226,16 +284,15 @@ impl Link {
 /// Owns ssh for as long as the link lives, ends it, and tells why it ended.
 async fn hold(mut ssh: Ssh, dir: ControlDir, mut closing: watch::Receiver<bool>, tell: watch::Sender<Option<String>>) {
     // What was said while it logged in, a banner or a warning, is not why it ends.
-    let before = ssh.stderr.text().len();
+    let before = ssh.said();
     let why = tokio::select! {
         _ = closing.changed() => {
             end(&mut ssh, &dir.master()).await;
             "it was closed".to_string()
         }
         status = ssh.child.wait() => {
-            let text = ssh.stderr.text();
             let status = status.map_or_else(|e| e.to_string(), |status| status.to_string());
-            text.get(before..).and_then(last_line).map_or(format!("ssh ended: {status}"), str::to_string)
+            ssh.said().last_since(&before).unwrap_or(format!("ssh ended: {status}"))
         }
     };
     drop(dir);

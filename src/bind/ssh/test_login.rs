@@ -8,7 +8,7 @@ use crate::redact::Secret;
 async fn refused(login: &Login) -> Error {
     match connect(&pass(), login).await {
         Ok(_) => panic!("{} let us in", login.dest),
-        Err(error) => error,
+        Err(failed) => failed.error,
     }
 }
 
