@@ -8,6 +8,7 @@ mod graph;
 mod merge;
 mod status;
 mod tags;
+pub mod tame;
 
 use super::host::{self, HostHandle, words_of};
 use super::ssh::Reach;
@@ -19,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
 use cli::Git;
+pub use cli::anothers;
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -67,7 +69,8 @@ const STATUS: Verb = Verb {
     doc: "Whether the work tree is clean. `clean` says so; `changed` and `untracked` paths (100 each at most); the \
           `operation` in progress (merge, rebase, am, cherry-pick, revert, bisect) or `()`; `only_here`: commits that no \
           remote branch and no tag holds (20 at most); `lock_age_s`: the age of an `index.lock` in seconds, `()` without \
-          one: git works there now, or died there; `shallow`: whether older history is cut off. Fails as `repo.head`, \
+          one: git works there now, or died there; `shallow`: whether older history is cut off. No filter of the \
+          repository runs, and of submodules only commits are compared. Fails as `repo.head`, \
           and with `unmet` for a bare clone, which has no work tree. Deadline 60 s.",
     example: r#"stack("prod").repo.status().clean"#,
 };
@@ -97,8 +100,8 @@ const CHECKOUT: Verb = Verb {
     class: Class::Change,
     waits: false,
     sig: "repo.checkout(commit: string) -> receipt",
-    doc: "Checks a commit out, and looks that it is there. `commit` is 40 hex; the head is detached. Files that are \
-          not in git stay; a work tree with changes, or in which another git works or stopped half-way, is refused with \
+    doc: "Checks a commit out, and looks that it is there. `commit` is 40 hex; the head is detached. Filters of the \
+          repository run, hooks do not. Files that are not in git stay; a work tree with changes, or in which another git works or stopped half-way, is refused with \
           `unmet` before anything happens. Deadline 120 s.",
     example: r#"stack("prod").repo.checkout("0123456789012345678901234567890123456789")"#,
 };

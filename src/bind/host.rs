@@ -5,7 +5,7 @@ mod reads;
 use super::fleet::Each;
 use super::function::Function;
 use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
-use super::{Binding, Call, Change, Look, Receipt, World};
+use super::{Binding, Call, Change, Look, Receipt, World, git};
 use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
@@ -120,7 +120,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
         },
     );
     engine.register_get("name", |host: &mut HostHandle| host.name());
-    engine.register_fn("repo", |host: &mut HostHandle, dir: &str| super::git::RepoHandle::of_host(host, dir));
+    engine.register_fn("repo", |host: &mut HostHandle, dir: &str| git::RepoHandle::of_host(host, dir));
     engine.register_fn("to_string", |host: &mut HostHandle| host.name());
     engine.register_fn("to_debug", |host: &mut HostHandle| format!("host(\"{}\")", host.name()));
 }
@@ -185,11 +185,15 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     call.in_range("within_s", within_s, 1..=3600)?;
     let args = json!({ "words": words, "dir": dir });
     let look = |host| Look::at(host, words.join(" "), args.clone()).within(within_s);
-    let command = Command { cwd: dir, ..words_of(words.clone()) };
-    call.read_each(partial, look, command, move |pass, way, command| async move {
-        let reach = way.reach(&pass).await?;
-        let ran = finished(way.name(), &command.words, reach.run(&pass, &command).await)?;
-        if check { ran.checked(way.name(), &command.words).map(Ran::into_json) } else { Ok(ran.into_json()) }
+    call.read_each(partial, look, (words.clone(), dir), move |pass, way, (words, dir)| async move {
+        let (reach, name) = (way.reach(&pass).await?, way.name());
+        let command = Command { cwd: dir.clone(), ..words_of(read_words(&words)) };
+        let ran = finished(name, &words, reach.run(&pass, &command).await)?;
+        if words[0] == "git" && git::tame::is_anothers(&ran.err) {
+            let what = format!("{} failed on {name}", shown(&words));
+            return Err(git::anothers(&reach, &pass, name, dir.as_deref().unwrap_or("."), what).await);
+        }
+        if check { ran.checked(name, &words).map(Ran::into_json) } else { Ok(ran.into_json()) }
     })
 }
 
@@ -276,6 +280,11 @@ impl Ran {
 /// Ok for words that only look, as `host.read` performs them; else why they are not taken for that.
 pub fn check_read(words: &[String]) -> Result<(), String> {
     reads::check(words)
+}
+
+/// The words that are run for words that only look: git runs nothing that the repository names.
+pub fn read_words(words: &[String]) -> Vec<String> {
+    git::tame::read(words)
 }
 
 /// A command as an error names it: its first words, on one line.

@@ -43,6 +43,7 @@ mod scripts;
 mod sitting;
 mod skip;
 mod sshd;
+mod tamed;
 mod terminal;
 mod tidy;
 mod trust;

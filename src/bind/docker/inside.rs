@@ -3,7 +3,7 @@
 use super::detail;
 use super::engine::Engine;
 use super::exec::Exec;
-use crate::bind::host::{KEEP, Ran, check_read};
+use crate::bind::host::{KEEP, Ran, check_read, read_words};
 use crate::bind::{self, Binding, Call, Change, Look, Receipt};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
@@ -77,7 +77,7 @@ fn read(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
     let context = (stack, way, service, words);
     let value = call.read(look, context, move |pass, (stack, way, service, words)| async move {
-        let ran = run(&way, &pass, &stack, &service, &words, false).await?;
+        let ran = run(&way, &pass, &stack, &service, &read_words(&words), false).await?;
         Ok(if check { ran.checked(&service, &words)? } else { ran }.into_json())
     })?;
     Ok(bind::map(value))

@@ -1,7 +1,9 @@
 //! How git is run: the words before every command, what its complaints mean, and its exit codes.
 
+use super::tame;
 use crate::bind::host::{self, Ran, words_of};
 use crate::bind::ssh::{Command, Reach, quote};
+use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 
@@ -35,7 +37,7 @@ impl Git {
         &self.reach
     }
 
-    /// The words of a command of git.
+    /// The words of a command of git that may run what the repository names: its filters make the files of a checkout.
     pub fn words(&self, args: &[&str]) -> Vec<String> {
         [self.env(), self.git()].concat().into_iter().chain(args.iter().map(|word| word.to_string())).collect()
     }
@@ -47,20 +49,7 @@ impl Git {
     }
 
     fn env(&self) -> Vec<String> {
-        // Nothing here may ask a question, take an optional lock, speak another language or mean another repository.
-        let fixed = [
-            "env",
-            "-u",
-            "GIT_DIR",
-            "-u",
-            "GIT_WORK_TREE",
-            "-u",
-            "GIT_INDEX_FILE",
-            "LC_ALL=C",
-            "GIT_TERMINAL_PROMPT=0",
-            "GIT_OPTIONAL_LOCKS=0",
-        ];
-        let mut words: Vec<String> = fixed.map(String::from).to_vec();
+        let mut words = tame::env();
         if !self.overridden.is_empty() {
             words.push(format!("GIT_CONFIG_COUNT={}", self.overridden.len()));
         }
@@ -72,39 +61,26 @@ impl Git {
     }
 
     fn git(&self) -> Vec<String> {
-        // Nothing here may run code that the repository's own settings name.
-        let settings = [
-            "core.fsmonitor=false",
-            "core.hooksPath=/dev/null",
-            "protocol.ext.allow=never",
-            "log.showSignature=false",
-            "advice.detachedHead=false",
-            "core.quotePath=false",
-            // A release is newer than what was released before it to be tried.
-            "versionsort.suffix=-",
-        ];
-        let mut words: Vec<String> = ["git", "-C", &self.dir, "--no-pager"].map(String::from).to_vec();
-        words.extend(settings.iter().flat_map(|setting| ["-c".to_string(), setting.to_string()]));
-        words
+        [tame::git(), ["-C", &self.dir].map(String::from).to_vec()].concat()
     }
 
+    /// Runs words that only look: nothing that the repository names runs.
     async fn ran(&self, pass: &Pass, name: &str, words: Vec<String>, stdin: &str) -> Result<Ran> {
-        let command = Command { stdin: stdin.into(), keep: KEEP, ..words_of(words) };
-        let ended = self.reach.run(pass, &command).await;
+        let protocols = if name == "ls-remote" { tame::ASKS } else { tame::STAYS };
+        let tamed = tame::tamed(&self.dir, protocols, words.clone());
+        let ended = self.reach.run(pass, &Command { stdin: stdin.into(), keep: KEEP, ..words_of(tamed) }).await;
         let what = || format!("git {name} failed on {}", self.host);
         if ended.stdout.left_out() > 0 {
             let why = format!("it says more than {} MiB about {}", KEEP >> 20, self.dir);
             return Err(Error::new(Kind::Failed, what(), why).host(&self.host));
         }
-        let ran = host::finished(&self.host, &command.words, ended)?;
+        let ran = host::finished(&self.host, &words, ended)?;
         let said = ran.err.as_str();
         if ran.code == 127 {
             return Err(Error::new(Kind::NotFound, what(), "there is no git on the host"));
         }
-        if said.contains("dubious ownership") {
-            let why = format!("{} belongs to another user than the one opsh logs in as", self.dir);
-            let line = format!("git config --system --add safe.directory {}     on the host, once", typed(&self.dir));
-            return Err(Error::new(Kind::Denied, what(), why).next(line));
+        if tame::is_anothers(said) {
+            return Err(anothers(&self.reach, pass, &self.host, &self.dir, what()).await);
         }
         if said.contains("not a git repository") || said.contains("cannot change to") {
             return Err(Error::new(Kind::NotFound, what(), format!("{} is no git repository", self.dir)));
@@ -144,6 +120,19 @@ impl Git {
         let why = format!("exit code {}: {}", ran.code, complaint(&ran.err));
         Err(Error::new(Kind::Failed, what, why).exit(ran.code.into()))
     }
+}
+
+/// The error of a repository of another user. Git's own advice, `safe.directory`, would run that user's programs as the
+/// account that opsh logs in as.
+pub async fn anothers(reach: &Reach, pass: &Pass, host: &str, dir: &str, what: String) -> Error {
+    let owner = host::look(reach, pass, host, &["stat", "-c", "%U", "--", dir]).await.unwrap_or_default();
+    let owner = Some(owner.trim()).filter(|owner| !owner.is_empty()).unwrap_or("its owner");
+    let why = format!("{dir} belongs to {owner}, and opsh is another user there");
+    let line = match host {
+        LOCAL => format!("sudo -u {} opsh     run opsh as the owner of the checkout", typed(owner)),
+        _ => format!("ssh = \"{owner}@…\" for {host} in opsh.toml     log in as the owner of the checkout"),
+    };
+    Error::new(Kind::Denied, what, why).next(line)
 }
 
 /// The end of what git complained about, without the advice that it always gives.

@@ -45,7 +45,7 @@ pub async fn of(git: &Git, pass: &Pass) -> Result<Value> {
         let why = format!("{} is a bare clone: it has no work tree that could have changes", git.dir);
         return Err(Error::new(Kind::Unmet, format!("git status failed on {}", git.host), why));
     }
-    let out = git.out(pass, &["status", "--porcelain=v1", "-z", "--untracked-files=normal"]).await?;
+    let out = git.out(pass, &STATUS).await?;
     let (mut changed, mut untracked) = paths(&out);
     let clean = changed.is_empty();
     changed.truncate(LISTED);
@@ -55,6 +55,9 @@ pub async fn of(git: &Git, pass: &Pass) -> Result<Value> {
         "only_here": state.only_here, "shallow": state.shallow, "lock_age_s": state.lock_age_s,
     }))
 }
+
+/// Only commits of submodules are compared: each has settings of its own, which name programs.
+const STATUS: [&str; 5] = ["status", "--porcelain=v1", "-z", "--untracked-files=normal", "--ignore-submodules=dirty"];
 
 #[derive(Debug, Default, PartialEq)]
 struct State<'a> {

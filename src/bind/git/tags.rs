@@ -112,7 +112,8 @@ async fn no_such(git: &Git, pass: &Pass, tag: &str) -> Result<Error> {
 pub async fn on_origin(git: &Git, pass: &Pass, tag: &str) -> Result<Option<String>> {
     let reference = &format!("refs/tags/{tag}");
     let peeled = format!("{reference}^{{}}");
-    let out = git.out(pass, &["ls-remote", "--tags", "origin", reference, &peeled]).await?;
+    let out =
+        git.out(pass, &["ls-remote", "--upload-pack=git-upload-pack", "--tags", "origin", reference, &peeled]).await?;
     let find = |wanted: &str| out.lines().filter_map(|line| line.split_once('\t')).find(|(_, name)| *name == wanted);
     Ok(find(&peeled).or_else(|| find(reference)).map(|(commit, _)| commit.to_string()))
 }
