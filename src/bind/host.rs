@@ -35,8 +35,9 @@ const READ: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "host.read(words: array, options?: #{ within_s: int, check: bool, dir: string, partial: bool }) -> map",
-    doc: "Runs a program that only looks. `words` have one of a fixed list of shapes (`df`, `cat`, `git status`, …); \
-          others are refused with `usage`: use `host.run`. Options: `within_s` (1 to 3600, default 60), `check` \
+    doc: "Runs a program that only looks. The list of reads says per program (`df`, `cat`, `git status`, …) which options \
+          and operands change nothing; long options are written out. Every other word is refused with `usage`, which \
+          names it: use `host.run`. Of git, nothing runs that the repository's own settings name. Options: `within_s` (1 to 3600, default 60), `check` \
           (default true: an exit code other than 0 fails with `failed`), `dir`, `partial`. Returns `code`, `out`, \
           `err`, of which 1 MiB each is kept. Deadline 60 s, or `within_s`. On `hosts(…)` it runs on all, 16 at a time, \
           and returns a list in order, each with its `host`; when some failed, the error's `results` is a list of \
@@ -182,6 +183,7 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     let words = call.words(0)?;
     reads::check(&words).map_err(|why| call.bad(&why))?;
     let ReadOptions { within_s, check, dir, partial } = call.options(1)?;
+    reads::check_dir(dir.as_deref().unwrap_or_default()).map_err(|why| call.bad(&why))?;
     call.in_range("within_s", within_s, 1..=3600)?;
     let args = json!({ "words": words, "dir": dir });
     let look = |host| Look::at(host, words.join(" "), args.clone()).within(within_s);

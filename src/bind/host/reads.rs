@@ -1,184 +1,210 @@
-//! What counts as looking: the argument shapes that `host.read` accepts, each with a test.
+//! The list of reads: which words `host.read` accepts. It names what is allowed; every other word is a change.
 
-/// Programs that only look, whatever their arguments are, except the words listed with them.
-const LOOKERS: &[(&str, &[&str])] = &[
-    ("cat", &[]),
-    ("cmp", &[]),
-    ("df", &[]),
-    ("du", &[]),
-    ("echo", &[]),
-    ("free", &[]),
-    ("getent", &[]),
-    ("grep", &[]),
-    ("head", &[]),
-    ("id", &[]),
-    ("last", &[]),
-    ("ls", &[]),
-    ("lsblk", &[]),
-    ("nproc", &[]),
-    ("pg_isready", &[]),
-    ("pgrep", &[]),
-    ("ps", &[]),
-    ("readlink", &[]),
-    ("sha256sum", &[]),
-    ("ss", &["K", "--kill"]),
-    ("stat", &[]),
-    ("tail", &[]),
-    ("test", &[]),
-    ("true", &[]),
-    ("uname", &[]),
-    ("uptime", &[]),
-    ("wc", &[]),
-    ("who", &[]),
-];
+mod find;
+mod table;
 
-/// Programs whose first word says what they do.
-const BY_FIRST_WORD: &[(&str, &[&str])] = &[
-    ("docker", &["ps", "logs", "inspect", "images", "version", "info", "top", "port", "history"]),
-    (
-        "git",
-        &[
-            "log",
-            "show",
-            "status",
-            "rev-parse",
-            "ls-files",
-            "ls-tree",
-            "cat-file",
-            "merge-base",
-            "rev-list",
-            "describe",
-        ],
-    ),
-    ("systemctl", &["status", "is-active", "is-enabled", "is-failed", "show", "list-units", "list-timers", "cat"]),
-    ("crontab", &["-l"]),
-];
-
-/// Words of `find` that do something to what was found.
-const FIND_ACTS: &[&str] =
-    &["-delete", "-exec", "-execdir", "-ok", "-okdir", "-fprint", "-fprint0", "-fprintf", "-fls"];
+use table::{PROGRAMS, Program, RAW, Shape};
 
 /// Ok when these words only look; else why they are not taken for that.
 pub fn check(words: &[String]) -> Result<(), String> {
-    let Some((program, rest)) = words.split_first() else { return Err("words is empty".into()) };
-    // A long option may be abbreviated and carry a value; a short one may stand in a cluster.
-    let has = |bad: &str| {
-        rest.iter().find(|word| match (bad.len(), word.strip_prefix("--"), word.strip_prefix('-')) {
-            (1, None, Some(cluster)) => cluster.contains(bad),
-            (_, Some(long), _) if long.len() > 1 => {
-                bad.strip_prefix("--").is_some_and(|bad| bad.starts_with(long.split('=').next().unwrap_or(long)))
-            }
-            _ => *word == bad,
-        })
-    };
-    if let Some((_, bad)) = LOOKERS.iter().find(|(name, _)| name == program) {
-        return match bad.iter().find_map(|bad| has(bad)) {
-            Some(word) => Err(format!("{program} {word} changes something: use host.run")),
-            None => Ok(()),
-        };
-    }
-    if let Some((_, verbs)) = BY_FIRST_WORD.iter().find(|(name, _)| name == program) {
-        let first = rest.first().map_or("", String::as_str);
-        let output = has("--output").or_else(|| has("-o")).filter(|_| program == "git");
-        return match (verbs.contains(&first), output) {
-            (true, None) => Ok(()),
-            (true, Some(word)) => Err(format!("git {word} writes a file: use host.run")),
-            (false, _) => {
-                Err(format!("{program} {first} is not known to only look: use host.run ({})", verbs.join(", ")))
-            }
-        };
-    }
+    let (program, rest) = words.split_first().ok_or("words is empty")?;
+    let no = |word: &str| format!("{program} {word} is not on the list of reads: use host.run");
     match program.as_str() {
-        "date" if rest.iter().all(|word| word.starts_with('+') || word == "-u") => Ok(()),
-        "hostname" | "mount" | "env" | "printenv" if rest.is_empty() => Ok(()),
-        "find" => match FIND_ACTS.iter().find_map(|act| has(act)) {
-            Some(word) => Err(format!("find {word} changes something: use host.run")),
-            None => Ok(()),
-        },
-        // Only what the configuration makes of a name: nothing is connected to.
-        "ssh" if matches!(rest, [flag, name] if flag == "-G" && !name.starts_with('-')) => Ok(()),
-        "journalctl" if !rest.iter().any(|word| is_journal_act(word)) => Ok(()),
-        _ => Err(format!("{program} is not known to only look: use host.run")),
+        name if RAW.contains(&name) => return Ok(()),
+        "find" => return find::check(rest).map_err(|word| no(&word)),
+        "ip" => return ip(rest).map_err(|word| no(&word)),
+        // The configuration of a name: ssh connects to nothing. Its `Match exec` lines run, as at every login of this
+        // account, and get the name: that must not be a shell's.
+        "ssh" => {
+            let is_read = matches!(rest, [flag, name] if flag == "-G" && is_plain(name) && !name.starts_with('-'));
+            return if is_read { Ok(()) } else { Err("ssh is a read as `ssh -G NAME` only: use host.run".into()) };
+        }
+        // The words behind the container are those of `ps`.
+        "docker" if matches!(rest, [verb, container, ..] if verb == "top" && is_plain(container)) => {
+            let ps = PROGRAMS.iter().find(|known| known.name == "ps").into_iter();
+            return rest.get(1).filter(|name| !name.starts_with('-')).map_or(Err(no("top -")), |_| {
+                ps.map(|ps| arguments(ps, &rest[2..])).collect::<Result<(), String>>().map_err(|word| no(&word))
+            });
+        }
+        _ => {}
+    }
+    let named = |known: &&Program| {
+        let name = known.name.split(' ').count();
+        words.len() >= name && known.name.split(' ').eq(words[..name].iter().map(String::as_str))
+    };
+    if let Some(known) = PROGRAMS.iter().find(named) {
+        return arguments(known, &words[known.name.split(' ').count()..]).map_err(|word| no(&word));
+    }
+    let of = format!("{program} ");
+    let verbs: Vec<&str> = PROGRAMS.iter().filter_map(|known| known.name.strip_prefix(&of)).collect();
+    match verbs.is_empty() {
+        true => Err(format!("{program} is not on the list of reads: use host.run")),
+        false => Err(format!("{} ({})", no(rest.first().map_or("without a verb", String::as_str)), verbs.join(", "))),
     }
 }
 
-/// Only what is known to look: `journalctl` takes abbreviated options, and some of them delete.
-fn is_journal_act(word: &str) -> bool {
-    const LOOKS: &[&str] =
-        &["--unit", "--since", "--until", "--lines", "--no-pager", "--output", "--boot", "--priority", "--grep"];
-    match word.split('=').next() {
-        Some(option) if option.starts_with("--") => !LOOKS.contains(&option),
-        _ => false,
+/// Ok for a working directory in which a file's name is not a device's.
+pub fn check_dir(dir: &str) -> Result<(), String> {
+    let inside = format!("{dir}/x");
+    if is_file(&inside) { Ok(()) } else { Err(format!("{dir} holds devices, and opening one may act: use host.run")) }
+}
+
+/// Fails with the word that is not on the list. Options may follow operands, as GNU programs take them.
+fn arguments(program: &Program, words: &[String]) -> Result<(), String> {
+    let mut words = words.iter().peekable();
+    let (mut operands, mut seen) = (Vec::new(), String::new());
+    while let Some(word) = words.next() {
+        if word == "--" {
+            operands.extend(words.by_ref());
+        } else if let Some(option) = word.strip_prefix("--") {
+            let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+            let takes = long(program, name).ok_or(word)?;
+            let value = match (takes, value) {
+                ('=', None) => words.next().map(String::as_str).filter(|value| is_apart(value)).ok_or(word)?.into(),
+                ('-', Some(_)) => return Err(word.into()),
+                (_, value) => value,
+            };
+            if !value.is_none_or(|value| fits(program.value, value)) {
+                return Err(word.into());
+            }
+        } else if let Some(cluster) = word.strip_prefix('-').filter(|cluster| !cluster.is_empty()) {
+            if program.short.contains('#') && cluster.bytes().all(|byte| byte.is_ascii_digit()) {
+                continue;
+            }
+            for (at, letter) in cluster.char_indices() {
+                let takes = short(program, letter).ok_or(word)?;
+                seen.push(letter);
+                let joined = &cluster[at + letter.len_utf8()..];
+                let value = match takes {
+                    '-' => continue,
+                    ':' if joined.is_empty() => words.next().map(String::as_str).filter(|value| is_apart(value)),
+                    '~' if joined.is_empty() => {
+                        words.next_if(|next| is_number(next));
+                        break;
+                    }
+                    _ => Some(joined),
+                };
+                if !fits(program.value, value.ok_or(word)?) {
+                    return Err(word.into());
+                }
+                break;
+            }
+        } else {
+            operands.push(word);
+        }
+    }
+    if program.needs.is_some_and(|needed| !seen.contains(needed)) {
+        return Err("without -l".into());
+    }
+    these(program.operand, &operands)
+}
+
+/// `-` for an option without a value; else the mark behind it.
+fn short(program: &Program, letter: char) -> Option<char> {
+    if !letter.is_ascii_alphanumeric() {
+        return None;
+    }
+    let rest = program.short.split_once(letter)?.1;
+    Some(rest.chars().next().filter(|mark| ":?~".contains(*mark)).unwrap_or('-'))
+}
+
+fn long(program: &Program, name: &str) -> Option<char> {
+    let is_it = |known: &&str| known.trim_end_matches(['=', '?']) == name;
+    let known = program.long.split_whitespace().find(is_it);
+    let everywhere = ["help", "version"].contains(&name) && !program.name.contains(' ');
+    let mark = known.map(|known| known.chars().last().filter(|mark| "=?".contains(*mark)).unwrap_or('-'));
+    mark.or(everywhere.then_some('-'))
+}
+
+/// A value that stands apart must not be an option for a program that takes no value there.
+fn is_apart(value: &str) -> bool {
+    !value.starts_with('-') || value == "-" || is_number(value)
+}
+
+fn is_number(word: &str) -> bool {
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn these(shape: Shape, operands: &[&String]) -> Result<(), String> {
+    let first = |known: &[&str]| operands.first().is_some_and(|first| known.contains(&first.as_str()));
+    let bad = match shape {
+        Shape::First(known) | Shape::MaybeFirst(known) if first(known) => None,
+        Shape::First(_) => Some(operands.first().map_or("without a word", |word| word.as_str())),
+        Shape::OneFile | Shape::Format if operands.len() > 1 => Some(operands[1].as_str()),
+        _ => operands.iter().find(|word| !fits(shape, word)).map(|word| word.as_str()),
+    };
+    bad.map_or(Ok(()), |word| Err(word.into()))
+}
+
+fn fits(shape: Shape, word: &str) -> bool {
+    match shape {
+        Shape::Any => true,
+        Shape::None | Shape::First(_) | Shape::MaybeFirst(_) => false,
+        Shape::File | Shape::OneFile => is_file(word),
+        Shape::Plain => is_plain(word),
+        Shape::Format => word.starts_with('+'),
+    }
+}
+
+fn is_plain(word: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._:@/,+-".contains(c);
+    !word.is_empty() && word.chars().all(plain) && !word.contains("..") && !word.contains("://")
+}
+
+/// False for a device and for what the kernel hands out once: opening a watchdog arms it, reading `kmsg` consumes it.
+fn is_file(word: &str) -> bool {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in word.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." { parts.truncate(parts.len().saturating_sub(1)) } else { parts.push(part) }
+    }
+    let is_rooted = word.starts_with('/') || word.split('/').any(|part| part == "..");
+    match parts.as_slice() {
+        _ if !is_rooted => true,
+        ["dev", "full" | "null" | "random" | "stdin" | "urandom" | "zero"] | ["dev", "shm", _, ..] => true,
+        ["dev", ..] => false,
+        ["proc", rest @ ..] => !rest.iter().any(|part| ["kmsg", "cwd", "fd", "map_files", "root"].contains(part)),
+        ["sys", rest @ ..] => !rest.iter().any(|part| part.starts_with("trace_pipe")),
+        _ => true,
+    }
+}
+
+/// `ip` takes abbreviated verbs, so only the whole word `show` and its twins are one; options are those of its output.
+fn ip(words: &[String]) -> Result<(), String> {
+    const OPTIONS: &[&str] = &[
+        "-4",
+        "-6",
+        "-s",
+        "-stats",
+        "-statistics",
+        "-d",
+        "-details",
+        "-o",
+        "-oneline",
+        "-br",
+        "-brief",
+        "-j",
+        "-json",
+        "-p",
+        "-pretty",
+    ];
+    const OBJECTS: &[&str] =
+        &["a", "addr", "address", "l", "link", "r", "route", "n", "neigh", "neighbour", "ru", "rule"];
+    let mut words = words.iter().skip_while(|word| OPTIONS.contains(&word.as_str()));
+    let object = words.next().ok_or("without an object")?;
+    if !OBJECTS.contains(&object.as_str()) {
+        return Err(object.into());
+    }
+    match words.next() {
+        None => Ok(()),
+        Some(verb) if ["show", "list", "ls"].contains(&verb.as_str()) => {
+            words.find(|word| !is_plain(word) || word.starts_with('-')).map_or(Ok(()), |word| Err(word.into()))
+        }
+        Some(verb) => Err(format!("{object} {verb}")),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn allowed(line: &str) -> bool {
-        check(&line.split(' ').map(String::from).collect::<Vec<_>>()).is_ok()
-    }
-
-    #[test]
-    fn every_looker_is_accepted_and_its_acts_are_not() {
-        for (program, acts) in LOOKERS {
-            assert!(allowed(&format!("{program} x")), "{program}");
-            for act in *acts {
-                let act = if act.len() == 1 { format!("-{act}") } else { act.to_string() };
-                assert!(!allowed(&format!("{program} {act} x")), "{program} {act}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_word_decides() {
-        for (program, verbs) in BY_FIRST_WORD {
-            for verb in *verbs {
-                assert!(allowed(&format!("{program} {verb}")), "{program} {verb}");
-            }
-            assert!(!allowed(program));
-        }
-        for line in
-            ["docker rm x", "git push", "git -C /x status", "systemctl stop x", "crontab -r", "git log --output=x"]
-        {
-            assert!(!allowed(line), "{line}");
-        }
-    }
-
-    #[test]
-    fn disguised_changes_are_refused() {
-        for line in [
-            "find / -delete",
-            "find . -exec rm {} +",
-            "date -s now",
-            "hostname evil",
-            "mount /x",
-            "journalctl --vacuum-size=1",
-            "journalctl --rota",
-            "journalctl --cursor-file=/x",
-            "ss -tK dst 10.0.0.1",
-            "ss --ki",
-            "file -C",
-            "ssh web-1",
-            "ssh -G -oProxyCommand=evil",
-            "ssh -G web-1 -F /tmp/evil",
-        ] {
-            assert!(!allowed(line), "{line}");
-        }
-        for line in ["find / -name x", "date +%s", "hostname", "journalctl -u docker -n 50", "ssh -G root@web-1"] {
-            assert!(allowed(line), "{line}");
-        }
-        for line in [
-            "rm -rf /",
-            "sh -c ls",
-            "curl -X POST http://x",
-            "tee /etc/passwd",
-            "sort -o x y",
-            "sed -i s/a/b/ x",
-            "env rm x",
-        ] {
-            assert!(!allowed(line), "{line}");
-        }
-    }
-}
+mod attack;
+#[cfg(test)]
+mod tests;
