@@ -45,7 +45,7 @@ use crate::gate::verb::{Class, Param, Signature, Verb};
 use crate::gate::{ALL, Did, Done, Effect, Lives, Pass, Target};
 use batch::Collector;
 use fleet::Each;
-use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
+use rhai::{Dynamic, Engine, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::any::TypeId;
@@ -56,6 +56,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 use undo::Probe;
+pub use values::RhaiResult;
 use values::{from_json, to_json};
 pub use world::World;
 
@@ -253,8 +254,6 @@ fn register_one(
     }
 }
 
-/// What a native function gives back to Rhai.
-pub type RhaiResult = std::result::Result<Dynamic, Box<EvalAltResult>>;
 /// What Rhai calls for a function of a module.
 type Native = dyn Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> RhaiResult;
 
@@ -263,7 +262,8 @@ fn native(func: impl Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> R
     Shared::new(func)
 }
 
-fn place(context: &NativeCallContext<'_>) -> Option<Place> {
+/// Where a script calls.
+pub fn place(context: &NativeCallContext<'_>) -> Option<Place> {
     let position = context.call_position();
     let file = context.call_source()?.to_string();
     Some(Place { file, line: position.line()?, column: position.position().unwrap_or(1) })
@@ -367,7 +367,9 @@ impl Call<'_> {
 
     /// Argument `at` as JSON.
     pub fn json(&self, at: usize) -> Result<Value> {
-        Ok(to_json(self.required(at)?))
+        let value = self.required(at)?;
+        values::check_depth(value).map_err(|error| self.bad(&error.why))?;
+        Ok(to_json(value))
     }
 
     /// Argument `at` as options; absent means the defaults, an unknown key is an error that lists the known ones.
@@ -376,6 +378,7 @@ impl Call<'_> {
         if !value.is_map() {
             return Err(self.wrong_type(at, value));
         }
+        values::check_depth(value).map_err(|error| self.bad(&error.why))?;
         serde_json::from_value(to_json(value)).map_err(|error| self.bad(&error.to_string()))
     }
 

@@ -18,8 +18,8 @@ use crate::screen::{self, Options as ScreenOptions, Screen};
 use crate::session::discover::Place;
 use crate::session::plugin::Plugin;
 use crate::session::{self, Options, Replay, Session, doc, help};
-use crate::shell;
 use crate::sources::Sources;
+use crate::{shell, shield};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -162,7 +162,7 @@ fn run_command_line() -> u8 {
         (Ok(()), Some(plugin)) => plugin.result(&left.value),
         (Err(error), plugin) => {
             screen.error(&error, &left.sources);
-            let Some(plugin) = plugin else { return error.kind.exit_code() };
+            let Some(plugin) = plugin else { return error.exit_code() };
             plugin.failure(&error)
         }
     };
@@ -198,9 +198,10 @@ fn plugin(cli: &Cli) -> Option<Plugin> {
 fn silence_panics(screen: &Rc<Screen>) {
     let options = screen.options();
     std::panic::set_hook(Box::new(move |info| {
-        let error = Error::new(Kind::Failed, "opsh has a bug", info.to_string())
-            .next("opsh journal show last     what was done, and what may have happened");
-        Screen::new(options).error(&error, &Sources::default());
+        let said = info.to_string();
+        if !shield::keeps(&said) {
+            Screen::new(options).error(&shield::bug(&said), &Sources::default());
+        }
     }));
 }
 

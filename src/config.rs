@@ -31,7 +31,7 @@ pub struct Config {
     limits: Limits,
 }
 
-/// `[limits]`: how long opsh waits.
+/// `[limits]`: how long opsh waits, and what a script may take of this machine.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
@@ -39,22 +39,27 @@ pub struct Limits {
     pub connect_s: u32,
     /// Seconds that no effect's own deadline exceeds, 1 to 86400; absent means the documented deadlines.
     pub deadline_s: Option<u32>,
+    /// Mebibytes that opsh may have before a script is stopped, 64 to 1048576.
+    pub memory_mib: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { connect_s: 30, deadline_s: None }
+        Limits { connect_s: 30, deadline_s: None, memory_mib: 1024 }
     }
 }
 
 impl Limits {
     fn check(&self) -> Result<(), String> {
-        match (self.connect_s, self.deadline_s) {
-            (seconds, _) if !(1..=300).contains(&seconds) => {
+        match self {
+            Limits { connect_s: seconds, .. } if !(1..=300).contains(seconds) => {
                 Err(format!("limits.connect_s must be 1 to 300 seconds, not {seconds}"))
             }
-            (_, Some(seconds)) if !(1..=86_400).contains(&seconds) => {
+            Limits { deadline_s: Some(seconds), .. } if !(1..=86_400).contains(seconds) => {
                 Err(format!("limits.deadline_s must be 1 to 86400 seconds, not {seconds}"))
+            }
+            Limits { memory_mib, .. } if !(64..=1_048_576).contains(memory_mib) => {
+                Err(format!("limits.memory_mib must be 64 to 1048576 MiB, not {memory_mib}"))
             }
             _ => Ok(()),
         }
@@ -380,6 +385,7 @@ impl Config {
             let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or("");
             bad(format!("line {}: {}", before.matches('\n').count() + 1, error.message()))
         })?;
+        file.limits.check().map_err(bad)?;
         for name in &file.redact.names {
             redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
         }
@@ -444,6 +450,11 @@ impl Config {
     /// The stack of that name, or an error that names the nearest one.
     pub fn stack(&self, name: &str) -> Result<Arc<Stack>> {
         self.stacks.get(name).cloned().ok_or_else(|| self.no_such("stack", name, self.stack_names()))
+    }
+
+    /// Bytes that opsh may have before a script is stopped.
+    pub fn memory_bytes(&self) -> usize {
+        self.limits.memory_mib << 20
     }
 
     /// `[redact]`.

@@ -1,14 +1,20 @@
 //! Builds the Rhai engine: limits, imports, print to the screen, and errors with their places.
 
+mod bounded;
+pub mod deep;
 pub mod errors;
+mod json;
 pub mod modules;
+pub mod natives;
+mod order;
 
 use crate::bind::function::{self, Function};
-use crate::bind::{self, World, values};
+use crate::bind::values::{self, ExitCode, NO_MEMORY, RhaiResult};
+use crate::bind::{self, World};
 use crate::error::{Error, Kind};
-use crate::{interrupt, redact};
-use modules::Modules;
-use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Module, NativeCallContext, OptimizationLevel};
+use crate::{interrupt, memory, redact};
+use modules::{Ending, Modules};
+use rhai::{AST, Array, Dynamic, Engine, EvalAltResult, Map, Module, NativeCallContext, OptimizationLevel, Scope};
 use std::rc::Rc;
 
 /// Functions for text, help and a script's own arguments; `help` is registered by the session, which has the texts.
@@ -42,6 +48,27 @@ const FUNCTIONS: &[Function] = &[
          a receiver (`stack`), a verb (`docker.restart`) or a function. Fails with `usage` for another name, naming \
          the nearest.",
         r#"help("docker.restart")"#,
+    ),
+    Function::new(
+        "exit(code?: int) -> ()",
+        "Ends the script with an exit code. `code` is from 0 to 255, and 0 when it is left out; anything else fails with \
+         `usage`. It cannot be caught, ends functions, steps and imported modules, and counts as a failure (`failed`) unless \
+         it is 0: `undo::guard` takes back what it did, and a step is not finished. A check ends with `check::result` \
+         instead: with `exit` it is UNKNOWN. At the prompt it leaves opsh.",
+        "exit(0)",
+    ),
+    Function::new(
+        "parse_json(text: string) -> any",
+        "The value of a JSON text. An object is a map, `null` is `()`, a number without a fraction or an exponent an int. \
+         Nothing in the text is evaluated. Fails with `failed` for what is no JSON, a key that stands twice in one object, \
+         a whole number beyond 64 bits, and more than 127 levels.",
+        r#"parse_json("[1, {\"a\": null}]")"#,
+    ),
+    Function::new(
+        "to_json(value: any) -> string",
+        "A value as JSON on one line. `value` is a map, an array, a string, a number, a bool or `()`. Keys are in the order \
+         of the alphabet. Fails with `usage` for what has no JSON (a closure, a host, NaN) and for more than 100 levels.",
+        r#"to_json(#{ tags: ["v1"], count: 1 })"#,
     ),
     Function::new("mode() -> string", "How this run treats changes. One of `apply`, `plan`, `observe`.", "mode()"),
     Function::new(
@@ -78,24 +105,43 @@ pub fn functions() -> impl Iterator<Item = &'static Function> {
 pub fn build(world: &Rc<World>) -> Engine {
     let mut engine = Engine::new();
     limit(&mut engine);
-    engine.set_module_resolver(Modules::new(Rc::clone(world)));
+    let ending = Ending::default();
+    engine.set_module_resolver(Modules::new(Rc::clone(world), Rc::clone(&ending)));
     let screen = world.gate.screen().clone();
     engine.on_print(move |text| screen.print(text));
     let screen = world.gate.screen().clone();
     engine.on_debug(move |text, source, position| {
         screen.say(&format!("debug {}:{position:?}: {text}", source.unwrap_or("")));
     });
-    engine.on_progress(|_| interrupt::is_interrupted().then(|| "interrupted".into()));
+    engine.on_progress(|_| match memory::is_over() {
+        _ if interrupt::is_interrupted() => Some("interrupted".into()),
+        true => {
+            memory::give_room();
+            Some(NO_MEMORY.into())
+        }
+        false => None,
+    });
+    deep::watch(&mut engine);
     // Rhai's own clock would leave no record.
     engine.register_fn("timestamp", || -> Result<Dynamic, Box<EvalAltResult>> {
         Err("there is no timestamp(): now() is the time, and each receipt has its took_ms".into())
     });
     register_text(&mut engine, world);
+    register_exit(&mut engine, ending);
+    json::register(&mut engine);
+    bounded::register(&mut engine);
+    order::register(&mut engine);
     let from = Rc::clone(world);
     engine.register_fn("mode", move || from.gate.mode().word());
     engine.register_static_module("args", args(world).into());
     bind::register(&mut engine, world);
     engine
+}
+
+/// Evaluates a script or a line from its beginning. A panic is an error.
+pub fn run(engine: &Engine, scope: &mut Scope<'static>, ast: &AST) -> RhaiResult {
+    memory::take_room();
+    values::shielded(|| engine.eval_ast_with_scope(scope, ast))
 }
 
 /// An engine that only parses: the limits of [`build`], and a name may mean anything.
@@ -133,6 +179,33 @@ fn register_text(engine: &mut Engine, world: &Rc<World>) {
     let screen = world.gate.screen().clone();
     engine.register_fn("local_time", move |at: &str| screen.minute(at));
     engine.register_fn("hidden", redact::clean);
+}
+
+/// `exit(N)` ends the script, wherever it is called, with an exit code. Rhai's own makes any value the script's value, and
+/// the process says that all is well.
+fn register_exit(engine: &mut Engine, ending: Ending) {
+    let exit = move |context: &NativeCallContext<'_>, code: u8| -> RhaiResult {
+        let exit = ExitCode { code, place: bind::place(context) };
+        ending.replace(Some(exit.clone()));
+        Err(EvalAltResult::Exit(Dynamic::from(exit), context.call_position()).into())
+    };
+    let succeed = exit.clone();
+    engine.register_fn("exit", move |context: NativeCallContext<'_>| succeed(&context, 0));
+    engine.register_fn("exit", move |context: NativeCallContext<'_>, code: Dynamic| -> RhaiResult {
+        match code.as_int().map(u8::try_from) {
+            Ok(Ok(code)) => exit(&context, code),
+            other => {
+                let given = match other {
+                    Ok(_) => code.to_string(),
+                    Err(_) => format!("a value of type {}", values::type_name(&code)),
+                };
+                let why = format!("an exit code is a whole number from 0 to 255, not {given}");
+                let error = Error::new(Kind::Usage, "exit was called wrongly", why);
+                let error = error.next("exit(1)     the script failed").next("throw \"WHY\"     fails, and says why");
+                Err(values::thrown(error, context.call_position()))
+            }
+        }
+    });
 }
 
 /// The functions that are named `args::…` in [`FUNCTIONS`].

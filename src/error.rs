@@ -108,6 +108,8 @@ pub struct Error {
     pub host: Option<String>,
     /// Exit code of the command that failed.
     pub exit: Option<i64>,
+    /// Exit code of opsh itself that a script asked for; else its kind decides.
+    pub code: Option<u8>,
     /// Places from the innermost outwards: where it happened, then each caller.
     pub trace: Vec<Place>,
     /// Where several were asked and some failed: what became of each, in order.
@@ -124,6 +126,7 @@ impl Error {
             next: Vec::new(),
             host: None,
             exit: None,
+            code: None,
             trace: Vec::new(),
             results: Vec::new(),
         }
@@ -145,6 +148,11 @@ impl Error {
     pub fn exit(mut self, code: i64) -> Error {
         self.exit = Some(code);
         self
+    }
+
+    /// Exit code of a run that ended with this error.
+    pub fn exit_code(&self) -> u8 {
+        self.code.unwrap_or_else(|| self.kind.exit_code())
     }
 
     /// The error without what became of each target: that is recorded with its effect.

@@ -381,8 +381,11 @@ impl Gate {
             Kind::Refused => "refused",
             kind => outcome(kind),
         });
-        let error = error.map(|error| error.alone().to_json());
-        self.note("run.end", json!({ "outcome": outcome, "error": error }));
+        let mut body = json!({ "outcome": outcome, "error": error.map(|error| error.alone().to_json()) });
+        if let Some(code) = error.and_then(|error| error.code) {
+            body["exit"] = json!(code);
+        }
+        self.note("run.end", body);
     }
 
     /// Consent covers one typed line at the prompt, never a sitting; and every step may be begun again.

@@ -16,6 +16,7 @@ mod meaning;
 pub mod plugin;
 pub mod record;
 mod refresh;
+mod relief;
 pub mod resume;
 pub mod reveal;
 pub mod runbook;
@@ -24,8 +25,9 @@ mod sitting;
 pub mod undo;
 pub mod words;
 
+use crate::bind::values::{self, ExitCode, RhaiResult};
 use crate::bind::world::{Args, World};
-use crate::bind::{provenance, secret, values};
+use crate::bind::{provenance, secret};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
@@ -33,9 +35,9 @@ use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::replay::{FailAt, Recording};
 use crate::gate::{Gate, Grants, Ledger, Limits};
-use crate::redact;
 use crate::screen::Screen;
 use crate::sources::Sources;
+use crate::{memory, redact};
 use header::Header;
 use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
 use serde_json::{Value, json};
@@ -127,6 +129,18 @@ pub fn functions_of(text: &str) -> std::result::Result<Vec<(String, usize)>, Str
     Ok(names)
 }
 
+/// The value of what was evaluated. Fails as it did, with another exit code than 0, and for a value that is nested too deeply.
+fn value_of(result: RhaiResult, name: &str) -> Result<Dynamic> {
+    match ExitCode::of(&result) {
+        Some(exit) if exit.code == 0 => return Ok(Dynamic::UNIT),
+        Some(exit) => return Err(exit.error(name)),
+        None => {}
+    }
+    let value = result.map_err(|error| engine::errors::translate(&error, name))?;
+    values::check_depth(&value)?;
+    Ok(value)
+}
+
 /// An engine with its variables, functions and door.
 pub struct Session {
     engine: Engine,
@@ -134,12 +148,15 @@ pub struct Session {
     scope: Scope<'static>,
     functions: AST,
     lines: usize,
+    /// A line ended opsh, and with what exit code.
+    exited: Option<ExitCode>,
     sitting: Sitting,
 }
 
 impl Session {
     /// A session that writes to `screen`.
     pub fn new(options: Options, screen: Rc<Screen>) -> Result<Session> {
+        memory::set_most(options.config.memory_bytes());
         let names = &options.config.redact().names;
         redact::add_names(names).map_err(|why| Error::new(Kind::Usage, "redact.names is not valid", why))?;
         if let Some(zone) = options.config.timezone() {
@@ -207,15 +224,22 @@ impl Session {
         let mut ast =
             self.engine.compile_with_scope(&self.scope, code).map_err(|error| engine::unparsable(&name, &error))?;
         ast.set_source(name.as_str());
-        self.keep_imports(&ast).map_err(|error| engine::errors::translate(&error, &name))?;
+        if let Err(error) = self.keep_imports(&ast) {
+            self.exited = ExitCode::of_error(&error);
+            return value_of(Err(error), &name).map(|value| values::to_json(&value));
+        }
         let mut all = self.functions.clone();
         all += ast;
         all.set_source(name.as_str());
-        let result = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &all);
+        let result = engine::run(&self.engine, &mut self.scope, &all);
         all.clear_statements();
         self.functions = all;
         self.scope = self.scope.clone_visible();
-        let value = result.map_err(|error| engine::errors::translate(&error, &name))?;
+        self.exited = ExitCode::of(&result);
+        if result.is_err() {
+            self.relieve();
+        }
+        let value = value_of(result, &name)?;
         if !value.is_unit() {
             self.scope.set_or_push("it", value.clone());
         }
@@ -261,6 +285,19 @@ impl Session {
         }
         let line = format!("opsh journal show {}     what this run did and saw", self.world.gate.run_id());
         error.next(line)
+    }
+
+    /// True when the last line ended opsh: `exit(N)`.
+    pub fn has_exited(&self) -> bool {
+        self.exited.is_some()
+    }
+
+    /// How a sitting ends whose last line ended opsh: with an error, unless its exit code is 0.
+    pub fn exit_result(&self) -> Result<()> {
+        match &self.exited {
+            Some(exit) if exit.code != 0 => Err(exit.error(&format!("line {}", self.lines))),
+            _ => Ok(()),
+        }
     }
 
     /// Runs a script file with its arguments. What opsh says to type about a script that is built in works wherever it is.
@@ -341,9 +378,8 @@ impl Session {
     /// One attempt of the run that goes on, and the variables that it left.
     fn attempt(&mut self, script: &Script, ast: &AST) -> (Scope<'static>, Result<Value>) {
         let mut scope = Scope::new();
-        let result = self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, ast);
-        let result = result.map(|value| values::to_json(&value));
-        let result = result.map_err(|error| engine::errors::translate(&error, &script.name));
+        let result = engine::run(&self.engine, &mut scope, ast);
+        let result = value_of(result, &script.name).map(|value| values::to_json(&value));
         self.world.finished.borrow_mut().clear();
         (scope, result)
     }

@@ -46,7 +46,7 @@ pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
     let screen = session.gate().screen().clone();
     session.use_only_stack()?;
     let mut names = names(session);
-    let (mut input, mut failed) = (String::new(), 0);
+    let (mut input, mut failed, mut exit) = (String::new(), 0, Ok(()));
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         input += line;
@@ -59,12 +59,13 @@ pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
         let after = if input.trim().is_empty() { After::Next } else { evaluate(session, &input) };
         failed += usize::from(after == After::Failed);
         if after == After::Quit {
+            exit = session.exit_result();
             break;
         }
         input.clear();
     }
     session.leave_reads();
-    session.end_typed_sitting()?;
+    session.end_typed_sitting(exit)?;
     match failed {
         0 => Ok(()),
         _ if session.gate().is_replay() => Ok(()),
@@ -116,7 +117,7 @@ fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
             let planned = session.planned();
             let after = evaluate(session, input);
             if after == After::Quit {
-                return Ok(());
+                return session.exit_result();
             }
             well &= after == After::Next;
             // A plan is looked at before the next one takes its place.
@@ -266,6 +267,9 @@ enum After {
 fn evaluate(session: &mut Session, line: &str) -> After {
     let result = meant(session, line);
     let screen = session.gate().screen().clone();
+    if session.has_exited() {
+        return After::Quit;
+    }
     let after = if result.is_ok() { After::Next } else { After::Failed };
     match result {
         Ok(Done::Value(value)) => screen.glimpse(&value),

@@ -161,7 +161,7 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     let held = take(call, &stack, &why, &options).map_err(fail)?;
     let scope = Scope::enter(call.world, held);
     let before = facts::look(call, &stack);
-    let result = work.call_raw(context, None, []);
+    let result = values::shielded(|| work.call_raw(context, None, []));
     // After Ctrl-C nothing is waited for: dropping the holder frees the lock as well.
     let stopped = matches!(&result, Err(error) if cause(error).kind == Kind::Interrupted);
     if !stopped && gate.has_changed() {

@@ -1,7 +1,7 @@
 //! What a script says of its own run: steps whose results are remembered, and work that goes back when it fails.
 
 use super::undo::WayBack;
-use super::values::{cause, from_json, root, thrown, to_json, type_name};
+use super::values::{self, ExitCode, cause, from_json, root, thrown, to_json, type_name};
 use super::{Binding, Call, RhaiResult, World};
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
@@ -65,7 +65,7 @@ fn step(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         return Ok(from_json(&done.result));
     }
     let mark = gate.mark();
-    let result = work.call_raw(context, None, []);
+    let result = values::shielded(|| work.call_raw(context, None, []));
     gate.end_step();
     let value = result?;
     let body = record(&name, &value, gate.trail_from(mark)).map_err(fail)?;
@@ -128,17 +128,23 @@ fn guard(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         Err(_) => (call.options(0).map_err(fail)?, call.closure(1).map_err(fail)?),
     };
     let mark = call.world.gate.mark();
-    let error = match work.call_raw(context, None, []) {
+    let error = match values::shielded(|| work.call_raw(context, None, [])) {
         Ok(value) => return Ok(value),
         Err(error) => error,
     };
     let trail = call.world.gate.trail_from(mark);
-    // A plan did nothing, and what cannot be caught cannot be told anything either.
-    if trail.is_empty() || call.world.gate.mode() != Mode::Apply || !root(&error).is_catchable() {
+    let succeeds = ExitCode::of_error(&error).is_some_and(|exit| exit.code == 0);
+    // A plan did nothing.
+    if trail.is_empty() || call.world.gate.mode() != Mode::Apply || succeeds {
         return Err(error);
     }
     match unwind(context.engine(), call.world, &trail, &cause(&error), &options) {
-        Ok(said) => Err(amended(*error, &said).into()),
+        Ok(said) if root(&error).is_catchable() => Err(amended(*error, &said).into()),
+        // What cannot be caught ends the script as it is.
+        Ok(said) => {
+            call.world.gate.say(&said);
+            Err(error)
+        }
         Err(stuck) => Err(fail(stuck)),
     }
 }

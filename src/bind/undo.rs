@@ -426,7 +426,7 @@ fn compile(engine: &Engine, world: &World, change: &Told) -> Result<rhai::AST> {
 
 fn evaluate(engine: &Engine, world: &World, change: &Told) -> Result<()> {
     let ast = compile(engine, world, change)?;
-    let result = engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast);
+    let result = values::shielded(|| engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast));
     result.map(drop).map_err(|error| values::cause(&error))
 }
 

@@ -1,10 +1,53 @@
 //! Rhai values and JSON, and errors on their way through Rhai.
 
 use crate::bind::{db, fleet, git, host, stack};
-use crate::error::{Error, Kind};
-use rhai::{Dynamic, EvalAltResult, Map, Position};
+use crate::error::{Error, Kind, Place};
+use crate::{memory, shield};
+use rhai::{Dynamic, EvalAltResult, FnPtr, Map, Position};
 use serde_json::Value;
 use std::any::TypeId;
+
+/// What a native function gives back to Rhai.
+pub type RhaiResult<T = Dynamic> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// Levels of lists and maps that a value may have where it becomes JSON: what is recorded must be read again, and the
+/// reader of JSON stops at 128.
+pub const DEEPEST: usize = 100;
+
+/// Says in [`EvalAltResult::ErrorTerminated`] that a script took too much memory; any other token is Ctrl-C.
+pub const NO_MEMORY: &str = "memory";
+
+/// The exit code that a script ended with: `exit(N)`.
+#[derive(Clone, Debug)]
+pub struct ExitCode {
+    /// 0 is success.
+    pub code: u8,
+    /// Where it was called.
+    pub place: Option<Place>,
+}
+
+impl ExitCode {
+    /// That of a script's value or error, if it ended so.
+    pub fn of(result: &RhaiResult) -> Option<ExitCode> {
+        result.as_ref().map_or_else(|error| ExitCode::of_error(error), |value| value.clone().try_cast())
+    }
+
+    /// That of an error on its way out.
+    pub fn of_error(error: &EvalAltResult) -> Option<ExitCode> {
+        match root(error) {
+            EvalAltResult::Exit(value, _) => value.clone().try_cast(),
+            _ => None,
+        }
+    }
+
+    /// The failure that another code than 0 is.
+    pub fn error(&self, name: &str) -> Error {
+        let Self { code, place } = self;
+        let error =
+            Error::new(Kind::Failed, format!("{name} ended with exit code {code}"), format!("it called exit({code})"));
+        Error { code: Some(*code), trace: place.iter().cloned().collect(), ..error }
+    }
+}
 
 /// The Rust type behind a receiver's word in a signature.
 pub fn type_id(word: &str) -> Option<TypeId> {
@@ -44,6 +87,8 @@ pub fn from_json(value: &Value) -> Dynamic {
         Value::Bool(value) => (*value).into(),
         Value::Number(number) => match number.as_i64() {
             Some(whole) => whole.into(),
+            // A float would be another number.
+            None if number.is_u64() => number.to_string().into(),
             None => number.as_f64().unwrap_or(f64::NAN).into(),
         },
         Value::String(text) => text.clone().into(),
@@ -55,8 +100,67 @@ pub fn from_json(value: &Value) -> Dynamic {
     }
 }
 
-/// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word.
+/// Fails when a value is nested deeper than JSON of it could be read again.
+pub fn check_depth(value: &Dynamic) -> Result<(), Error> {
+    if !is_deeper(value, DEEPEST) {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::Usage,
+        "a value is nested too deeply",
+        format!("it has more than {DEEPEST} levels of lists and maps"),
+    ))
+}
+
+/// True when a value has more than `levels` of lists and maps.
+fn is_deeper(value: &Dynamic, levels: usize) -> bool {
+    if let Ok(items) = value.as_array_ref() {
+        return levels == 0 || items.iter().any(|item| is_deeper(item, levels - 1));
+    }
+    if let Ok(map) = value.as_map_ref() {
+        return levels == 0 || map.values().any(|value| is_deeper(value, levels - 1));
+    }
+    false
+}
+
+/// How many values there are in one, counted as far as `most` and a little further.
+pub fn weight(value: &Dynamic, most: usize) -> usize {
+    let of = |items: &mut dyn Iterator<Item = &Dynamic>| {
+        let mut sum = 1usize;
+        for item in items {
+            if sum > most {
+                break;
+            }
+            sum = sum.saturating_add(weight(item, most - sum));
+        }
+        sum
+    };
+    if let Ok(items) = value.as_array_ref() {
+        return of(&mut items.iter());
+    }
+    if let Ok(map) = value.as_map_ref() {
+        return of(&mut map.values());
+    }
+    if let Some(closure) = value.read_lock::<FnPtr>() {
+        return 1 + closure.iter_curry().count();
+    }
+    if let Some(bytes) = value.read_lock::<rhai::Blob>() {
+        return 1 + bytes.len() / size_of::<Dynamic>();
+    }
+    // A text is shared, not copied.
+    1
+}
+
+/// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word. What is nested too deeply is left
+/// out, and says so: [`check_depth`] is asked where that would be an answer.
 pub fn to_json(value: &Dynamic) -> Value {
+    as_json(value, DEEPEST)
+}
+
+fn as_json(value: &Dynamic, levels: usize) -> Value {
+    if levels == 0 && (value.is_array() || value.is_map()) {
+        return format!("… nested more than {DEEPEST} deep").into();
+    }
     if let Ok(number) = value.as_int() {
         return number.into();
     }
@@ -70,12 +174,12 @@ pub fn to_json(value: &Dynamic) -> Value {
         return text.as_str().into();
     }
     if let Ok(items) = value.as_array_ref() {
-        return items.iter().map(to_json).collect();
+        return items.iter().map(|item| as_json(item, levels - 1)).collect();
     }
     if let Ok(map) = value.as_map_ref() {
         return map
             .iter()
-            .map(|(key, value)| (key.to_string(), to_json(value)))
+            .map(|(key, value)| (key.to_string(), as_json(value, levels - 1)))
             .collect::<serde_json::Map<_, _>>()
             .into();
     }
@@ -105,6 +209,11 @@ pub fn thrown(mut error: Error, position: Position) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(from_json(&map), position))
 }
 
+/// Calls Rhai; a panic in there is an error of the script.
+pub fn shielded<T>(work: impl FnOnce() -> RhaiResult<T>) -> RhaiResult<T> {
+    shield::run(work).unwrap_or_else(|bug| Err(thrown(bug, Position::NONE)))
+}
+
 /// The innermost error: the cause, whatever functions and modules it passed.
 pub fn root(error: &EvalAltResult) -> &EvalAltResult {
     match error {
@@ -115,15 +224,31 @@ pub fn root(error: &EvalAltResult) -> &EvalAltResult {
 
 /// The cause as opsh's error.
 pub fn cause(error: &EvalAltResult) -> Error {
+    if let Some(exit) = ExitCode::of_error(error) {
+        return exit.error("the script");
+    }
     match root(error) {
         EvalAltResult::ErrorRuntime(value, _) => caught(value),
+        EvalAltResult::ErrorTerminated(token, _)
+            if token.as_immutable_string_ref().is_ok_and(|word| *word == NO_MEMORY) =>
+        {
+            no_memory()
+        }
         EvalAltResult::ErrorTerminated(..) => Error::new(Kind::Interrupted, "stopped", "Ctrl-C"),
+        EvalAltResult::ErrorDataTooLarge(what, _) => Error::new(Kind::Failed, "the script was stopped", what.as_str()),
         other => {
             let text = other.to_string();
             let text = text.rsplit_once(" (line ").map_or(text.as_str(), |(text, _)| text);
             Error::new(Kind::Failed, "the script failed", text)
         }
     }
+}
+
+fn no_memory() -> Error {
+    let most = memory::most() >> 20;
+    Error::new(Kind::Failed, "the script was stopped", format!("it took more than {most} MiB of memory"))
+        .next("read less at once (a tail, a filter, a page), and keep less of it")
+        .next("memory_mib = N under [limits] of opsh.toml     allows more")
 }
 
 /// The error that a thrown value stands for; any other value is a script's own `throw`.

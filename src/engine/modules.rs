@@ -1,12 +1,12 @@
 //! Imports: the importing file's own folder first, then the embedded `stdlib/` under `std/`.
 
 use crate::bind::provenance;
-use crate::bind::values;
+use crate::bind::values::{self, ExitCode};
 use crate::bind::world::World;
 use crate::config::trust;
 use crate::error::{Error, Kind};
 use crate::gate::journal::Source;
-use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
@@ -36,9 +36,13 @@ pub fn embedded(name: &str) -> Option<&'static str> {
     EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
 }
 
+/// The exit code of a script that is about to end. Rhai forgets it at the end of the module that the script ends in.
+pub type Ending = Rc<RefCell<Option<ExitCode>>>;
+
 /// Finds, compiles and keeps modules. A module's name is its path, so that errors name the file they are in.
 pub struct Modules {
     world: Rc<World>,
+    ending: Ending,
     /// Each with the text that it is of: a file that was corrected is another module.
     loaded: RefCell<HashMap<String, (String, Shared<Module>)>>,
     loading: RefCell<Vec<String>>,
@@ -48,8 +52,8 @@ pub struct Modules {
 
 impl Modules {
     /// A resolver that remembers texts for errors, and writes down what a run imports.
-    pub fn new(world: Rc<World>) -> Modules {
-        Modules { world, loaded: RefCell::default(), loading: RefCell::default(), noted: RefCell::default() }
+    pub fn new(world: Rc<World>, ending: Ending) -> Modules {
+        Modules { world, ending, loaded: RefCell::default(), loading: RefCell::default(), noted: RefCell::default() }
     }
 
     /// Once a run, before anything of the module is called.
@@ -89,10 +93,21 @@ impl Modules {
 
     fn load(&self, engine: &Engine, name: &str, text: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
         self.world.sources.put(name, text);
-        let inside = |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(name.into(), error, position));
+        let inside = |error: Box<EvalAltResult>| match *error {
+            // What ends the script ends it, and cannot be caught for where it was called.
+            EvalAltResult::Exit(..) | EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorDataTooLarge(..) => {
+                error
+            }
+            _ => Box::new(EvalAltResult::ErrorInModule(name.into(), error, position)),
+        };
         let mut ast = engine.compile(text).map_err(|error| inside(error.into()))?;
         ast.set_source(name);
-        Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(inside)
+        self.ending.take();
+        let module = values::shielded(|| Module::eval_ast_as_new(Scope::new(), &ast, engine)).map_err(inside)?;
+        match self.ending.borrow().clone() {
+            Some(exit) => Err(EvalAltResult::Exit(Dynamic::from(exit), position).into()),
+            None => Ok(module),
+        }
     }
 }
 

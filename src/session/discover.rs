@@ -123,6 +123,7 @@ impl Session {
             scope: rhai::Scope::new(),
             functions: rhai::AST::empty(),
             lines: 0,
+            exited: None,
             sitting: Default::default(),
         }
     }

@@ -82,6 +82,7 @@ impl Session {
         let functions = std::mem::replace(&mut self.functions, functions);
         self.drop_planned("a script that failed");
         self.sitting.failed = Some(Failed { script, ast, error: error.clone(), outer: None, scope, functions });
+        self.relieve();
         self.with_choices(error)
     }
 

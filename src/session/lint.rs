@@ -41,6 +41,8 @@ pub enum Rule {
     FunctionName,
     /// An option of ssh that trusts whoever answers.
     HostKeyChecking,
+    /// An exit code that there is not.
+    ExitCode,
     /// A script without a header that says what it is for and how it is called.
     Header,
     /// A script of which no run is kept as a test.
@@ -64,6 +66,7 @@ impl Rule {
             Rule::CapturedAssignment => "captured-assignment",
             Rule::FunctionName => "function-name",
             Rule::HostKeyChecking => "host-key-checking",
+            Rule::ExitCode => "exit-code",
             Rule::Header => "header",
             Rule::Case => "case",
         }

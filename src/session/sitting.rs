@@ -105,10 +105,10 @@ impl Session {
         self.gate().end_run(error);
     }
 
-    /// Ends one whose lines came from a file. Fails as a script's run does: when a replay differs from its recording.
-    pub fn end_typed_sitting(&mut self) -> Result<()> {
+    /// Ends one whose lines came from a file, and how. Fails as a script's run does: when a replay differs from its recording.
+    pub fn end_typed_sitting(&mut self, result: Result<()>) -> Result<()> {
         self.abort_failed();
-        self.ended(Ok(()))
+        self.ended(result)
     }
 
     /// Lines that went well, oldest first.

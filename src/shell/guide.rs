@@ -95,7 +95,7 @@ pub fn play(session: &mut Session, guide: &mut Guide) -> Result<()> {
         guide.typed(&line, true);
     }
     session.leave_reads();
-    session.end_typed_sitting()
+    session.end_typed_sitting(Ok(()))
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ mod home;
 mod hung;
 mod interrupts;
 mod journal;
+mod language;
 mod layout;
 mod lint;
 mod live;

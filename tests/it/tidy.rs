@@ -16,7 +16,10 @@ const LAYERS: &[(&[&str], &str)] = &[
     (&["bind"], "verbs: what is known of each system, behind the door"),
     (&["gate"], "the door: it cannot know what it guards, or it could not guard it all"),
     (&["config", "screen"], "what was decided before, and what is shown; neither asks the other"),
-    (&["sources", "redact", "interrupt"], "facts that anybody may need: texts, secrets, Ctrl-C"),
+    (
+        &["sources", "redact", "interrupt", "memory", "shield"],
+        "facts that anybody may need: texts, secrets, Ctrl-C, memory, panics",
+    ),
     (&["error"], "the one error type: a thing that knows something else could not be thrown everywhere"),
 ];
 
@@ -40,6 +43,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
             "screen",
             "session",
             "shell",
+            "shield",
             "sources",
         ],
         "it starts a session; besides, it lists verbs, shows the journal, checks a secret and adopts host keys, which are no scripts",
@@ -51,7 +55,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     ),
     (
         "bind",
-        &["config", "error", "gate", "redact", "sources"],
+        &["config", "error", "gate", "memory", "redact", "shield", "sources"],
         "a binding returns values: what is shown, and when, is the gate's and the engine's",
     ),
     ("gate", &["error", "interrupt", "redact", "screen"], "it decides about verbs, not about systems"),

@@ -343,7 +343,25 @@ impl<'a> Walk<'a> {
         if call.namespace.is_empty() && ["batch", "authorize"].contains(&name) {
             self.verbs(call.args.first());
         }
+        if let (true, "exit", [code]) = (call.namespace.is_empty(), name, call.args.as_slice()) {
+            self.exit_code(code);
+        }
         self.arguments(name, &call.args);
+    }
+
+    /// What `exit` refuses when the script runs.
+    fn exit_code(&mut self, code: &Expr) {
+        let is_wrong = match code {
+            Expr::IntegerConstant(code, _) => u8::try_from(*code).is_err(),
+            // A number with a sign is one, too.
+            Expr::FnCall(call, _) if call.name == "-" && call.args.len() == 1 => true,
+            Expr::Unit(_) => true,
+            code => self.kind(code).is_some_and(|kind| kind != "int"),
+        };
+        if is_wrong {
+            let why = "an exit code is a whole number from 0 to 255";
+            self.say(Rule::ExitCode, code.position(), why, "exit(1)     the script failed");
+        }
     }
 
     fn method(&mut self, kind: Option<&'static str>, call: &FnCallExpr, at: Position) {

@@ -1,0 +1,306 @@
+//! What the language may do: no text becomes code, what is too much is refused, and a script's exit code is the program's.
+
+use crate::home::{Home, Ran};
+use serde_json::{Value, json};
+use std::process::Output;
+use std::time::Duration;
+
+/// Runs with an outer limit, which is there for what would hang.
+fn run(home: &Home, words: &[&str]) -> Ran {
+    let child = home.command(words).spawn().unwrap();
+    let id = child.id();
+    let (sender, done) = std::sync::mpsc::channel::<std::io::Result<Output>>();
+    let waits = std::thread::spawn(move || sender.send(child.wait_with_output()).unwrap());
+    let ended = done.recv_timeout(Duration::from_secs(120));
+    if ended.is_err() {
+        // SAFETY: a system call without pointers; the child was not waited for, so the number is still its own.
+        unsafe { libc::kill(id as i32, libc::SIGKILL) };
+        panic!("{words:?} did not end");
+    }
+    waits.join().unwrap();
+    Ran::of(ended.unwrap().unwrap())
+}
+
+fn eval(home: &Home, code: &str) -> Ran {
+    run(home, &["--yes", "-e", code])
+}
+
+// ── no text becomes code ──
+
+#[test]
+fn json_from_a_server_is_never_evaluated() {
+    let home = Home::new();
+    let mark = home.path("mark");
+    let text = format!(r#"{{"x": host("local").sh("touch {}", [])}}"#, mark.display());
+    let code = format!("parse_json({})", json!(text));
+    for words in [vec!["--yes", "-e", &code], vec!["--observe", "-e", &code], vec!["--plan", "-e", &code]] {
+        let ran = run(&home, &words).exits(1);
+        assert!(ran.err.contains("the text is not JSON"), "{}", ran.err);
+    }
+    assert!(!mark.exists());
+    eval(&home, r#"parse_json("1 + 1")"#).exits(1);
+    eval(&home, r#"parse_json("[1, {\"a\": null}]")[0]"#).exits(0).prints("1\n");
+    eval(&home, r#"to_json([1, #{ a: "x\"" }, (), 2.5])"#).exits(0).prints("[1,{\"a\":\"x\\\"\"},null,2.5]\n");
+}
+
+#[test]
+fn no_way_to_evaluate_a_text_is_left() {
+    let home = Home::new();
+    let ways = [
+        "eval(\"40 + 2\")",
+        "Fn(\"eval\").call(\"40 + 2\")",
+        "let f = Fn(\"eval\"); f.call(\"40 + 2\")",
+        "\"40 + 2\".eval()",
+        "call(Fn(\"eval\"), \"40 + 2\")",
+        "let e = \"eval\"; Fn(e).call(\"40 + 2\")",
+        "Fn(\"eval\").curry(\"40 + 2\").call()",
+        "[\"40 + 2\"].map(Fn(\"eval\"))",
+        "[\"40 + 2\"].map(\"eval\")",
+        "let x = \"${40 + 2}\"; `${x}`",
+        "let x = \"40 + 2\"; `${x}`",
+    ];
+    for code in ways {
+        let ran = eval(&home, code);
+        assert!(!ran.out.contains("42"), "{code}: {ran:?}");
+    }
+}
+
+// ── bounds ──
+
+#[test]
+fn what_takes_memory_by_a_number_is_refused() {
+    let home = Home::new();
+    let bad = [
+        "[].pad(9223372036854775807, 0)",
+        "[].pad(1000001, 0)",
+        "let x = []; x.pad(100000, 1); let a = [1]; a.pad(1000, x); a",
+        "blob(9223372036854775807)",
+        "blob(9223372036854775807, 1)",
+        "let b = blob(1); b.pad(9223372036854775807, 1); b",
+        "let s = \"\"; s.pad(3000000000, \"y\"); s",
+        "let s = \"\"; s.pad(9223372036854775807, 'y'); s",
+        "let s = \"\"; s.pad(5, \"\"); s",
+        "let s = \"\"; s.pad(1000000, \"y\"); let t = s; t.replace(\"y\", s); t",
+        "let s = \"\"; s.pad(1000000, \"y\"); let t = s; t.replace(\"\", s); t",
+    ];
+    for code in bad {
+        let ran = eval(&home, code);
+        assert_eq!(ran.code, Some(2), "{code}: {ran:?}");
+        assert!(ran.err.contains("why: "), "{code}: {ran:?}");
+    }
+    let good = [
+        ("let a = [1]; a.pad(3, 0); a.len()", "3\n"),
+        ("let a = [1]; a.pad(-3, 0); a.len()", "1\n"),
+        ("blob(3, 257)[2]", "1\n"),
+        ("blob(-1).len()", "0\n"),
+        ("let s = \"a\"; s.pad(4, \"é!\"); s", "aé!é\n"),
+        ("let s = \"a\"; s.pad(2, '本'); s", "a本\n"),
+        ("let s = \"xaxa\"; s.replace(\"a\", \"bb\"); s.replace('x', '-'); s", "-bb-bb\n"),
+    ];
+    for (code, out) in good {
+        eval(&home, code).exits(0).prints(out);
+    }
+}
+
+#[test]
+fn a_script_that_takes_all_memory_is_stopped() {
+    let home = Home::new();
+    home.put("opsh.toml", "[limits]\nmemory_mib = 128\n");
+    let ways = [
+        "let a = []; loop { a.push(blob(10000)); }",
+        "let s = \"x\"; loop { s += s; }",
+        "let a = [1]; loop { a += a; }",
+        "let a = [\"x\"]; loop { a = [a, a]; }",
+        "let t = \"\"; t.pad(1000, 'x'); let a = []; for i in 0..1000000000 { a.push(`${t} ${i}`); }",
+        "let m = #{}; let i = 0; loop { m[`k${i}`] = blob(10000); i += 1; }",
+    ];
+    for code in ways {
+        let caught = format!("try {{ {code} }} catch {{ print(\"caught\"); }}");
+        let ran = eval(&home, &caught).exits(1).prints("");
+        assert!(ran.err.contains("128 MiB") && ran.err.contains("memory_mib"), "{code}: {}", ran.err);
+    }
+    let end = home.records().pop().unwrap();
+    assert_eq!((end["kind"].as_str(), end["body"]["outcome"].as_str()), (Some("run.end"), Some("failed")));
+    for memory in ["63", "1048577", "-1"] {
+        home.put("opsh.toml", &format!("[limits]\nmemory_mib = {memory}\n"));
+        eval(&home, "1").exits(2);
+    }
+}
+
+#[test]
+fn a_sitting_goes_on_after_its_memory_was_full() {
+    let home = Home::new();
+    home.put("opsh.toml", "[limits]\nmemory_mib = 128\n");
+    let lines = "let small = 7;\nlet a = [];\nloop { a.push(blob(10000)); }\nprint(`small is ${small}`)\na\n\
+                 let deep = [];\nlet n = 0;\nloop { n += 1; deep = [take(deep)]; }\nprint(`then ${small}`)\n";
+    let file = home.put("lines", lines);
+    let ran = run(&home, &["--typed", &file]).exits(1);
+    assert!(ran.out.contains("small is 7") && ran.out.contains("then 7"), "{ran:?}");
+    assert!(ran.err.contains("a is () now") && ran.err.contains("deep is () now"), "{ran:?}");
+}
+
+#[test]
+fn deep_nesting_is_refused_before_the_stack_ends() {
+    let home = Home::new();
+    let ways = [
+        "let a = []; for i in 0..1000000 { a = [take(a)]; } a",
+        "let a = #{}; for i in 0..1000000 { a = #{ x: take(a) }; } print(a)",
+        "let f = || 1; for i in 0..1000000 { let g = f; f = || g.call(); } f.call()",
+        "let a = []; for i in 0..1000000 { a = [1, take(a)]; } `${a}`",
+        "let a = []; for i in 0..1000000 { a = [[a.pop()]]; } to_json(a)",
+        "fn deep(n) { if n == 0 { return []; } let a = []; for i in 0..1000000 { a = [take(a)]; } a } deep(1)",
+    ];
+    for code in ways {
+        let ran = eval(&home, code);
+        assert_eq!((ran.code, ran.signal), (Some(1), None), "{code}: {ran:?}");
+        assert!(ran.err.contains("1000 levels"), "{code}: {ran:?}");
+    }
+    let shown = [
+        "let a = []; for i in 0..500 { a = [a]; } a",
+        "let a = []; for i in 0..500 { a = [a]; } to_json(a)",
+        "let a = []; for i in 0..500 { a = [a]; } host(\"local\").read([\"date\"], #{ dir: a })",
+    ];
+    for code in shown {
+        let ran = eval(&home, code);
+        assert!(ran.code == Some(2) && ran.err.contains("100"), "{code}: {ran:?}");
+    }
+    // Rhai's own words for it are bounded by the thousand.
+    let code = "let a = []; for i in 0..900 { a = [a]; } let s = a.to_string() + `${a}` + a.to_debug(); s.len() > 2700";
+    eval(&home, code).exits(0).prints("true\n");
+    eval(&home, "let a = []; for i in 0..900 { a = [a]; } print(a); let b = a; b == a").exits(0);
+}
+
+#[test]
+fn allocating_for_ever_ends_by_an_interrupt() {
+    let home = Home::new();
+    let code = "print(\"begun\"); let a = []; loop { a = [0]; a.pad(1000, 0); }";
+    let ran = crate::cli::interrupted(&home, &["-e", code]).exits(130);
+    assert!(ran.err.contains("Ctrl-C"), "{}", ran.err);
+}
+
+#[test]
+fn an_error_within_a_comparison_is_not_swallowed() {
+    let home = Home::new();
+    for call in ["sort(f)", "sort_by(f)", "order(f)", "order_by(f)", "dedup(f)"] {
+        let ran = eval(&home, &format!("let f = |a, b| throw \"no order\"; let a = [2, 1, 2]; a.{call}")).exits(1);
+        assert!(ran.err.contains("no order"), "{call}: {}", ran.err);
+    }
+    let sorts = [
+        ("let a = [3, 1, 2]; a.sort(|a, b| a - b); a", "[1,2,3]\n"),
+        ("let a = [3, 1, 2]; a.sort_by(|a, b| a < b); a", "[1,2,3]\n"),
+        ("let a = [3, 1, 2]; let b = a.order_by(|a, b| b - a); [a, b]", "[[3,1,2],[3,2,1]]\n"),
+        ("let a = [1, 1, 2, 1]; a.dedup(|a, b| a == b); a", "[1,2,1]\n"),
+        ("let a = [2, 1]; a.sort(); a", "[1,2]\n"),
+    ];
+    for (code, out) in sorts {
+        run(&home, &["--json", "-e", code]).exits(0).prints(out);
+    }
+    let ran = eval(&home, "let a = []; for i in 0..1000 { a.push(i); } a.sort(|a, b| -1); a.len()");
+    assert!(ran.signal.is_none() && !ran.err.contains("bug"), "{}", ran.err);
+}
+
+// ── exit codes ──
+
+#[test]
+fn exit_is_the_exit_code_of_the_program() {
+    let home = Home::new();
+    home.put("quits.rhai", "exit(7);");
+    home.put("tells.rhai", "fn quit() { exit(8); } export const x = 1;");
+    home.put("ends.rhai", "exit(0); throw \"never\";");
+    let codes = [
+        ("exit(0)", 0),
+        ("exit()", 0),
+        ("exit(1)", 1),
+        ("exit(255)", 255),
+        ("fn f() { exit(3); } f(); 1", 3),
+        ("fn f() { exit(0); } f(); throw \"never\"", 0),
+        ("try { exit(4); } catch { print(\"caught\"); }", 4),
+        ("step(\"one\", || exit(5))", 5),
+        ("undo::guard(|| exit(6))", 6),
+        ("import \"quits\" as q;", 7),
+        ("try { import \"quits\" as q; } catch { }", 7),
+        ("import \"tells\" as t; t::quit()", 8),
+        ("import \"ends\" as e;", 0),
+        ("[1].map(|x| exit(9))", 9),
+        ("[1, 2].filter(|x| exit(9))", 9),
+        ("for x in [1] { exit(10) }", 10),
+        ("let f = || exit(11); f.call()", 11),
+        ("[2, 1].sort(|a, b| exit(12))", 12),
+        ("[2, 1].sort_by(|a, b| exit(13))", 13),
+        ("[2, 1].order_by(|a, b| exit(14))", 14),
+        ("[2, 1].dedup(|a, b| exit(15))", 15),
+        ("[2, 1].reduce(|a, b| exit(16))", 16),
+        ("#{ a: 1 }.filter(|a, b| exit(17))", 17),
+        ("[1].for_each(|x| exit(18))", 18),
+    ];
+    for (code, exits) in codes {
+        let ran = run(&home, &["-e", code]);
+        assert_eq!(ran.code, Some(exits), "{code}: {ran:?}");
+        assert_eq!(ran.out, "", "{code}");
+        let end = home.records().pop().unwrap();
+        assert_eq!(end["kind"], "run.end", "{code}");
+        let body = &end["body"];
+        match exits {
+            0 => assert_eq!((&body["outcome"], &body["exit"]), (&json!("ok"), &Value::Null), "{code}"),
+            _ => assert_eq!((&body["outcome"], &body["exit"]), (&json!("failed"), &json!(exits)), "{code}"),
+        }
+    }
+    for code in ["exit(256)", "exit(-1)", "exit(\"1\")", "exit(true)", "exit(1.0)", "exit(())", "exit([])"] {
+        let ran = run(&home, &["-e", code]);
+        assert!(ran.code == Some(2) && ran.err.contains("0 to 255"), "{code}: {ran:?}");
+    }
+}
+
+#[test]
+fn exit_in_a_script_file_and_on_standard_input_counts() {
+    let home = Home::new();
+    let script = home.put("s.rhai", "print(\"before\"); exit(42); print(\"after\");");
+    let ran = run(&home, &[&script]).exits(42);
+    assert_eq!(ran.out, "before\n");
+    let ran = run(&home, &["--json", &script]).exits(42);
+    assert_eq!(ran.err.lines().filter(|line| line.starts_with('{')).count(), 1, "{}", ran.err);
+    let typed = home.put("lines", "let x = 1;\nexit(9)\nprint(\"not reached\")\n");
+    let ran = run(&home, &["--typed", &typed]).exits(9);
+    assert!(!ran.out.contains("not reached"));
+    let typed = home.put("lines", "exit(0)\nprint(\"not reached\")\n");
+    assert!(!run(&home, &["--typed", &typed]).exits(0).out.contains("not reached"));
+    let mut child = home.command(&[]).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"exit(13)").unwrap();
+    Ran::of(child.wait_with_output().unwrap()).exits(13);
+}
+
+#[test]
+fn a_guard_takes_back_what_a_failing_exit_left() {
+    let home = Home::new();
+    let (file, code) = (home.path("made"), |exit: &str| {
+        let path = home.path("made").display().to_string();
+        format!(
+            "undo::guard(|| {{ host(\"local\").run([\"touch\", \"{path}\"], #{{ undo: `host(\"local\").run([\"rm\", \"{path}\"])` }}); {exit} }})"
+        )
+    });
+    let ran = eval(&home, &code("exit(5)")).exits(5);
+    assert!(!file.exists(), "{ran:?}");
+    assert!(ran.err.contains("taken back: 1 of 1"), "{}", ran.err);
+    eval(&home, &code("exit(0)")).exits(0);
+    assert!(file.exists());
+    std::fs::remove_file(&file).unwrap();
+    home.put("opsh.toml", "[limits]\nmemory_mib = 128\n");
+    let ran = eval(&home, &code("let a = []; loop { a.push(blob(10000)); }")).exits(1);
+    assert!(!file.exists(), "{ran:?}");
+    assert!(ran.err.contains("128 MiB"), "{}", ran.err);
+    let ran = eval(&home, &code("let a = []; loop { a = [take(a)]; }")).exits(1);
+    assert!(!file.exists(), "{ran:?}");
+    let ran = eval(&home, &format!("fn f() {{ f() }} {}", code("f()"))).exits(1);
+    assert!(!file.exists(), "{ran:?}");
+}
+
+#[test]
+fn a_check_that_exits_is_unknown() {
+    let home = Home::new();
+    for code in [0, 1, 2, 7] {
+        let script =
+            home.put("c.rhai", &format!("//! A check.\n//! usage: opsh c.rhai\n//! exit: plugin\nexit({code});"));
+        let ran = run(&home, &["--observe", &script]).exits(3);
+        assert!(ran.out.starts_with("C UNKNOWN: "), "{ran:?}");
+    }
+}
