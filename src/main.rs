@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    opsh::redact::seal_process();
     ExitCode::from(opsh::bind::ssh::askpass().unwrap_or_else(opsh::cli::main))
 }

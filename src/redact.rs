@@ -22,6 +22,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Values shorter than this many bytes are not looked for: they would turn ordinary text into dots.
 pub const SHORTEST: usize = 5;
 
+/// Keeps what this process has in memory from being written to a core file, or read by other processes of the user.
+/// The programs that it starts write no core files either.
+pub fn seal_process() {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `none` is a valid limit for the whole call, and the other call takes numbers only.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &none);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+    }
+}
+
 /// A value that has no text form: it cannot be printed, serialised or interpolated, only handed to the one thing
 /// that needs it.
 #[derive(Clone)]
@@ -227,17 +238,21 @@ pub fn clean_json(value: Value) -> Value {
         Value::String(text) => Value::String(clean(&text)),
         Value::Array(items) => items.into_iter().map(clean_json).collect(),
         Value::Object(map) => map.into_iter().map(clean_entry).collect(),
+        Value::Number(number) => {
+            let secret = known().and_then(|known| known.number(&number.to_string()));
+            secret.map_or(Value::Number(number), |secret| Value::String(mark(&secret)))
+        }
         other => other,
     }
 }
 
 fn clean_entry((key, value): (String, Value)) -> (String, Value) {
     match value {
-        Value::String(text) if is_secret_name(&key) && !text.is_empty() => (key, Value::String(marked(text))),
+        Value::String(text) if is_secret_name(&key) && !text.is_empty() => (clean(&key), Value::String(marked(text))),
         // The names of keys are not secret; what else stands under such a name is.
         Value::Array(_) | Value::Object(_) | Value::Number(_) if is_secret_name(&key) => {
             let hidden = mark(&value.to_string());
-            (key, Value::String(hidden))
+            (clean(&key), Value::String(hidden))
         }
         other => (clean(&key), clean_json(other)),
     }
@@ -321,6 +336,28 @@ mod tests {
         assert_eq!(clean("webhook enabled"), "webhook enabled", "only taken for a secret by its name");
         let _password = Secret::new("48151623");
         assert!(!clean("it was 48151623").contains("48151623"));
+    }
+
+    #[test]
+    fn a_known_number_is_hidden_as_number_text_and_key() {
+        let _pin = Secret::new("8061399");
+        let _zeros = Secret::new("00734211");
+        let _rate = Secret::new("73.25519");
+        let _long = Secret::new("907113355002");
+        let value = json!([
+            8061399, -8061399, 8061399.0, 73.25519, 734211, {"8061399": 1, "a": {"b": [8061399]}}, "n 8061399", "8061399.0",
+            {"token-8061399": "x"}, 9071133550021u64, 8061399u64
+        ]);
+        let shown = clean_json(value).to_string();
+        for secret in ["8061399", "734211", "73.25519", "907113355002"] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
+        // A number that only has the digits in it is another number; types of others stay.
+        for other in [json!(18061399), json!(80613990), json!(8061399.5), json!(7), json!(0), json!(1e300), json!(true)]
+        {
+            assert_eq!(clean_json(other.clone()), other);
+        }
+        assert!(clean_json(json!(8061399)).as_str().is_some_and(|text| text == clean("8061399")), "one tag for both");
     }
 
     #[test]

@@ -162,6 +162,8 @@ impl Session {
         if let Some(zone) = options.config.timezone() {
             screen.set_zone(zone).map_err(|why| Error::new(Kind::Usage, "screen.timezone is not valid", why))?;
         }
+        // Before the thread that does the work is started.
+        secret::take_variables(&options.config);
         let gate = match &options.replay {
             None => {
                 // Known before the first line is shown or recorded, although the login that needs them comes later.

@@ -43,7 +43,7 @@ pub(super) mod tests;
 mod trust;
 
 pub use asks::askpass;
-pub use channel::{Complaints, Stream};
+pub use channel::{Complaints, Stream, own_session};
 pub use durable::{Durable, Listed, Started};
 pub use hostkey::{HostKey, offered_keys, overruled, remember_key};
 pub use keep::Kept;

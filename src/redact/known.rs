@@ -8,6 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
+/// So many digits in a longer number are no chance.
+const TELLING_DIGITS: usize = 9;
+
 /// Tags kept of values that only their shape gave away; the oldest go first, so that no output fills the memory.
 const MOST_TAGS: usize = 1_000;
 
@@ -16,6 +19,8 @@ pub struct Known {
     salt: [u8; 16],
     values: BTreeSet<Arc<str>>,
     needles: Vec<(String, Arc<str>)>,
+    /// The values that are numbers, by their plain text.
+    numbers: BTreeMap<String, Arc<str>>,
     /// Built when it is next needed: a thousand values learned at once are one automaton, not a thousand.
     matcher: Option<Option<Arc<Matcher>>>,
     tags: BTreeMap<String, Arc<str>>,
@@ -71,6 +76,7 @@ impl Known {
             salt,
             values: BTreeSet::new(),
             needles: Vec::new(),
+            numbers: BTreeMap::new(),
             matcher: None,
             tags: BTreeMap::new(),
             tag_of: HashMap::new(),
@@ -93,9 +99,27 @@ impl Known {
         if !self.values.insert(Arc::clone(&value)) {
             return;
         }
+        if let Some(number) = plain_number(value.trim()) {
+            self.numbers.insert(number, Arc::clone(&value));
+        }
         self.needles.extend(forms::of(&value).into_iter().map(|form| (form, Arc::clone(&value))));
         self.matcher = None;
         self.passing.retain(|passing| *passing != value);
+    }
+
+    /// The known value that a number is, by its text: `8061399` is also `-8061399`, `8061399.0` and `008061399`. A value of
+    /// nine digits or more is found within a longer number, too; of fewer, that would be chance.
+    pub fn number(&self, text: &str) -> Option<Arc<str>> {
+        if self.numbers.is_empty() {
+            return None;
+        }
+        let text = plain_number(text)?;
+        let within = || {
+            let long = |number: &&String| number.len() >= TELLING_DIGITS && text.contains(number.as_str());
+            let most = text.len() > TELLING_DIGITS;
+            self.numbers.keys().find(|number| most && long(number))
+        };
+        self.numbers.get(&text).or_else(|| self.numbers.get(within()?)).cloned()
     }
 
     /// What to look for, as of now.
@@ -140,6 +164,25 @@ impl Known {
     pub fn tags(&self) -> Vec<String> {
         self.tags.keys().cloned().collect()
     }
+}
+
+/// A number without its sign, zeros before it, and an empty fraction; `None` for what is no number in digits.
+fn plain_number(text: &str) -> Option<String> {
+    let whole = match text.parse::<f64>() {
+        // Ten to the power of something is written out as far as a float is exact.
+        Ok(number) if text.contains(['e', 'E']) && number.fract() == 0.0 && number.abs() < 9e15 => {
+            format!("{number:.0}")
+        }
+        _ => text.to_string(),
+    };
+    let digits = whole.trim_start_matches(['-', '+']).trim_start_matches('0');
+    let digits = digits
+        .split_once('.')
+        .map_or(digits, |(whole, rest)| if rest.bytes().all(|b| b == b'0') { whole } else { digits });
+    let is_number = digits.len() >= super::SHORTEST
+        && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+        && digits.matches('.').count() < 2;
+    is_number.then(|| digits.into())
 }
 
 #[cfg(test)]

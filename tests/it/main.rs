@@ -11,6 +11,7 @@ mod cli;
 mod closures;
 mod completion;
 mod demo;
+mod environment;
 mod failed;
 mod faults;
 mod file;

@@ -145,7 +145,7 @@ fn local(script: &str) -> io::Result<Channel> {
 }
 
 /// For `pre_exec`: makes the child the leader of a new session.
-pub(super) fn own_session() -> io::Result<()> {
+pub fn own_session() -> io::Result<()> {
     // SAFETY: a system call without pointers.
     if unsafe { libc::setsid() } == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
