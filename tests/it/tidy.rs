@@ -25,7 +25,11 @@ const LAYERS: &[(&[&str], &str)] = &[
 
 /// Layers that may name only these paths, although more stands right of them.
 const NARROW: &[(&str, &[&str], &str)] = &[
-    ("main", &["bind::ssh::askpass", "cli::main"], "ssh runs the program as its askpass helper"),
+    (
+        "main",
+        &["bind::ssh::askpass", "cli::main", "redact::seal_process"],
+        "ssh runs the program as its askpass helper; memory with secrets is sealed before anything is read",
+    ),
     (
         "cli",
         &[
@@ -78,7 +82,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         &["gate/clock", "bind/docker", "screen"],
         "time: the clock is the gate's, the Engine's stamps are parsed, the zone is shown",
     ),
-    ("libc", &["bind/ssh", "config/trust", "gate/clock", "gate/fault", "gate/journal", "screen"], "what std lacks"),
+    (
+        "libc",
+        &["bind/secret", "bind/ssh", "config/trust", "gate/clock", "gate/fault", "gate/journal", "redact", "screen"],
+        "what std lacks",
+    ),
     ("openssh", &["bind/ssh"], "ssh"),
     ("regex", &["redact"], "shapes of what is secret"),
     ("rhai", &["bind", "bind/*", "engine", "session"], "the language: the gate, ssh and the Engine do not know it"),
