@@ -16,6 +16,7 @@ mod failed;
 mod faults;
 mod file;
 mod fleet;
+mod found;
 mod git;
 mod hangup;
 mod home;

@@ -138,11 +138,22 @@ impl Sshd {
         self.dir.path().join(name)
     }
 
+    /// Kind and key, as a list of keys has them.
+    pub fn host_key(&self) -> String {
+        let line = std::fs::read_to_string(self.path("host.pub")).unwrap();
+        line.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+
+    /// `SHA256:…` of its key.
+    pub fn fingerprint(&self) -> String {
+        let shown = said(Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")));
+        shown.split(' ').nth(1).unwrap().to_string()
+    }
+
     /// `[host.web-N]` with these further lines.
     pub fn host(&self, n: u8, more: &str) -> String {
         let (user, key, port) = (said(Command::new("id").arg("-un")), self.path("id"), self.port);
-        let fingerprint = said(Command::new("ssh-keygen").arg("-lf").arg(self.path("host.pub")));
-        let fingerprint = fingerprint.split(' ').nth(1).unwrap();
+        let fingerprint = self.fingerprint();
         format!(
             "[host.web-{n}]\nssh = \"{user}@{}\"\nport = {port}\nidentity = \"{}\"\nhost_key = \"{fingerprint}\"\n{more}\n",
             self.address(n),

@@ -1,182 +1,241 @@
-//! Files that nobody named: an `opsh.toml` above the working directory, a script and a module beside it. Root makes them
-//! another user's; who is not root can still make them writable by others.
+//! Whom opsh trusts is opsh's: an ssh_config of the operator, a jump host, or a key that was known before changes nothing.
+//! A `next:` line that an error prints is run as it stands, and cures it.
 
 use super::home::{Home, Ran};
-use super::skip::skip;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use super::sshd::Sshd;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
-/// A user and a group that are nobody here.
-const STRANGER: u32 = 54_321;
+const ASK: &str = "host(\"web-0\").read([\"echo\", \"let in\"]).out";
 
-/// A configuration whose host would run a program for its password.
-const CONFIG: &str = "[host.web]\nssh = \"root@127.0.0.1\"\nport = 1\npassword = \"cmd:touch ran\"\n";
-
-/// True when this test may give files away.
-fn is_root() -> bool {
-    // A file that was just made belongs to who runs the test.
-    let home = Home::new();
-    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(home.0.path()).unwrap()) == 0
+/// An opsh whose every ssh reads this configuration: a program in front of ssh names it.
+struct Operator {
+    home: Home,
+    path: String,
 }
 
-fn mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// A folder with an `opsh.toml`, and a folder two below it to start from.
-fn found() -> Home {
-    let home = Home::new();
-    std::fs::create_dir_all(home.path("above/a/b")).unwrap();
-    home.put("above/opsh.toml", CONFIG);
-    home
-}
-
-/// Asks for what the configuration names, from two folders below it.
-fn start(home: &Home, words: &[&str]) -> Ran {
-    let words: Vec<&str> = words.iter().copied().chain(["-e", "print(host(\"web\").name)"]).collect();
-    Ran::of(home.command(&words).current_dir(home.path("above/a/b")).output().unwrap())
-}
-
-#[track_caller]
-fn obeyed(home: &Home) {
-    assert!(start(home, &[]).exits(0).out.contains("web"));
-}
-
-/// It is not read, and the error has the fact and the line that names the file.
-#[track_caller]
-fn refused(home: &Home, fact: &str) {
-    let ran = start(home, &[]).exits(2);
-    assert!(ran.err.contains("was found and is not used") && ran.err.contains(fact), "{}", ran.err);
-    assert!(ran.err.contains("opsh --config /"), "{}", ran.err);
-    let config = home.path("above/opsh.toml").display().to_string();
-    assert!(start(home, &["--config", &config]).exits(0).out.contains("web"), "who names it decides");
-    assert!(!home.path("above/a/b/ran").exists() && !home.path("above/ran").exists(), "nothing ran");
-}
-
-#[test]
-fn ones_own_configuration_is_found_upwards() {
-    let home = found();
-    obeyed(&home);
-    mode(&home.path("above"), 0o1777);
-    obeyed(&home);
-}
-
-#[test]
-fn a_configuration_that_others_can_write_is_not_used() {
-    let home = found();
-    mode(&home.path("above/opsh.toml"), 0o666);
-    refused(&home, "can be written by everybody (mode 666");
-    mode(&home.path("above/opsh.toml"), 0o644);
-    obeyed(&home);
-    mode(&home.path("above"), 0o777);
-    refused(&home, "above can be written by everybody (mode 777");
-}
-
-#[test]
-fn a_configuration_in_a_folder_that_can_be_moved_is_not_used() {
-    let home = found();
-    std::fs::create_dir(home.path("open")).unwrap();
-    std::fs::rename(home.path("above"), home.path("open/above")).unwrap();
-    symlink("open/above", home.path("above")).unwrap();
-    mode(&home.path("open"), 0o777);
-    refused(&home, "open can be written by everybody");
-}
-
-#[test]
-fn a_strangers_configuration_is_not_used() {
-    if !is_root() {
-        return skip("only root gives files to another user");
+impl Operator {
+    fn with(config: &str, ssh_config: &str) -> Operator {
+        let home = Home::new();
+        home.put("opsh.toml", config);
+        let file = home.put("ssh_config", ssh_config);
+        let bin = home.path("bin");
+        std::fs::create_dir(&bin).unwrap();
+        let ssh =
+            String::from_utf8(Command::new("sh").args(["-c", "command -v ssh"]).output().unwrap().stdout).unwrap();
+        home.put("bin/ssh", &format!("#!/bin/sh\nexec {} -F '{file}' \"$@\"\n", ssh.trim()));
+        std::fs::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        Operator { home, path }
     }
-    let home = found();
-    chown(home.path("above/opsh.toml"), Some(STRANGER), None).unwrap();
-    refused(&home, "belongs to user 54321 (mode 644)");
-    // In a sticky folder everybody may put a file; whose it is decides.
-    mode(&home.path("above"), 0o1777);
-    refused(&home, "opsh.toml belongs to user 54321");
-    chown(home.path("above/opsh.toml"), Some(0), None).unwrap();
-    obeyed(&home);
-    mode(&home.path("above"), 0o755);
-    chown(home.path("above"), Some(STRANGER), None).unwrap();
-    refused(&home, "above belongs to user 54321");
-}
 
-#[test]
-fn a_configuration_of_a_shared_group_is_not_used() {
-    if !is_root() {
-        return skip("only root gives files to another user");
+    fn opsh(&self, words: &[&str]) -> Ran {
+        self.home.run_with(words, "PATH", &self.path)
     }
-    let home = found();
-    chown(home.path("above/opsh.toml"), None, Some(STRANGER)).unwrap();
-    obeyed(&home);
-    mode(&home.path("above/opsh.toml"), 0o664);
-    refused(&home, "can be written by group 54321 (mode 664");
-    chown(home.path("above/opsh.toml"), None, Some(0)).unwrap();
-    obeyed(&home);
-}
 
-#[test]
-fn a_link_to_a_configuration_is_judged_with_its_target() {
-    let home = found();
-    std::fs::create_dir(home.path("kept")).unwrap();
-    std::fs::rename(home.path("above/opsh.toml"), home.path("kept/real.toml")).unwrap();
-    symlink("../kept/real.toml", home.path("above/opsh.toml")).unwrap();
-    obeyed(&home);
-    mode(&home.path("kept"), 0o777);
-    refused(&home, "kept can be written by everybody");
-    mode(&home.path("kept"), 0o755);
-    if is_root() {
-        std::os::unix::fs::lchown(home.path("above/opsh.toml"), Some(STRANGER), None).unwrap();
-        refused(&home, "opsh.toml belongs to user 54321");
+    fn ask(&self) -> Ran {
+        self.opsh(&["--observe", "-e", ASK])
+    }
+
+    /// Runs the `next:` line of an error as a shell does, with `more` behind it.
+    fn try_next(&self, ran: &Ran, more: &str) -> Ran {
+        let line = ran.err.lines().find_map(|line| line.split_once("opsh host adopt ")).expect(&ran.err).1;
+        let words = format!("exec \"$0\" host adopt {line} {more}");
+        let mut command = self.home.command(&[]);
+        let opsh = command.get_program().to_owned();
+        command = {
+            let mut shell = Command::new("sh");
+            shell.arg("-c").arg(words).arg(opsh).current_dir(self.home.0.path());
+            shell
+                .env("PATH", &self.path)
+                .env("HOME", self.home.0.path())
+                .env("XDG_STATE_HOME", self.home.path("state"));
+            shell.env_remove("XDG_RUNTIME_DIR").stdin(std::process::Stdio::null());
+            shell
+        };
+        Ran::of(command.output().unwrap())
     }
 }
 
-#[test]
-fn a_link_that_leads_nowhere_does_not_hide_the_configuration_above() {
-    let home = found();
-    symlink("/nowhere/opsh.toml", home.path("above/a/opsh.toml")).unwrap();
-    let ran = start(&home, &[]).exits(2);
-    assert!(ran.err.contains("above/a/opsh.toml was found and is not used"), "{}", ran.err);
+fn without_pin(host: &str) -> String {
+    host.lines().filter(|line| !line.starts_with("host_key")).map(|line| format!("{line}\n")).collect()
+}
+
+fn with_pin(host: &str, pin: &str) -> String {
+    without_pin(host).replace("[host.web-0]\n", &format!("[host.web-0]\nhost_key = \"{pin}\"\n"))
+}
+
+/// `SHA256:…` of another key.
+fn other_key(dir: &Path) -> String {
+    let key = dir.join("other");
+    assert!(Command::new("ssh-keygen").args(["-qt", "ed25519", "-N", "", "-f"]).arg(&key).status().unwrap().success());
+    let shown = Command::new("ssh-keygen").arg("-lf").arg(key.with_extension("pub")).output().unwrap();
+    String::from_utf8(shown.stdout).unwrap().split(' ').nth(1).unwrap().to_string()
 }
 
 #[test]
-fn a_strangers_script_does_not_stand_for_a_built_in_one() {
-    let home = Home::new();
-    std::fs::create_dir(home.path("scripts")).unwrap();
-    let path =
-        home.put("scripts/doctor.rhai", "//! Mine.\n//!\n//! usage: opsh scripts/doctor.rhai\nprint(\"it ran\");\n");
-    assert!(home.run(&["scripts/doctor.rhai"]).exits(0).out.contains("it ran"));
-    mode(&home.path("scripts"), 0o777);
-    for typed in ["scripts/doctor.rhai", "./scripts/doctor.rhai"] {
-        let ran = home.run(&[typed]).exits(2);
-        assert!(!ran.out.contains("it ran") && ran.err.contains("can be written by everybody"), "{}", ran.err);
-        assert!(ran.err.contains(&format!("opsh {}", home.0.path().display())), "{}", ran.err);
+fn a_program_that_knows_the_key_does_not_overrule_a_pin() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let wrong = with_pin(&sshd.host(0, ""), &other_key(dir.path()));
+    let known = dir.path().join("known");
+    let all = format!("Host *\n KnownHostsCommand /usr/bin/cat {0}\n UserKnownHostsFile {0}\n", known.display());
+    let all = all + " StrictHostKeyChecking no\n NoHostAuthenticationForLocalhost yes\n VerifyHostKeyDNS yes\n";
+    for config in [wrong.clone(), without_pin(&wrong)] {
+        std::fs::write(&known, format!("* {}\nweb-0 {}\n", sshd.host_key(), sshd.host_key())).unwrap();
+        let operator = Operator::with(&config, &all);
+        let ran = operator.ask().exits(1);
+        assert!(ran.err.contains("it offers ED25519 SHA256:") && !ran.out.contains("let in"), "{}", ran.err);
     }
-    assert!(home.run(&[&path]).exits(0).out.contains("it ran"), "who names it decides");
-    let typed = home.put("lines", "doctor\n");
-    let ran = home.run(&["--typed", &typed]);
-    assert!(!ran.out.contains("it ran") && ran.err.contains("can be written by everybody"), "{ran:?}");
+    // The same operator gets in with the right pin.
+    Operator::with(&sshd.host(0, ""), &all).ask().exits(0);
 }
 
 #[test]
-fn a_module_that_others_can_write_is_not_imported() {
-    let home = Home::new();
-    let script = home.put(
-        "own.rhai",
-        "//! Mine.\n//!\n//! usage: opsh own.rhai\nimport \"words\" as words;\nprint(words::said());\n",
-    );
-    home.put("words.rhai", "fn said() { \"it ran\" }\n");
-    assert!(home.run(&[&script]).exits(0).out.contains("it ran"));
-    mode(&home.path("words.rhai"), 0o666);
-    let ran = home.run(&[&script]);
-    assert!(ran.code != Some(0) && !ran.out.contains("it ran"), "{ran:?}");
-    assert!(ran.err.contains("words.rhai can be written by everybody"), "{}", ran.err);
+fn an_ssh_that_would_fork_away_is_still_ended() {
+    let Some(sshd) = Sshd::start() else { return };
+    let all = "Host *\n ForkAfterAuthentication yes\n ControlMaster auto\n ControlPersist yes\n ControlPath ~/.cm-%C\n \
+               ForwardAgent yes\n LocalForward 127.0.0.1:1 127.0.0.1:2\n ExitOnForwardFailure yes\n LogLevel QUIET\n \
+               RequestTTY force\n RemoteCommand false\n SessionType default\n FingerprintHash md5\n";
+    let operator = Operator::with(&sshd.host(0, ""), all);
+    let ran = operator.ask().exits(0);
+    assert!(ran.out.contains("let in"), "{}", ran.out);
+    super::processes::until("no ssh is left", || sshd.clients().is_empty().then_some(()));
+}
+
+/// The line of ssh_config for `name`, which is this sshd.
+fn named(sshd: &Sshd, name: &str, more: &str) -> String {
+    let host = sshd.host(0, "");
+    let value = |key: &str| {
+        host.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim_matches([' ', '=', '"']).to_string()
+    };
+    let (login, port) = (value("ssh"), value("port"));
+    let (user, address) = login.split_once('@').unwrap();
+    format!(
+        "Host {name}\n Hostname {address}\n User {user}\n Port {port}\n IdentityFile {}\n{more}\n",
+        value("identity")
+    )
 }
 
 #[test]
-fn a_standard_module_is_not_shadowed_by_a_file() {
-    let home = Home::new();
-    std::fs::create_dir(home.path("std")).unwrap();
-    home.put("std/text.rhai", "fn short(commit) { \"it ran\" }\n");
-    let code = "import \"std/text\" as text; print(text::short(\"0123456789abcdef0123\"))";
-    assert!(!home.run(&["-e", code]).exits(0).out.contains("it ran"));
+fn a_configured_jump_is_checked_and_its_advice_cures_it() {
+    let (Some(bastion), Some(sshd)) = (Sshd::start(), Sshd::start()) else { return };
+    let target = sshd.host(0, "");
+    for (jump, of_toml) in [(" ProxyJump bast\n", ""), ("", "jump = \"bast\"\n")] {
+        let config = target.replace("port = ", &format!("{of_toml}port = "));
+        let loose = " StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n";
+        let all = format!("{}\nHost 127.0.0.1\n{jump}{loose}", named(&bastion, "bast", loose));
+        let operator = Operator::with(&config, &all);
+        let ran = operator.ask().exits(1);
+        let fingerprint = bastion.fingerprint();
+        for part in ["the jump host", &fingerprint, "opsh host adopt bast"] {
+            assert!(ran.err.contains(part), "{part}: {}", ran.err);
+        }
+        // A wrong fingerprint adopts nothing.
+        operator.try_next(&ran, "--fingerprint SHA256:wrong").exits(3);
+        operator.ask().exits(1);
+        operator.try_next(&ran, &format!("--fingerprint {fingerprint}")).exits(0);
+        assert!(operator.ask().exits(0).out.contains("let in"));
+    }
+}
+
+#[test]
+fn each_jump_of_a_chain_is_checked_and_cured() {
+    let (Some(first), Some(second), Some(sshd)) = (Sshd::start(), Sshd::start(), Sshd::start()) else { return };
+    let config = sshd.host(0, "").replace("port = ", "jump = \"far\"\nport = ");
+    let all = format!("{}{}", named(&first, "near", ""), named(&second, "far", " ProxyJump near\n"));
+    let operator = Operator::with(&config, &all);
+    let ran = operator.ask().exits(1);
+    assert!(ran.err.contains("opsh host adopt near"), "{}", ran.err);
+    operator.try_next(&ran, &format!("--fingerprint {}", first.fingerprint())).exits(0);
+    let ran = operator.ask().exits(1);
+    assert!(ran.err.contains("opsh host adopt far --jump near"), "{}", ran.err);
+    operator.try_next(&ran, &format!("--fingerprint {}", second.fingerprint())).exits(0);
+    assert!(operator.ask().exits(0).out.contains("let in"));
+}
+
+#[test]
+fn a_jump_host_whose_key_changed_is_cured_by_its_advice() {
+    let (Some(bastion), Some(sshd)) = (Sshd::start(), Sshd::start()) else { return };
+    let config = sshd.host(0, "").replace("port = ", "jump = \"bast\"\nport = ");
+    let operator = Operator::with(&config, &named(&bastion, "bast", ""));
+    let ran = operator.ask().exits(1);
+    operator.try_next(&ran, &format!("--fingerprint {}", bastion.fingerprint())).exits(0);
+    // Another key is known now, under both of its names.
+    other_key(operator.home.0.path());
+    let other = std::fs::read_to_string(operator.home.path("other.pub")).unwrap();
+    let list = operator.home.path("state/opsh/known_hosts");
+    let names = std::fs::read_to_string(&list).unwrap().split(' ').next().unwrap().to_string();
+    std::fs::write(&list, format!("{names} {other}")).unwrap();
+    let ran = operator.ask().exits(1);
+    assert!(ran.err.contains("opsh host adopt --replace bast"), "{}", ran.err);
+    operator.try_next(&ran, &format!("--fingerprint {}", bastion.fingerprint())).exits(0);
+    operator.ask().exits(0);
+}
+
+#[test]
+fn a_wrong_pin_is_not_adopted_away() {
+    let Some(sshd) = Sshd::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let pin = other_key(dir.path());
+    let operator = Operator::with(&with_pin(&sshd.host(0, ""), &pin), "");
+    operator.ask().exits(1);
+    let ran = operator.opsh(&["host", "adopt", "web-0", "--fingerprint", &sshd.fingerprint()]).exits(3);
+    assert!(ran.err.contains(&pin) && ran.err.contains("pins"), "{}", ran.err);
+    let ran = operator.ask().exits(1);
+    assert!(ran.err.contains(&pin), "{}", ran.err);
+}
+
+#[test]
+fn a_new_pin_overrules_an_older_known_key() {
+    let Some(sshd) = Sshd::start() else { return };
+    let operator = Operator::with(&sshd.host(0, ""), "");
+    let old = other_key(operator.home.0.path());
+    let other = std::fs::read_to_string(operator.home.path("other.pub")).unwrap();
+    std::fs::create_dir_all(operator.home.path("state/opsh")).unwrap();
+    std::fs::write(operator.home.path("state/opsh/known_hosts"), format!("web-0 {other}")).unwrap();
+    operator.ask().exits(0);
+    let records = operator.home.records();
+    let login = records.iter().find(|record| record["kind"] == "host.login").unwrap();
+    assert_eq!(login["body"]["also_known"], serde_json::json!([old]));
+}
+
+#[test]
+fn a_squatted_folder_in_tmp_keeps_nobody_out() {
+    let Some(sshd) = Sshd::start() else { return };
+    let operator = Operator::with(&sshd.host(0, ""), "");
+    // An opsh without XDG_RUNTIME_DIR keeps its sockets below its state folder.
+    operator.ask().exits(0);
+    assert!(operator.home.path("state/opsh/ssh").is_dir());
+    for unusable in ["a file", "open to others", "a symlink"] {
+        let runtime = operator.home.path("run");
+        let _ = std::fs::remove_file(&runtime);
+        let _ = std::fs::remove_dir_all(&runtime);
+        match unusable {
+            "a file" => std::fs::write(&runtime, "").unwrap(),
+            "a symlink" => {
+                let mut private = std::fs::DirBuilder::new();
+                private.recursive(true).mode(0o700).create(operator.home.path("elsewhere")).unwrap();
+                std::os::unix::fs::symlink("elsewhere", &runtime).unwrap();
+            }
+            _ => {
+                std::fs::create_dir(&runtime).unwrap();
+                std::fs::set_permissions(&runtime, std::fs::Permissions::from_mode(0o777)).unwrap();
+            }
+        }
+        let mut command = operator.home.command(&["--observe", "-e", ASK]);
+        command.env("XDG_RUNTIME_DIR", &runtime);
+        Ran::of(command.output().unwrap()).exits(0);
+        assert!(!runtime.join("opsh").exists(), "{unusable}");
+    }
+}
+
+#[test]
+fn a_state_folder_with_a_long_path_is_named_with_the_way_out() {
+    let Some(sshd) = Sshd::start() else { return };
+    let operator = Operator::with(&sshd.host(0, ""), "");
+    let long = operator.home.path(&"x".repeat(90));
+    let ran = operator.opsh(&["--state-dir", long.to_str().unwrap(), "--observe", "-e", ASK]).exits(2);
+    assert!(ran.err.contains("too long") && ran.err.contains("XDG_RUNTIME_DIR"), "{}", ran.err);
 }
