@@ -31,9 +31,13 @@ mod test_faults;
 #[cfg(test)]
 mod test_hello;
 #[cfg(test)]
+mod test_keys;
+#[cfg(test)]
 mod test_login;
 #[cfg(test)]
 mod test_output;
+#[cfg(test)]
+mod test_questions;
 #[cfg(test)]
 mod test_quoting;
 #[cfg(test)]

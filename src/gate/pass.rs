@@ -331,6 +331,21 @@ impl Pass {
         Pass { effect, about: About::default(), hold: None, marks, wire: None, changes: false, begins: false }
     }
 
+    /// The same, with a person who gives this answer to each question, and the questions.
+    #[cfg(test)]
+    pub fn for_tests_with_person(answer: &str) -> (Pass, Arc<Mutex<Vec<String>>>) {
+        let (asked, answer) = (Arc::new(Mutex::new(Vec::new())), answer.to_string());
+        let heard = Arc::clone(&asked);
+        let send = move |event| {
+            if let (Event::Ask(question, reply), Ok(mut heard)) = (event, heard.lock()) {
+                heard.push(question);
+                let _ = reply.send(Some(Secret::new(answer.clone())));
+            }
+        };
+        let wire = Wire { send: Arc::new(send), room: Arc::new(Semaphore::new(ROOM)) };
+        (Pass { wire: Some(wire), ..Pass::for_tests() }, asked)
+    }
+
     /// The same, with the end where its output arrives.
     #[cfg(test)]
     pub fn for_tests_with_output() -> (Pass, Shown) {

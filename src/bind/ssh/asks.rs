@@ -79,7 +79,7 @@ fn wanted(prompt: &str) -> Wanted<'_> {
         let question = question.trim();
         return if is_password(question, who) {
             Wanted::Password(who)
-        } else if NEW_PASSWORD.contains(&question) {
+        } else if NEW_PASSWORD.contains(&question.lines().last().unwrap_or_default().trim()) {
             Wanted::NewPassword(who, question)
         } else {
             Wanted::Other(who, question)
@@ -114,7 +114,7 @@ fn is_password(question: &str, who: &str) -> bool {
     place.is_some_and(|place| !place.is_empty() && !place.contains(char::is_whitespace))
 }
 
-/// The texts, whole, by which PAM asks for what a new password takes.
+/// The lines by which PAM asks for what a new password takes; others may say why, before.
 const NEW_PASSWORD: [&str; 7] = [
     "Current password:",
     "(current) UNIX password:",
@@ -288,6 +288,8 @@ mod tests {
             wanted("Retype alice@h's new password: "),
             Wanted::NewPassword("alice@h", "Retype alice@h's new password:")
         );
+        let why = "(alice@h) You are required to change your password.\nCurrent password: ";
+        assert!(matches!(wanted(why), Wanted::NewPassword("alice@h", _)));
         assert_eq!(wanted("(alice@h) New password: "), Wanted::NewPassword("alice@h", "New password:"));
     }
 

@@ -53,7 +53,7 @@ pub enum Trouble {
 /// have written, behind it or in a banner, is shown and never searched.
 pub fn read(said: &Said, answers: &Answers<'_>) -> Trouble {
     for (n, log) in said.logs.iter().enumerate() {
-        let lines: Vec<&str> = log.lines().map(str::trim_end).collect();
+        let lines: Vec<&str> = log.lines().map(|line| own(line.trim_end())).collect();
         let causes = (0..lines.len()).find_map(|at| cause(&lines[at..], n, answers));
         match causes {
             // It never said its first word, and what carries the bytes there may have said why.
@@ -169,9 +169,17 @@ fn not_let_in(methods: &str, answers: &Answers<'_>) -> Trouble {
     Trouble::NotLetIn { methods: plain(methods.split(')').next().unwrap_or_default()) }
 }
 
+/// A line of ssh without the place in its source, `FILE.c:FUNCTION():LINE (pid=N): `, which those have that it says because of
+/// LogVerbose.
+fn own(line: &str) -> &str {
+    let Some((place, rest)) = line.split_once("): ") else { return line };
+    let is_place = place.split_once(".c:").is_some_and(|(file, rest)| !file.contains(' ') && rest.contains("():"));
+    if is_place { rest } else { line }
+}
+
 /// The last line with a word in it.
 pub fn last_line(text: &str) -> Option<&str> {
-    text.lines().map(str::trim).rfind(|line| !line.is_empty())
+    text.lines().map(|line| own(line.trim())).rfind(|line| !line.is_empty())
 }
 
 impl Trouble {
@@ -324,6 +332,7 @@ mod tests {
                 "ssh: connect to host j port 1: Connection refused\nkex_exchange_identification: Connection closed by remote host",
                 Trouble::Refused,
             ),
+            ("packet.c:sshpkt_vfatal():1923 (pid=7): Connection to 1.2.3.4 port 22 timed out", Trouble::Timeout),
             (
                 "kex_exchange_identification: banner line contains invalid characters",
                 Trouble::Other {

@@ -35,7 +35,7 @@ pub struct Hop {
     /// As it was written, in opsh.toml or ssh_config.
     pub written: String,
     address: Address,
-    /// What ssh calls whom it logs in as: `USER@HOST`.
+    /// What ssh calls whom it logs in as: `USER@` and what it looks the key up by.
     pub who: String,
     /// What ssh looks its key up by: `HOST`, or `[HOST]:PORT`.
     pub known_as: String,
@@ -54,7 +54,7 @@ impl Plan {
         let (host, port) = (self.value("hostname").unwrap_or(&address.host), self.value("port").unwrap_or("22"));
         let user = self.value("user").unwrap_or_default();
         let known_as = if port == "22" { host.to_lowercase() } else { format!("[{}]:{port}", host.to_lowercase()) };
-        Hop { written: written.into(), who: format!("{user}@{host}"), known_as, address }
+        Hop { written: written.into(), who: format!("{user}@{known_as}"), known_as, address }
     }
 }
 

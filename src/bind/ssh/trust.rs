@@ -22,6 +22,9 @@ pub enum Rule {
 }
 use Rule::{Cleared, Login as OfLogin, Operator, Set};
 
+/// The functions of ssh that say why a connection ended, and that a host went silent.
+const SAID_BELOW: &str = "packet.c:sshpkt_vfatal():*,clientloop.c:server_alive_check():*";
+
 /// Keyword, rule, reason.
 pub const TABLE: &[(&str, Rule, &str)] = &[
     // Whose host key is believed.
@@ -140,7 +143,7 @@ pub const TABLE: &[(&str, Rule, &str)] = &[
     ("SetEnv", Operator, "what the operator wants to be set there"),
     // What ssh says.
     ("LogLevel", Set("ERROR"), "of what ssh says of itself; a server's texts come below it, and are not read"),
-    ("LogVerbose", Set("clientloop.c:server_alive_check():*"), "says when a host went silent, at this LogLevel, too"),
+    ("LogVerbose", Set(SAID_BELOW), "causes that ssh says below this LogLevel, marked with where they come from"),
     ("SyslogFacility", Operator, "ssh writes to a file of opsh's"),
     // How ssh_config is read: it is the operator's own file, like ~/.profile, and may run programs of theirs.
     ("Host", Operator, "the operator's own file"),
