@@ -6,6 +6,7 @@
 
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
+use super::docker::model::Env;
 use super::way::Way;
 use super::{Binding, Call, Look, docker, stack};
 use crate::config::{Db, Stack};
@@ -24,8 +25,8 @@ const QUERY: Verb = Verb {
           transaction, and may take 10 s and wait 2 s for a lock. `params` (strings, numbers, true, false, `()`) are \
           `$1`, `$2`, …; they are passed as values, never pasted: a string is text, so write `$1::uuid` for another \
           type. What the database role may do by calling a function, a SELECT may do. 1 MiB of rows at most. Fails \
-          with `usage` for another kind of statement or more than one, `failed` with the server's words. Deadline 30 \
-          s.",
+          with `usage` for another kind of statement or more than one, `failed` with the server's words, `timeout` when \
+          the server accepts the connection and does not answer for 10 s. Deadline 30 s.",
     example: r#"stack("prod").db.query("SELECT state, count(*) AS n FROM pg_stat_activity WHERE datname = $1 GROUP BY 1", ["vrcshift"])"#,
 };
 
@@ -70,6 +71,9 @@ pub fn of_stack(stack: &Stack) -> Result<&Db> {
     stack.db.as_ref().ok_or_else(|| stack::lacks(stack, "database", line))
 }
 
+/// Seconds after which psql gives up a server that does not answer its connection.
+const CONNECT_S: u32 = 10;
+
 /// Rows of one statement that only reads.
 pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -> Result<Vec<Value>> {
     let db = of_stack(stack)?;
@@ -83,12 +87,21 @@ pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -
     let words = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &db.user, "-d", &db.name, "-f", "-"];
     let exec = Exec {
         words: words.iter().map(|word| word.to_string()).collect(),
+        env: Env::new([("PGCONNECT_TIMEOUT".to_string(), CONNECT_S.to_string())]),
         stdin: script.into_bytes(),
         keep: 1 << 20,
         ..Exec::default()
     };
+    let _waits = engine.waits_for(|| format!("PostgreSQL in {} on {} to answer", container.name, engine.host()));
     let ran = engine.exec(&container.id, exec).await?;
     let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    // psql's own exit code for a connection that failed, and libpq's word for one that was accepted and not answered.
+    if ran.exit == 2 && said.contains("timeout expired") {
+        let why =
+            format!("PostgreSQL in {} accepted the connection and has not answered for {CONNECT_S} s", container.name);
+        let next = format!("docker logs --tail 50 {}     on {}", container.name, engine.host());
+        return Err(Error::new(Kind::Timeout, what(), why).exit(ran.exit).next(next));
+    }
     if ran.exit != 0 {
         let lines: Vec<&str> =
             said.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();

@@ -94,6 +94,11 @@ pub(super) enum Event {
 pub struct Waits(Arc<Clock>);
 
 impl Waits {
+    /// True while something is waited for.
+    pub fn is_told(&self) -> bool {
+        self.0.waits_for().is_some()
+    }
+
     /// As [`Pass::waits_for`].
     pub fn waits_for(&self, what: impl Into<String>) -> Waiting {
         Waiting::new(&self.0, what.into())

@@ -25,6 +25,7 @@ mod refusals;
 mod releases;
 mod rollback;
 mod shell;
+mod stopped;
 mod terminal;
 mod traps;
 mod troubleshoot;

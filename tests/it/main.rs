@@ -43,6 +43,7 @@ mod reference;
 mod replay;
 mod resume;
 mod scripts;
+mod silent;
 mod sitting;
 mod skip;
 mod sshd;

@@ -3,7 +3,7 @@
 use super::fault::{self, Sent};
 use super::transport::{Dial, Http, Reason};
 use crate::error::{Error, Kind, Result};
-use crate::gate::{Pass, Waits};
+use crate::gate::{Pass, Waiting, Waits};
 use bollard::Docker;
 use bollard::errors::Error as Wire;
 use serde::Serialize;
@@ -135,6 +135,17 @@ impl Engine {
     /// Waits for a call that changes something: a connection lost after sending is then `unknown`.
     pub(super) async fn change<T>(&self, what: &str, call: impl Future<Output = Result<T, Wire>>) -> Result<T> {
         self.told(what, Sent::Change, self.answered(call).await).await
+    }
+
+    /// Says what its calls wait for on the whole, until the result is dropped: what happens in a container, behind the
+    /// Engine that runs it.
+    pub fn waits_for(&self, what: impl FnOnce() -> String) -> Option<Waiting> {
+        self.waits.as_ref().map(|waits| waits.waits_for(what()))
+    }
+
+    /// The same unless something is waited for already, which says more.
+    pub(super) fn waits_at_least_for(&self, what: impl FnOnce() -> String) -> Option<Waiting> {
+        self.waits.as_ref().filter(|waits| !waits.is_told()).map(|waits| waits.waits_for(what()))
     }
 
     async fn answered<T>(&self, call: impl Future<Output = Result<T, Wire>>) -> Result<T, Wire> {

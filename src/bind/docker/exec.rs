@@ -51,6 +51,7 @@ impl Engine {
         };
         // Creating only notes the command: until the start nothing can have happened.
         let made = self.read(&what, self.docker().create_exec(name, config)).await?;
+        let _waits = self.waits_at_least_for(|| format!("{program} in container {name} on {} to end", self.host()));
         let (stdout, stderr) = self.attach(&what, &made.id, exec.stdin, exec.keep).await?;
         let exit = self.exec_exit(&what, &made.id).await?;
         let begins = |kept: &Kept| String::from_utf8_lossy(&kept.head()[..kept.head().len().min(1000)]).into_owned();

@@ -5,7 +5,7 @@ use super::model::{Detail, Project};
 use crate::bind::host::{self, HostHandle};
 use crate::bind::ssh::Reach;
 use crate::bind::{self, Binding, Call, Look};
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::gate::Pass;
 use crate::gate::verb::{Class, Verb};
 use rhai::Dynamic;
@@ -48,7 +48,10 @@ async fn row(engine: &Engine, reach: &Reach, pass: &Pass, host: &str, project: P
     let mut env_file = project.environment_files.first().map(within);
     if env_file.is_none() {
         // A folder that is gone, or that this account may not read, has no env file to tell of.
-        let listed = host::look(reach, pass, host, &["ls", "-A", "--", &dir]).await.unwrap_or_default();
+        let listed = match host::look(reach, pass, host, &["ls", "-A", "--", &dir]).await {
+            Err(error) if [Kind::Timeout, Kind::Unreachable, Kind::Unknown].contains(&error.kind) => return Err(error),
+            listed => listed.unwrap_or_default(),
+        };
         env_file = env_file_of(&files, &listed.lines().collect::<Vec<_>>());
     }
     let mut db = Value::Null;

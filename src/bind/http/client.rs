@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -66,9 +66,33 @@ pub async fn get_seeing(
         .parse()
         .map_err(|error: hyper::http::uri::InvalidUri| Error::new(Kind::Usage, what(), error.to_string()))?;
     let host = uri.host().ok_or_else(|| Error::new(Kind::Usage, what(), "the URL names no host"))?.to_string();
-    match tokio::time::timeout(timeout, phases(pass, &uri, &host, keep, ends)).await {
+    let phase = Phase::default();
+    let _waits = pass.waits_for(format!("{host} to answer GET"));
+    match tokio::time::timeout(timeout, phases(pass, &uri, &host, keep, ends, &phase)).await {
         Ok(result) => result.map_err(|(phase, why)| Error::new(Kind::Unreachable, what(), format!("{phase}: {why}"))),
-        Err(_) => Err(Error::new(Kind::Timeout, what(), format!("no answer within {} ms", timeout.as_millis()))),
+        Err(_) => {
+            let (phase, ms) = (phase.now(), timeout.as_millis());
+            Err(Error::new(Kind::Timeout, what(), format!("no answer within {ms} ms: {phase}")))
+        }
+    }
+}
+
+/// What a GET waits for, as an error tells it.
+struct Phase(Mutex<&'static str>);
+
+impl Default for Phase {
+    fn default() -> Phase {
+        Phase(Mutex::new("the name is not resolved"))
+    }
+}
+
+impl Phase {
+    fn begin(&self, what: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn now(&self) -> &'static str {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -79,15 +103,24 @@ fn at<E: std::fmt::Display>(phase: &'static str) -> impl Fn(E) -> Failed {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that opens a TCP connection, and it takes a pass")]
-async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize, ends: &mut Option<u64>) -> Result<Answer, Failed> {
+async fn phases(
+    _: &Pass,
+    uri: &Uri,
+    host: &str,
+    keep: usize,
+    ends: &mut Option<u64>,
+    phase: &Phase,
+) -> Result<Answer, Failed> {
     let secure = uri.scheme_str() == Some("https");
     let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
     let began = Instant::now();
     let name = host.trim_matches(['[', ']']);
     let addresses: Vec<_> = tokio::net::lookup_host((name, port)).await.map_err(at("dns"))?.collect();
     let resolved = Instant::now();
+    phase.begin("the TCP connection is not accepted");
     let stream = TcpStream::connect(addresses.as_slice()).await.map_err(at("connect"))?;
     let connected = Instant::now();
+    phase.begin("the connection was accepted, and TLS is not answered");
     let (mut answer, ready) = if secure {
         let name = ServerName::try_from(name.to_string()).map_err(at("tls"))?;
         let stream = TlsConnector::from(tls()).connect(name, stream).await;
@@ -97,9 +130,9 @@ async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize, ends: &mut Option<
         };
         let stream = stream.map_err(at("tls"))?;
         let ready = Instant::now();
-        (exchange(stream, uri, host, keep).await?, ready)
+        (exchange(stream, uri, host, keep, phase).await?, ready)
     } else {
-        (exchange(stream, uri, host, keep).await?, connected)
+        (exchange(stream, uri, host, keep, phase).await?, connected)
     };
     let ms = |from: Instant, to: Instant| (to - from).as_secs_f64() * 1000.0;
     answer.dns_ms = ms(began, resolved);
@@ -109,7 +142,7 @@ async fn phases(_: &Pass, uri: &Uri, host: &str, keep: usize, ends: &mut Option<
     Ok(answer)
 }
 
-async fn exchange<S>(stream: S, uri: &Uri, host: &str, keep: usize) -> Result<Answer, Failed>
+async fn exchange<S>(stream: S, uri: &Uri, host: &str, keep: usize, phase: &Phase) -> Result<Answer, Failed>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -126,8 +159,10 @@ where
         .body(Empty::<Bytes>::new())
         .map_err(at("request"))?;
     let sent = Instant::now();
+    phase.begin("the connection was accepted, and the request is not answered");
     let mut response = sender.send_request(request).await.map_err(at("response"))?;
     let first_byte_ms = sent.elapsed().as_secs_f64() * 1000.0;
+    phase.begin("the answer began, and its body does not end");
     let mut body = Vec::new();
     while let Some(frame) = response.frame().await {
         let frame = frame.map_err(at("body"))?;

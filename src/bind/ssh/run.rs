@@ -33,11 +33,14 @@ impl Reach {
             Ok(nonce) => nonce,
             Err(why) => return Finished::not_started(why),
         };
+        let waits = pass.waits_for(format!("a session on {}", self.name()));
         let mut channel = match Channel::open(pass, self, scripts::SUPERVISE).await {
             Ok(channel) => channel,
             // The program travels over the channel, so without a channel it cannot have run.
             Err(why) => return Finished::not_started(why),
         };
+        drop(waits);
+        let _waits = pass.waits_for(format!("the command on {} to end", self.name()));
         let live = || watch.then(|| Live::new(pass));
         let mut out = Output::new(&nonce, keep, live());
         let mut err = Output::new(&nonce, keep, live());
