@@ -29,6 +29,7 @@ pub mod migrate;
 pub mod names;
 pub mod plan;
 pub mod preflight;
+pub mod prepare;
 pub mod provenance;
 pub mod releases;
 pub mod runs;
@@ -45,6 +46,7 @@ use crate::gate::verb::{Class, Param, Signature, Verb};
 use crate::gate::{ALL, Did, Done, Effect, Lives, Pass, Target};
 use batch::Collector;
 use fleet::Each;
+use prepare::Preparing;
 use rhai::{Dynamic, Engine, FnPtr, FuncRegistration, Module, NativeCallContext, RhaiFunc, Shared};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -208,6 +210,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     host::register(engine, world);
     fleet::register(engine, world);
     stack::register(engine, world);
+    prepare::register(engine);
 }
 
 fn register_one(
@@ -227,8 +230,8 @@ fn register_one(
         types.extend(std::iter::repeat_n(TypeId::of::<Dynamic>(), given));
         let world = Rc::clone(world);
         let perform = move |context: NativeCallContext<'_>, args: &mut [&mut Dynamic]| {
-            let call =
-                Call { world: &world, verb: binding.verb(), signature, place: place(&context), args, collector: None };
+            let call = Call { place: place(&context), ..Call::new(&world, binding.verb(), signature, args) };
+            prepare::refuse_later(&call).map_err(|error| values::thrown(error, context.call_position()))?;
             if let Binding::Calls(_, perform) = binding {
                 return perform(&context, &call);
             }
@@ -280,6 +283,19 @@ pub struct Call<'a> {
     args: &'a [&'a mut Dynamic],
     /// Set when the call is one of a batch.
     collector: Option<&'a Collector<'a>>,
+    /// Set when the call is only prepared, for a person to agree to.
+    preparing: Option<&'a Preparing>,
+}
+
+impl<'a> Call<'a> {
+    fn new(
+        world: &'a Rc<World>,
+        verb: &'static Verb,
+        signature: &'a Signature,
+        args: &'a [&'a mut Dynamic],
+    ) -> Call<'a> {
+        Call { world, verb, signature, place: None, args, collector: None, preparing: None }
+    }
 }
 
 impl Call<'_> {
@@ -423,6 +439,9 @@ impl Call<'_> {
     where
         F: Future<Output = Result<Did>> + Send + 'static,
     {
+        if let Some(preparing) = self.preparing {
+            preparing.take(effects.clone())?;
+        }
         match self.collector {
             Some(collector) => collector.ask(effects, work),
             None => {
@@ -442,11 +461,14 @@ impl Call<'_> {
     }
 
     fn effect(&self, change: Change) -> Effect {
-        Effect { place: self.place.clone(), ..change.effect(self.verb) }
+        // Of a read nobody is asked.
+        let call = if self.verb.class == Class::Read { Value::Null } else { self.as_json() };
+        Effect { place: self.place.clone(), call, ..change.effect(self.verb) }
     }
 }
 
 /// What a read names: where, with what, how long.
+#[derive(Clone)]
 pub struct Look {
     /// Where.
     pub target: Target,
@@ -472,6 +494,7 @@ impl Look {
 }
 
 /// What a change names besides.
+#[derive(Clone)]
 pub struct Change {
     /// Where, with what, how long.
     pub look: Look,
@@ -497,6 +520,7 @@ impl Change {
             class: self.class.unwrap_or(verb.class),
             target: self.look.target,
             args: self.look.args,
+            call: Value::Null,
             says: self.look.says,
             inverse: self.inverse,
             before: self.before,

@@ -3,6 +3,7 @@
 //! The gate knows neither Rhai nor any system; it is handed a future that does the work and a token that the work
 //! cannot be done without.
 
+mod agreed;
 mod beside;
 mod bounds;
 pub mod clock;
@@ -23,6 +24,7 @@ mod wave;
 
 use crate::error::{Error, Kind, Place, Result};
 use crate::screen::{Mark, Screen};
+use agreed::Agreed;
 pub use beside::Beside;
 pub use bounds::{Limits, Waiting};
 use consent::Admitted;
@@ -66,6 +68,9 @@ pub struct Effect {
     pub target: Target,
     /// Arguments, for the record.
     pub args: Value,
+    /// What the script called: receiver and arguments. Consent is to it. Null for an effect that no call stands for; never
+    /// recorded, since it may hold secrets.
+    pub call: Value,
     /// The arguments as a person reads them: `backend → 79bf821`.
     pub says: String,
     /// The line of Rhai that takes it back.
@@ -184,9 +189,10 @@ pub struct Left {
 struct Run {
     id: String,
     effects: u32,
-    /// Verb, target, and for a destroy what is lost: consent to lose one thing is not consent to lose another. Each
-    /// planned effect is agreed to once, and used up when it is performed.
-    consent: Vec<(String, String, Option<String>)>,
+    /// Calls that were agreed to, each used up when it is performed.
+    consent: Vec<Agreed>,
+    /// Target and line of each inverse that a person saw before agreeing to its effect.
+    shown: Vec<(String, String)>,
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
     /// Changes that were begun, in words.
@@ -209,8 +215,8 @@ pub struct Aside {
     mode: Mode,
 }
 
-/// An effect that is being taken back: its inverse's effects are linked to it, and need no consent of their own on its
-/// target, up to this class.
+/// An effect that is being taken back: its inverse's effects are linked to it. Those that the line of the inverse names
+/// need no consent of their own on its target, up to this class, if that line was agreed to with the effect.
 #[derive(Clone, Debug)]
 pub struct Undoing {
     /// Id of the effect.
@@ -219,6 +225,8 @@ pub struct Undoing {
     pub target: String,
     /// The most that was agreed to.
     pub class: Class,
+    /// Names of the verbs that the line calls; empty for a line that nobody agreed to.
+    pub verbs: Vec<&'static str>,
 }
 
 impl Gate {
@@ -391,7 +399,7 @@ impl Gate {
     /// Consent covers one typed line at the prompt, never a sitting; and every step may be begun again.
     pub fn forget_consent(&self) {
         let mut run = self.run.borrow_mut();
-        (run.consent, run.skipped, run.steps) = Default::default();
+        (run.consent, run.shown, run.skipped, run.steps) = Default::default();
     }
 
     /// Another line of a sitting: what was done by those before it is not its doing.
@@ -462,7 +470,7 @@ impl Gate {
             self.screen.say(&format!("· exact to here on {target}; what follows is what the script would do next"));
         }
         // What takes a verb's own work back is known; what a script says takes it back is to be read before it is agreed to.
-        let is_own = !effect.verb.sig.contains("undo: string");
+        let is_own = !effect.verb.takes_inverse();
         self.screen.would(effect.verb.name, target, &effect.says, effect.inverse.as_deref(), is_own);
         Done::Skipped
     }

@@ -216,6 +216,10 @@ fn make(call: &Call<'_>) -> Result<Receipt> {
     let target = call.world.stack_target(&stack);
     let what = format!("the database of {} was not backed up", stack.name);
     let look = Look::at(target.clone(), "", json!({ "touches": touches }));
+    call.intends(|| {
+        let says = format!("a new file in {}", stack.backup.dir);
+        Change::of(Look::at(target.clone(), says, json!({ "touches": touches })))
+    })?;
     let context = (Arc::clone(&stack), way.clone(), touches.clone());
     let plan = call.read(look, context, |pass, (stack, way, touches)| async move {
         let source = Source::open(&way, &pass, &stack).await?;

@@ -132,15 +132,10 @@ impl Entry {
     /// Calls the verb with what it was told so far.
     fn go_on(&mut self, world: &Rc<World>, place: Option<Place>) {
         let collector = Collector { told: &self.told, ..Collector::default() };
-        let mut args: Vec<&mut Dynamic> = self.args.iter_mut().collect();
-        let result = self.binding.perform(&Call {
-            world,
-            verb: self.binding.verb(),
-            signature: &self.signature,
-            place,
-            args: &mut args,
-            collector: Some(&collector),
-        });
+        let args: Vec<&mut Dynamic> = self.args.iter_mut().collect();
+        let collector_of = Some(&collector);
+        let call = Call::new(world, self.binding.verb(), &self.signature, &args);
+        let result = self.binding.perform(&Call { place, collector: collector_of, ..call });
         self.asks = collector.asks.take();
         self.over = self.asks.is_none().then(|| result.map(|value| values::to_json(&value)));
     }
@@ -176,28 +171,43 @@ fn entries(call: &Call<'_>) -> Result<Vec<Entry>> {
     numbered.map(|(at, read)| entry(read).map_err(|why| call.bad(&format!("entry {}: {why}", at + 1)))).collect()
 }
 
-fn entry(read: Dynamic) -> Result<Entry, String> {
-    let words = read.into_array().map_err(|_| "it is not a list that begins with a verb's name".to_string())?;
+/// A call as data.
+pub struct Parts {
+    /// The verb.
+    pub binding: &'static Binding,
+    /// Its signature.
+    pub signature: Signature,
+    /// What stands before the dot, if anything does, and the arguments.
+    pub args: Vec<Dynamic>,
+}
+
+/// Takes `[name, receiver, args…]` apart.
+pub fn taken_apart(call: Dynamic) -> Result<Parts, String> {
+    let words = call.into_array().map_err(|_| "it is not a list that begins with a verb's name".to_string())?;
     let mut args = words.into_iter();
     let name = args.next().and_then(|name| name.into_string().ok()).ok_or("it does not begin with a verb's name")?;
     let binding = super::all().find(|binding| binding.verb().name == name).ok_or_else(|| {
         let names: Vec<&str> = super::all().map(|binding| binding.verb().name).collect();
         format!("there is no verb \"{name}\"; {}", suggestion(&name, names))
     })?;
-    let class = binding.verb().class;
+    Ok(Parts { binding, signature: binding.verb().signature(), args: args.collect() })
+}
+
+fn entry(read: Dynamic) -> Result<Entry, String> {
+    let Parts { binding, signature, args } = taken_apart(read)?;
+    let (name, class) = (binding.verb().name, binding.verb().class);
     if class != Class::Read {
         return Err(format!("{name} is of class {}, and a batch only reads", class.word()));
     }
     if name.starts_with("plan.") {
         return Err(format!("{name} is about the script, and reads no system"));
     }
-    let (signature, args) = (binding.verb().signature(), args.collect::<Vec<_>>());
     fits(binding, &signature, &args)?;
     Ok(Entry { binding, signature, args, told: Vec::new(), asks: None, over: None })
 }
 
 /// Ok when what stands before the dot is of the verb's type, and the rest are as many as it takes.
-fn fits(binding: &Binding, signature: &Signature, args: &[Dynamic]) -> Result<(), String> {
+pub fn fits(binding: &Binding, signature: &Signature, args: &[Dynamic]) -> Result<(), String> {
     let receivers = binding.receivers(signature);
     let name = binding.verb().name;
     let is_one = |value: &Dynamic| receivers.iter().any(|word| values::type_id(word) == Some(value.type_id()));

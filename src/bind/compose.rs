@@ -366,6 +366,11 @@ fn recreate(call: &Call<'_>) -> Result<Receipt> {
     let stack = Arc::clone(&place.stack);
     let target = call.world.stack_target(&stack);
     let look = Look::at(target.clone(), service.clone(), json!({ "service": service }));
+    call.intends(|| {
+        let change = Change::of(look.clone());
+        // Whether it runs is not known yet: to lose it is the most that can happen.
+        if stack.is_stateful(&service) { change.loses(service.clone()) } else { change }
+    })?;
     let before = call.read(look, (place.clone(), service.clone()), |pass, (place, service)| async move {
         let compose = place.compose(&pass).await?;
         let config = compose.config(&pass).await?;

@@ -415,15 +415,19 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     };
     let (repository, tag) = (repository.to_string(), tag.to_string());
     let target = call.world.stack_target(&stack);
+    let args = json!({ "image_id": image_id, "reference": reference });
+    let says = format!("{reference} → {}", short_id(&image_id));
+    let wanted = || Change::of(Look::at(target.clone(), says.clone(), args.clone()));
+    call.intends(wanted)?;
     let look = Look::at(target.clone(), reference.clone(), json!({ "reference": reference }));
     let before = call.read(look, (way.clone(), reference.clone()), |pass, (way, reference)| async move {
         Ok(way.engine(&pass).await?.image(&reference).await?.map_or(Value::Null, |image| image.id.into()))
     })?;
-    let args = json!({ "image_id": image_id, "reference": reference });
-    let says = format!("{reference} → {}", short_id(&image_id));
-    let mut change = Change::of(Look::at(target, says, args));
+    let mut change = wanted();
     if let Some(old) = before.as_str() {
-        change = change.undone_by(format!("stack(\"{}\").tag_image(\"{old}\", \"{reference}\")", stack.name), old);
+        // None of these may end its text: what stands behind it would be part of the line.
+        let (name, image, reference) = (json!(stack.name), json!(old), json!(reference));
+        change = change.undone_by(format!("stack({name}).tag_image({image}, {reference})"), old);
     }
     let (repository, tag) = (repository.to_string(), tag.to_string());
     let context = (stack, way, image_id, reference, repository, tag, before);
@@ -470,6 +474,13 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     let (service, grace) = (call.text(0)?, call.int_or(1, 10, 0..=600)?);
     let (stack, way) = call.stack_and_way()?;
     let target = call.world.stack_target(&stack);
+    let args = json!({ "service": service, "grace_s": grace });
+    let look = Look::at(target.clone(), service.clone(), args).within(grace.unsigned_abs() + 60);
+    let mut change = Change::of(look);
+    if stack.is_stateful(&service) {
+        change = change.loses(service.clone());
+    }
+    call.intends(|| change.clone())?;
     // A name that is not there is no question to ask a person.
     let look = Look::at(target, service.clone(), json!({ "service": service, "before": "restart" }));
     let context = (Arc::clone(&stack), way.clone(), service.clone());
@@ -483,12 +494,6 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
         call.world
             .gate
             .say(&format!("warning: a restart does not apply what changed in the files: {keys}; {line} does"));
-    }
-    let args = json!({ "service": service, "grace_s": grace });
-    let look = Look::at(call.world.stack_target(&stack), service.clone(), args).within(grace.unsigned_abs() + 60);
-    let mut change = Change::of(look);
-    if stack.is_stateful(&service) {
-        change = change.loses(service.clone());
     }
     call.change(change, context, move |pass, (stack, way, service)| async move {
         let engine = way.engine(&pass).await?;

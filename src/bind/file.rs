@@ -153,6 +153,8 @@ fn write(call: &Call<'_>) -> Result<Receipt> {
     if text.len() > LARGEST {
         return Err(call.bad(&format!("the text has {} bytes, and {LARGEST} is the most", text.len())));
     }
+    let args = json!({ "path": path.display().to_string(), "sha256": digest(&text) });
+    call.intends(|| intended(call, &path, args.clone()))?;
     let there = look_first(call, &path)?;
     let state = there["sha256"].as_str().unwrap_or(NONE);
     if let Some(expected) = options.expect.filter(|expected| expected != state) {
@@ -160,7 +162,6 @@ fn write(call: &Call<'_>) -> Result<Receipt> {
         return Err(failed(&path, Kind::Unmet, why));
     }
     refuse_new_secrets(&path, &text, there["text"].as_str().unwrap_or_default())?;
-    let args = json!({ "path": path.display().to_string(), "sha256": digest(&text) });
     let change = change(call, &path, args, &there);
     call.change(change, (path, state.to_string(), text), |pass, (path, before, text)| async move {
         put_alone(pass, path, before, Some(text), None).await
@@ -169,9 +170,10 @@ fn write(call: &Call<'_>) -> Result<Receipt> {
 
 fn put_back(call: &Call<'_>) -> Result<Receipt> {
     let (path, sha256, effect) = (path_of(call, 0)?, call.text(1)?, call.text(2)?);
+    let args = json!({ "path": path.display().to_string(), "sha256": sha256, "effect": effect });
+    call.intends(|| intended(call, &path, args.clone()))?;
     let there = look_first(call, &path)?;
     let before = there["sha256"].as_str().unwrap_or(NONE).to_string();
-    let args = json!({ "path": path.display().to_string(), "sha256": sha256, "effect": effect });
     let change = change(call, &path, args, &there);
     let context = (path, before, sha256, effect, call.world.state_dir.clone());
     call.change(change, context, |pass, (path, before, sha256, effect, journal)| async move {
@@ -204,11 +206,16 @@ fn look_first(call: &Call<'_>, path: &Path) -> Result<Value> {
     Ok(done.into_value())
 }
 
+/// The change, as far as its arguments tell.
+fn intended(call: &Call<'_>, path: &Path, args: Value) -> Change {
+    Change::of(Look::at(call.world.host_target(LOCAL), path.display().to_string(), args))
+}
+
 /// The change, and what takes it back, if the record of the look before has all of the old text.
 fn change(call: &Call<'_>, path: &Path, args: Value, there: &Value) -> Change {
     let (shown, gate) = (path.display().to_string(), &call.world.gate);
     let state = there["sha256"].as_str().unwrap_or(NONE);
-    let change = Change::of(Look::at(call.world.host_target(LOCAL), &shown, args));
+    let change = intended(call, path, args);
     let text = there["text"].as_str().unwrap_or_default();
     if redact::clean(text) != text {
         return Change { before: json!(state), ..change };

@@ -28,5 +28,6 @@ impl Function {
 
 /// The functions of all bindings.
 pub fn all() -> impl Iterator<Item = &'static Function> {
-    super::host::FUNCTIONS.iter().chain(super::fleet::FUNCTIONS).chain(super::stack::FUNCTIONS)
+    let systems = super::host::FUNCTIONS.iter().chain(super::fleet::FUNCTIONS).chain(super::stack::FUNCTIONS);
+    systems.chain(super::prepare::FUNCTIONS)
 }

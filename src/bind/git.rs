@@ -398,17 +398,19 @@ fn has_file(call: &Call<'_>) -> Result<Dynamic> {
 fn checkout(call: &Call<'_>) -> Result<Receipt> {
     let commit = check_commit(call, 0)?;
     let (tree, repo) = open(call)?;
+    let short = &commit[..12];
+    let look = look_at(call, &repo, &format!("{} → {short}", repo.dir), json!({ "dir": repo.dir, "commit": commit }))
+        .within(120);
+    let change = Change::of(look);
+    call.intends(|| change.clone())?;
     // Where we are now is what undo needs; it must be known before the record is written.
     let look = look_at(call, &repo, "", json!({ "before": "checkout" }));
     let before = call.read(look, tree.clone(), |pass, tree| async move {
         head_of(&tree.git(&pass).await?, &pass).await.map(Value::from)
     })?;
     let before = before.as_str().unwrap_or_default().to_string();
-    let short = &commit[..12];
-    let look = look_at(call, &repo, &format!("{} → {short}", repo.dir), json!({ "dir": repo.dir, "commit": commit }))
-        .within(120);
-    let change = Change::of(look)
-        .undone_by(format!("{}.checkout(\"{before}\")", repo.line), before.as_str())
+    let change = change
+        .undone_by(format!("{}.checkout({})", repo.line, json!(before)), before.as_str())
         .lives(Lives::Run(repo.host.clone()));
     call.change(change, (tree, before, commit), |pass, (tree, before, commit)| async move {
         let git = tree.git(&pass).await?;

@@ -130,7 +130,8 @@ const UP: Verb = Verb {
     sig: "stack.migrate_up(plan: map) -> receipt",
     doc: "Applies migrations, and looks at the ledger. It is done with the image of a release, as `stack.migrate_down` does \
           it. `plan` is a map: `versions` to apply, ascending; `ledger`, the versions that were applied when the plan was \
-          made; `image_id`; `within_s` (1 to 7200, default 600). Of class destroy when one of them deletes something, or \
+          made; `image_id`; `loses`, what its `stack.migrations_at` says is lost, for `authorize`: a list of `#{ version, what, \
+          rows: () }`; `within_s` (1 to 7200, default 600). Of class destroy when one of them deletes something, or \
           does what cannot be judged. Refused with `unmet` as `stack.migrate_down`, and when the versions are not the next \
           pending ones (all of them, for a tool that takes no count), or when the schema has objects already that they \
           make. Undone by taking the same versions back with the same image, when each has a down whose losses can be \
@@ -502,13 +503,20 @@ fn down(call: &Call<'_>) -> Result<Receipt> {
 fn up(call: &Call<'_>) -> Result<Receipt> {
     let plan = plan(call)?;
     let (stack, way) = open(call)?;
+    let lost: Vec<&str> = plan.loses.iter().map(|lost| lost.what.as_str()).collect();
+    let bare = Plan { loses: Vec::new(), ..plan.clone() };
+    // Its image may not be there yet. What the plan does not say to be lost is asked for when it is known.
+    call.intends(|| {
+        let change = change(call, &stack, &bare);
+        if lost.is_empty() { change } else { change.loses(lost.join(", ")) }
+    })?;
     let look = Look::at(call.world.stack_target(&stack), list(&plan.versions), json!({ "image_id": plan.image_id }));
     let context = (Arc::clone(&stack), way.clone(), plan.clone());
     let seen = call.read(look, context, |pass, (stack, way, plan)| async move {
         let known = known(&way.engine(&pass).await?, &stack, &plan.image_id).await?;
         Ok(json!({ "loses": run::up_losses(&plan, &known), "back": plan.can_go_back(&known.files) }))
     })?;
-    let mut change = change(call, &stack, &plan);
+    let mut change = change(call, &stack, &bare);
     let loses: Vec<&str> = seen["loses"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !loses.is_empty() {
         change = change.loses(loses.join(", "));

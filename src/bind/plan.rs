@@ -1,23 +1,25 @@
 //! Consent to a plan, and facts that a script relies on.
 
-use super::{Binding, Call, Look};
+use super::{Binding, Call, Look, prepare, values};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Effect, Intended, Target};
 use rhai::Dynamic;
-use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
-const AUTHORIZE: Verb = Verb {
+/// Consent to a plan.
+pub const AUTHORIZE: Verb = Verb {
     name: "plan.authorize",
     class: Class::Read,
     waits: false,
-    sig: "authorize(effects: array) -> ()",
-    doc: "Decides a whole plan before its first change. Each effect is a map: `verb`, `stack` or `host`, `says` (what \
-          a person reads), and for what loses data or service `loses` (what is lost, typed by the person who agrees). \
-          Refused effects fail with `refused` before anything changed, naming the flags they lack; the rest is asked \
-          for in one question. Consent covers this run. No deadline: a person is waited for.",
-    example: r#"authorize([#{ verb: "compose.recreate", stack: "prod", says: "backend" }])"#,
+    sig: "authorize(calls: array) -> ()",
+    doc: "Decides a whole plan before its first change. Each call is a list as `batch` takes it: the verb's name, what stands \
+          before the dot, then the arguments; `later(\"…\")` stands for an `image_id` that is not known yet. Each verb checks \
+          its arguments and says what it would do and what would be lost; inverses that the script wrote are shown in full. \
+          Refused calls fail with `refused` before anything changed, naming the flags they lack; the rest is asked for in \
+          one question. Consent covers each of these calls once, with these arguments: any other call asks again. No \
+          deadline: a person is waited for.",
+    example: r#"authorize([["compose.recreate", stack("prod"), "backend"]])"#,
 };
 
 const EXPECT: Verb = Verb {
@@ -33,33 +35,32 @@ const EXPECT: Verb = Verb {
 /// The bindings of this file.
 pub const BINDINGS: &[Binding] = &[Binding::Read(&AUTHORIZE, authorize), Binding::Read(&EXPECT, expect)];
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct One {
-    verb: String,
-    stack: Option<String>,
-    host: Option<String>,
-    #[serde(default)]
-    says: String,
-    loses: Option<String>,
-}
-
 fn authorize(call: &Call<'_>) -> Result<Dynamic> {
-    let effects: Vec<One> = serde_json::from_value(call.json(0)?).map_err(|error| call.bad(&error.to_string()))?;
-    let plan = effects.into_iter().map(|one| intended(call, one)).collect::<Result<Vec<_>>>()?;
+    let mut plan: Vec<Intended> = Vec::new();
+    for (at, entry) in call.list(0)?.into_iter().enumerate() {
+        if entry.is_map() {
+            return Err(old_form(&entry));
+        }
+        let effects = prepare::prepared(call, entry)
+            .map_err(|error| Error { why: format!("entry {}: {}", at + 1, error.why), ..error })?;
+        plan.extend(effects);
+    }
     call.world.gate.authorize(&plan)?;
     Ok(Dynamic::UNIT)
 }
 
-fn intended(call: &Call<'_>, one: One) -> Result<Intended> {
-    let verb = super::verb(&one.verb).ok_or_else(|| call.bad(&format!("there is no verb \"{}\"", one.verb)))?;
-    let target = match (&one.stack, &one.host) {
-        (Some(stack), None) => call.world.stack_target(&*call.world.config.stack(stack)?),
-        (None, Some(host)) => call.world.host_target(host),
-        _ => return Err(call.bad("each effect names one stack or one host")),
+/// A map with words of the script: what it says need not be what is called.
+fn old_form(entry: &Dynamic) -> Error {
+    let entry = values::to_json(entry);
+    let verb = entry["verb"].as_str().unwrap_or("docker.restart");
+    let on = match (&entry["stack"], &entry["host"]) {
+        (_, Value::String(host)) => format!("host({})", json!(host)),
+        (Value::String(stack), _) => format!("stack({})", json!(stack)),
+        _ => "stack(\"prod\")".into(),
     };
-    let class = if one.loses.is_some() { Class::Destroy } else { verb.class };
-    Ok(Intended { verb, class, target, says: one.says, lost: one.loses, returns: false })
+    let why = "an effect is a list, the call that is made later, not a map: its verb says what it does and loses";
+    let error = Error::new(Kind::Usage, "plan.authorize was called wrongly", why);
+    error.next(format!("authorize([[\"{verb}\", {on}, …]])     the arguments of the call in place of …"))
 }
 
 fn expect(call: &Call<'_>) -> Result<Dynamic> {

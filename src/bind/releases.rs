@@ -333,7 +333,11 @@ fn record(call: &Call<'_>) -> Result<Receipt> {
     }
     let Recorded { tag, commit, how, image_id } = given;
     let line = json!({ "kind": "release", "tag": tag, "commit": commit, "how": how, "image_id": image_id });
-    let (place, before) = (open(call)?, newest(call)?);
+    let place = open(call)?;
+    call.intends(|| {
+        Change::of(Look::at(call.world.stack_target(&place.stack), format!("{how} of {tag}"), line.clone()))
+    })?;
+    let before = newest(call)?;
     let name = json!(place.stack.name);
     let releases = before["releases"].as_i64().unwrap_or_default() + 1;
     let wanted = json!({ "wanted": { "tag": tag, "releases": releases } });
@@ -363,6 +367,10 @@ struct Struck {
 
 fn strike(call: &Call<'_>) -> Result<Receipt> {
     let (place, given) = (open(call)?, call.json(0)?);
+    if let Some(tag) = given.as_str() {
+        let says = format!("{tag} no longer counts");
+        call.intends(|| Change::of(Look::at(call.world.stack_target(&place.stack), says, json!({ "tag": tag }))))?;
+    }
     let struck: Struck = match given.as_str() {
         Some(tag) => told(call, &place, tag)?,
         // As an inverse it brings what it needs: what is there now was looked at already.
@@ -446,6 +454,9 @@ fn mark_good(call: &Call<'_>) -> Result<Receipt> {
 fn mark(call: &Call<'_>, why: Option<String>) -> Result<Receipt> {
     let tag = call.text(0)?;
     let place = open(call)?;
+    let says = why.as_ref().map_or(format!("{tag} is good"), |why| format!("{tag} is bad: {why}"));
+    let target = call.world.stack_target(&place.stack);
+    call.intends(|| Change::of(Look::at(target, says.clone(), json!({ "tag": tag, "why": why }))))?;
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({ "before": "mark", "tag": tag }));
     let seen = call.read(look, (place.clone(), tag.clone()), |pass, (place, tag)| async move {
         let list = format!("stack(\"{}\").repo.tags(10)     the tags there are", place.stack.name);
@@ -458,7 +469,6 @@ fn mark(call: &Call<'_>, why: Option<String>) -> Result<Receipt> {
         Some(why) => format!("stack({name}).mark_bad({}, {})", json!(tag), json!(why)),
         None => format!("stack({name}).mark_good({})", json!(tag)),
     };
-    let says = why.as_ref().map_or(format!("{tag} is good"), |why| format!("{tag} is bad: {why}"));
     let look = Look::at(call.world.stack_target(&place.stack), says, json!({ "commit": seen["commit"], "why": why }));
     let change = Change::of(look).undone_by(inverse, before.clone()).lives(Lives::Run(place.stack.host.clone()));
     let kind = if why.is_some() { "bad" } else { "good" };

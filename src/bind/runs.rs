@@ -39,7 +39,7 @@ const GUARD: Verb = Verb {
           `refused`, `usage`, `timeout` of a look): never when an outcome is unknown, a link or a login was lost, at \
           Ctrl-C, or when something was destroyed that cannot come back. Options: `healthy_before` (default true; with \
           false it never goes back: what was there before was failing already). Consent to an effect is consent to its \
-          inverse. Fails with `stuck` when going back fails, or finds that somebody changed the same things. \
+          inverse, if its verb wrote that or the question showed it; any other inverse is asked for. Fails with `stuck` when going back fails, or finds that somebody changed the same things. \
           No deadline: that is `work`'s own.",
     example: r#"undo::guard(#{ healthy_before: true }, || stack("prod").recreate("backend"))"#,
 };
@@ -173,7 +173,7 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
     way.check(engine, world).map_err(|found| stuck(error, &way, 0, &found))?;
     // What was agreed to is what its inverse may do.
     let most = |change: &Told| if change.destroys { Class::Destroy } else { Class::Change };
-    match way.go(engine, world, most) {
+    match way.go(engine, world, most, |change| super::undo::is_agreed(world, change)) {
         (count, None) => Ok(taken_back(&way, count)),
         (count, Some(found)) => Err(stuck(error, &way, count, &found)),
     }

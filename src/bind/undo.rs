@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing, clock};
-use rhai::{Dynamic, Engine, Scope};
+use rhai::{ASTNode, Dynamic, Engine, Expr, Scope, Stmt};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -353,17 +353,48 @@ impl WayBack {
 
     /// Takes everything back, newest first. Gives how many were, and the error that stopped it.
     ///
-    /// `most` is the class that an inverse may have without being asked for.
-    pub fn go(&self, engine: &Engine, world: &World, most: impl Fn(&Told) -> Class) -> (usize, Option<Error>) {
+    /// `most` is the class that an inverse may have without being asked for; `agreed` says whether a person agreed to it.
+    pub fn go(
+        &self,
+        engine: &Engine,
+        world: &World,
+        most: impl Fn(&Told) -> Class,
+        agreed: impl Fn(&Told) -> bool,
+    ) -> (usize, Option<Error>) {
         for (at, change) in self.back.iter().enumerate() {
             world.gate.say(&format!("undo {} of {}: {}", at + 1, self.back.len(), change.words()));
-            let undoing = Undoing { effect: change.id.clone(), target: change.target.clone(), class: most(change) };
+            let verbs = if agreed(change) { named(engine, change) } else { Vec::new() };
+            let undoing =
+                Undoing { effect: change.id.clone(), target: change.target.clone(), class: most(change), verbs };
             if let Err(error) = world.gate.take_back(undoing, || evaluate(engine, world, change)) {
                 return (at, Some(error));
             }
         }
         (self.back.len(), None)
     }
+}
+
+/// True for an inverse that was agreed to with its change: its verb wrote it, or a person saw it before saying yes.
+pub fn is_agreed(world: &World, change: &Told) -> bool {
+    let is_own = super::verb(&change.verb).is_some_and(|verb| !verb.takes_inverse());
+    is_own || change.inverse.as_deref().is_some_and(|line| world.gate.has_shown(&change.target, line))
+}
+
+/// Names of the verbs that an inverse calls.
+fn named(engine: &Engine, change: &Told) -> Vec<&'static str> {
+    let Ok(ast) = engine.compile(change.inverse.as_deref().unwrap_or_default()) else { return Vec::new() };
+    let mut called: Vec<String> = Vec::new();
+    ast.walk(&mut |path| {
+        let call = match path.last() {
+            Some(ASTNode::Expr(Expr::FnCall(call, _) | Expr::MethodCall(call, _))) => Some(call),
+            Some(ASTNode::Stmt(Stmt::FnCall(call, _))) => Some(call),
+            _ => None,
+        };
+        called.extend(call.map(|call| call.name.to_string()));
+        true
+    });
+    let is_called = |verb: &&'static Verb| called.iter().any(|name| name == verb.signature().name);
+    super::all().map(Binding::verb).filter(is_called).map(|verb| verb.name).collect()
 }
 
 /// The state that a change left; `None` when nobody can say.

@@ -1,6 +1,6 @@
 //! Rhai values and JSON, and errors on their way through Rhai.
 
-use crate::bind::{db, fleet, git, host, stack};
+use crate::bind::{db, fleet, git, host, prepare, stack};
 use crate::error::{Error, Kind, Place};
 use crate::{memory, shield};
 use rhai::{Dynamic, EvalAltResult, FnPtr, Map, Position};
@@ -72,6 +72,7 @@ pub fn type_name(value: &Dynamic) -> &'static str {
         value if value.is_float() => "float",
         value if value.is_unit() => "()",
         value if value.is_fnptr() => "closure",
+        value if value.is::<prepare::Later>() => "later",
         value => handle_word(value).unwrap_or("another type"),
     }
 }

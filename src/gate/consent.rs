@@ -1,14 +1,15 @@
 //! Consent: what is asked, once for a whole plan, and what is refused with the flag that it lacks.
 
+use super::agreed::{self, Agreed, Path};
 use super::policy::{self, Decision, Facts, Mode, Reason};
 use super::verb::{Class, Verb};
 use super::{Effect, Gate, Left, Target, Undoing};
 use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::screen::Mark;
-use serde_json::json;
+use serde_json::{Value, json};
 
-/// An effect that a plan names before anything is done.
+/// An effect that a plan names before anything is done: a call that its verb prepared.
 #[derive(Clone, Debug)]
 pub struct Intended {
     /// The verb.
@@ -23,6 +24,16 @@ pub struct Intended {
     pub lost: Option<String>,
     /// What is lost comes back whole when this is undone.
     pub returns: bool,
+    /// What is called: receiver and arguments.
+    pub call: Value,
+    /// Arguments that are not known yet.
+    pub later: Vec<Path>,
+    /// Arguments as they are recorded.
+    pub args: Value,
+    /// The recorded arguments are known, and part of what is agreed to.
+    pub is_exact: bool,
+    /// The line that takes it back.
+    pub inverse: Option<String>,
 }
 
 /// What the command line agreed to.
@@ -56,12 +67,18 @@ impl Gate {
         {
             return Err(error);
         }
-        let decided: Vec<Decision> = intended.iter().map(|one| self.decide(one)).collect();
+        // Of two that are alike, one consent covers one.
+        let mut agreed = self.run.borrow().consent.clone();
+        let decide = |one: &Intended| {
+            let consented = agreed::take(&mut agreed, one) || self.run.borrow().takes_back(one);
+            self.decide_with(one, consented)
+        };
+        let decided: Vec<Decision> = intended.iter().map(decide).collect();
         self.refuse_any(&intended, &decided)?;
-        let asks = |(one, decision): (&Intended, &Decision)| decision.asks().then(|| one.clone());
-        let asking: Vec<Intended> = intended.iter().zip(&decided).filter_map(asks).collect();
+        let asking = intended.iter().zip(&decided).filter(|(_, decision)| decision.asks());
+        let (asking, how): (Vec<Intended>, Vec<Decision>) = asking.map(|(one, how)| (one.clone(), *how)).unzip();
         if !asking.is_empty() {
-            self.ask(&asking)?;
+            self.ask(&asking, &how)?;
         }
         intended.iter().for_each(|one| self.use_up(one));
         let admitted = |(effect, decision): (&Effect, &Decision)| match decision {
@@ -86,7 +103,8 @@ impl Gate {
 
     /// Notes a no, with the error that the script gets.
     fn refused(&self, plan: &[Intended], error: Error) -> Error {
-        let body = json!({ "given": false, "why": error.why, "plan": in_words(plan), "error": error.to_json() });
+        let mut body = json!({ "given": false, "why": error.why, "plan": in_words(plan), "error": error.to_json() });
+        body["calls"] = json!(true);
         self.note("consent", body);
         error
     }
@@ -99,17 +117,17 @@ impl Gate {
             return None;
         }
         let refused = self.recording.as_ref()?.consent(plan, &in_words(plan))?;
-        self.note("consent", json!({ "given": false, "why": refused.why, "plan": in_words(plan) }));
+        self.note("consent", json!({ "given": false, "why": refused.why, "plan": in_words(plan), "calls": true }));
         Some(refused)
     }
 
-    pub(super) fn decide(&self, one: &Intended) -> Decision {
+    pub(super) fn decide_with(&self, one: &Intended, consented: bool) -> Decision {
         policy::decide(Facts {
             mode: self.mode(),
             class: one.class,
             protected: one.target.protected,
             // What was done then was agreed to then, and what was not comes as a refusal of the recording.
-            consented: self.recording.is_some() || self.run.borrow().has_agreed_to(one),
+            consented: self.recording.is_some() || consented,
             terminal: self.screen.options().terminal,
             yes: self.grants.yes,
             allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
@@ -121,42 +139,55 @@ impl Gate {
         if one.class == Class::Read {
             return;
         }
-        let consent = &mut self.run.borrow_mut().consent;
-        if let Some(at) = consent.iter().position(|key| *key == one.key()) {
-            consent.swap_remove(at);
-        }
+        agreed::take(&mut self.run.borrow_mut().consent, one);
     }
 
-    /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question.
+    /// Decides a whole plan before its first change: refused effects stop it, the rest is asked for in one question. What
+    /// was agreed to before does not count: each call of a plan is agreed to for itself.
     pub fn authorize(&self, plan: &[Intended]) -> Result<()> {
         if let Some(error) = self.recorded_refusal(plan) {
             return Err(error);
         }
-        let decided: Vec<Decision> = plan.iter().map(|one| self.decide(one)).collect();
+        let decided: Vec<Decision> = plan.iter().map(|one| self.decide_with(one, false)).collect();
         self.refuse_any(plan, &decided)?;
         if decided.iter().any(|decision| decision.asks()) {
-            return self.ask(plan);
+            return self.ask(plan, &decided);
         }
         if self.mode() == Mode::Apply {
-            self.consent(plan, "command line or sandbox");
+            // Policy decides again at each call: what it lets pass needs no consent to be kept.
+            self.note_consent(plan, "command line or sandbox");
         }
         Ok(())
     }
 
-    /// Agrees to these effects, each once, in the name of `by`.
+    /// Agrees to these effects, each once, and to the inverses that were shown with them, in the name of `by`.
     pub fn consent(&self, plan: &[Intended], by: &str) {
-        self.run.borrow_mut().consent.extend(plan.iter().map(Intended::key));
-        self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan) }));
+        let shown = plan.iter().filter_map(|one| Some((one.target.name.clone(), one.inverse.clone()?)));
+        self.run.borrow_mut().shown.extend(shown);
+        self.run.borrow_mut().consent.extend(plan.iter().map(Agreed::to));
+        self.note_consent(plan, by);
     }
 
-    /// One question for the whole plan. The default is no.
-    fn ask(&self, plan: &[Intended]) -> Result<()> {
-        for intended in plan {
-            self.screen.effect(Mark::Would, intended.verb.name, &intended.target.name, &intended.says);
+    fn note_consent(&self, plan: &[Intended], by: &str) {
+        self.note("consent", json!({ "given": true, "by": by, "plan": in_words(plan), "calls": true }));
+    }
+
+    /// True when a person saw this inverse before agreeing to its effect.
+    pub fn has_shown(&self, target: &str, inverse: &str) -> bool {
+        self.run.borrow().shown.iter().any(|(of, line)| of == target && line == inverse)
+    }
+
+    /// One question for the whole plan. The default is no. `decided` says how each of it is asked for.
+    fn ask(&self, plan: &[Intended], decided: &[Decision]) -> Result<()> {
+        for one in plan {
+            let says = match one.inverse.as_deref().filter(|_| one.verb.takes_inverse()) {
+                Some(line) => format!("{}   undo: {line}", one.says),
+                None => one.says.clone(),
+            };
+            self.screen.effect(Mark::Would, one.verb.name, &one.target.name, &says);
         }
-        let asked =
-            |intended: &&Intended| intended.class == Class::Destroy && self.decide(intended) == Decision::AskLost;
-        let losing: Vec<&Intended> = plan.iter().filter(asked).collect();
+        let asked = |(one, how): (_, &Decision)| (*how == Decision::AskLost).then_some(one);
+        let losing: Vec<&Intended> = plan.iter().zip(decided).filter_map(asked).collect();
         let lost: Vec<&str> = losing.iter().copied().map(Intended::named_loss).collect();
         let for_good = if losing.iter().all(|one| one.returns) {
             "It is lost until this is undone"
@@ -271,10 +302,12 @@ impl Gate {
 }
 
 impl super::Run {
-    /// Consent to an effect is consent to its inverse.
-    fn has_agreed_to(&self, one: &Intended) -> bool {
-        let takes_back = |undoing: &Undoing| undoing.target == one.target.name && one.class <= undoing.class;
-        self.consent.contains(&one.key()) || self.undoing.as_ref().is_some_and(takes_back)
+    /// True for an effect of the inverse that was agreed to with the effect it takes back.
+    fn takes_back(&self, one: &Intended) -> bool {
+        let takes_back = |undoing: &Undoing| {
+            undoing.target == one.target.name && one.class <= undoing.class && undoing.verbs.contains(&one.verb.name)
+        };
+        self.undoing.as_ref().is_some_and(takes_back)
     }
 }
 
@@ -293,6 +326,11 @@ impl Effect {
             says: self.says.clone(),
             lost: self.lost.clone(),
             returns: self.returns,
+            call: if self.call.is_null() { json!({ "effect": self.args }) } else { self.call.clone() },
+            later: Vec::new(),
+            args: self.args.clone(),
+            is_exact: true,
+            inverse: self.inverse.clone(),
         }
     }
 }
@@ -303,10 +341,9 @@ impl Intended {
         self.lost.as_deref().map(str::trim).filter(|lost| !lost.is_empty()).unwrap_or("it")
     }
 
-    fn key(&self) -> (String, String, Option<String>) {
-        // Consent to a change is none to a destroy, whether or not that says what is lost.
-        let lost = (self.class == Class::Destroy).then(|| self.lost.clone().unwrap_or_default());
-        (self.verb.name.to_string(), self.target.name.clone(), lost)
+    /// What a destroy loses. Consent to a change is none to a destroy, whether or not that says what is lost.
+    pub(super) fn lost_for_good(&self) -> Option<String> {
+        (self.class == Class::Destroy).then(|| self.lost.clone().unwrap_or_default())
     }
 }
 

@@ -98,7 +98,12 @@ struct Made {
 /// What happened to the world, or was asked about it, in order.
 enum Item {
     Change(Made),
-    Consent { plan: Vec<String>, refused: Option<Error> },
+    /// The words of its effects; those of an older recording may be a script's own, behind the verb and the target.
+    Consent {
+        plan: Vec<String>,
+        refused: Option<Error>,
+        of_calls: bool,
+    },
 }
 
 impl Recording {
@@ -179,9 +184,8 @@ impl Recording {
                 "consent" => {
                     let words = body["plan"].as_array().into_iter().flatten().filter_map(Value::as_str);
                     let refused = (body["given"] == json!(false)).then(|| Error::from_json(&body["error"]));
-                    self.changes
-                        .get_mut()
-                        .push_back(Item::Consent { plan: words.map(String::from).collect(), refused });
+                    let (plan, of_calls) = (words.map(String::from).collect(), body["calls"] == json!(true));
+                    self.changes.get_mut().push_back(Item::Consent { plan, refused, of_calls });
                 }
                 _ => {}
             }
@@ -310,8 +314,9 @@ impl Recording {
     /// What a person or the command line said then: `Some` of an error when it was no.
     pub(super) fn consent(&self, plan: &[Intended], words: &[String]) -> Option<Error> {
         let mut changes = self.changes.borrow_mut();
-        let Some(Item::Consent { plan: then, .. }) = changes.front() else { return None };
-        if !then.iter().all(|then| words.contains(then)) {
+        let Some(Item::Consent { plan: then, of_calls, .. }) = changes.front() else { return None };
+        let is_same = |then: &str, now: &str| then == now || !of_calls && verb_and_target(then) == verb_and_target(now);
+        if !then.iter().all(|then| words.iter().any(|now| is_same(then, now))) {
             let what = "the replay differs from its recording".to_string();
             let why = format!("the script asks for {}; the recording asked for {}", words.join(", "), then.join(", "));
             let error =
@@ -491,6 +496,11 @@ fn fits(then: &str, now: &str) -> bool {
 
 fn key(target: &str, verb: &str, args: &Value) -> Key {
     (target.to_string(), verb.to_string(), args.to_string())
+}
+
+/// The first two words of an effect in a plan.
+fn verb_and_target(words: &str) -> Vec<&str> {
+    words.split(' ').take(2).collect()
 }
 
 fn text_of(value: &Value, key: &str) -> String {

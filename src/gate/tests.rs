@@ -35,6 +35,7 @@ fn effect(verb: &'static Verb) -> Effect {
         class: verb.class,
         target: Target { name: "prod".into(), protected: true },
         args: json!({"service": "backend"}),
+        call: Value::Null,
         says: "backend".into(),
         inverse: Some("undo()".into()),
         before: Value::Null,
@@ -105,7 +106,10 @@ fn of_two_that_take_the_same_effect_back_one_does() {
     let second = Gate::new(Mode::Apply, Grants::default(), Ledger::open(dir.path(), false, &screen), screen);
     let second = second.expect("a gate");
     second.begin_run("the same", Value::Null).expect("a run");
-    let undoing = || Undoing { effect: first.trail_from(0)[0].clone(), target: "prod".into(), class: Class::Change };
+    let undoing = || {
+        let (effect, target) = (first.trail_from(0)[0].clone(), "prod".into());
+        Undoing { effect, target, class: Class::Change, verbs: Vec::new() }
+    };
     let refused = || {
         let error = second.take_back(undoing(), || panic!("it is taken back by the other")).expect_err("refused");
         assert_eq!(error.kind, Kind::Unmet);
@@ -161,12 +165,17 @@ fn a_refused_effect_is_never_performed() {
 }
 
 #[test]
-fn an_inverse_needs_no_consent_on_its_target_up_to_its_class_and_is_linked_to_its_effect() {
+fn an_inverse_needs_no_consent_for_its_own_verbs_on_its_target_up_to_its_class() {
     let (_dir, gate) = gate(Mode::Apply, false, &[]);
-    let undoing = |target: &str, class| Undoing { effect: "r.7".into(), target: target.into(), class };
+    let undoing = |target: &str, class| {
+        let verbs = vec![CHANGE.name, DESTROY.name];
+        Undoing { effect: "r.7".into(), target: target.into(), class, verbs }
+    };
     let take_back = |undoing, verb: &'static Verb| {
         gate.take_back(undoing, || gate.perform(&effect(verb), |_| ok()).map(drop)).map_err(|error| error.kind)
     };
+    let other = Undoing { verbs: vec![DESTROY.name], effect: "r.8".into(), ..undoing("prod", Class::Destroy) };
+    assert_eq!(take_back(other, &CHANGE), Err(Kind::Refused), "the line does not name it");
     assert_eq!(take_back(undoing("prod", Class::Change), &DESTROY), Err(Kind::Refused));
     assert_eq!(take_back(undoing("other", Class::Change), &CHANGE), Err(Kind::Refused));
     assert_eq!(take_back(undoing("prod", Class::Change), &CHANGE), Ok(()));
@@ -209,7 +218,7 @@ fn a_refusal_names_the_flag_it_lacks() {
 fn an_authorized_plan_covers_its_effects_and_nothing_else() {
     let (_dir, gate) = gate(Mode::Apply, true, &["test.destroy"]);
     gate.authorize(&[effect(&CHANGE).intended()]).expect("agreed");
-    gate.perform(&effect(&CHANGE), |_| ok()).expect("covered");
+    gate.perform(&effect(&CHANGE), |_| ok()).expect("agreed to by the flag");
     gate.perform(&effect(&DESTROY), |_| ok()).expect("allowed by the flag");
     gate.forget_consent();
     assert!(gate.run.borrow().consent.is_empty());
@@ -225,6 +234,47 @@ fn consent_to_lose_one_thing_is_not_consent_to_lose_another() {
     gate.perform(&more, |_| ok()).expect_err("46 was not");
     let worse = Effect { class: Class::Destroy, lost: Some("db".into()), ..effect(&CHANGE) };
     gate.perform(&worse, |_| ok()).expect_err("a change was agreed to, not this");
+}
+
+#[test]
+fn consent_to_one_call_is_consent_to_no_other() {
+    let (_dir, gate) = gate(Mode::Apply, false, &[]);
+    let call = |words: &str| json!({ "on": null, "args": [[words]] });
+    let effect = |words: &str| Effect { call: call(words), args: json!({ "words": words }), ..effect(&CHANGE) };
+    let perform = |effect: &Effect| gate.perform(effect, |_| ok()).map(drop).map_err(|error| error.kind);
+    gate.consent(&[effect("uptime").intended()], "a test");
+    assert_eq!(perform(&effect("reboot")), Err(Kind::Refused), "other arguments");
+    let elsewhere = Target { name: "other".into(), protected: true };
+    assert_eq!(perform(&Effect { target: elsewhere, ..effect("uptime") }), Err(Kind::Refused), "another target");
+    assert_eq!(perform(&effect("uptime")), Ok(()));
+    assert!(perform(&effect("uptime")).is_err(), "agreed to once");
+}
+
+#[test]
+fn of_two_calls_that_are_alike_one_consent_covers_one() {
+    let (_dir, gate) = gate(Mode::Apply, false, &[]);
+    gate.consent(&[effect(&CHANGE).intended()], "a test");
+    let two = gate.perform_all(&[effect(&CHANGE), effect(&CHANGE)], ALL, |_, _| ok());
+    assert!(two.iter().all(|one| one.is_err()), "nobody agreed to the second");
+}
+
+#[test]
+fn what_policy_lets_pass_is_no_consent_to_keep() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    gate.authorize(&[effect(&CHANGE).intended()]).expect("--yes");
+    assert!(gate.run.borrow().consent.is_empty());
+    assert!(!gate.has_shown("prod", "undo()"), "nobody saw its inverse");
+}
+
+#[test]
+fn an_inverse_that_a_person_saw_is_agreed_to_until_the_next_line() {
+    let (_dir, gate) = gate(Mode::Apply, false, &[]);
+    gate.consent(&[effect(&CHANGE).intended()], "a test");
+    assert!(
+        gate.has_shown("prod", "undo()") && !gate.has_shown("other", "undo()") && !gate.has_shown("prod", "redo()")
+    );
+    gate.forget_consent();
+    assert!(!gate.has_shown("prod", "undo()"));
 }
 
 #[test]

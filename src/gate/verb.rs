@@ -84,6 +84,11 @@ impl Verb {
     pub fn signature(&self) -> Signature {
         Signature::parse(self.sig)
     }
+
+    /// True when a script says what takes it back. Nobody knows that line before it was read.
+    pub fn takes_inverse(&self) -> bool {
+        self.sig.contains("undo: string")
+    }
 }
 
 impl Signature {

@@ -118,7 +118,7 @@ impl Session {
         self.gate().authorize(&plan)?;
         // The question may have stood for a while.
         self.refuse_while_it_goes_on(&story)?;
-        let (count, error) = way.go(&self.engine, &self.world, |_| Class::Change);
+        let (count, error) = way.go(&self.engine, &self.world, |_| Class::Change, |_| true);
         match error {
             Some(error) => Err(stopped(&story, &way, count, error)),
             None => {
@@ -155,13 +155,20 @@ impl Session {
     }
 
     fn intended(&self, change: &Told) -> Option<Intended> {
+        let line = change.inverse.as_deref()?;
         Some(Intended {
             verb: bind::verb(&change.verb)?,
             class: Class::Change,
             target: self.world.recorded_target(&change.target),
-            says: format!("undo: {}", change.inverse.as_deref()?),
+            says: format!("undo: {line}"),
             lost: None,
             returns: false,
+            // No call is this one: what goes back is covered by its own line.
+            call: json!({ "undo": change.id }),
+            later: Vec::new(),
+            args: json!({}),
+            is_exact: true,
+            inverse: None,
         })
     }
 

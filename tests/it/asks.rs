@@ -80,8 +80,8 @@ fn touch(home: &Path) -> String {
 
 /// A plan that loses something, and nothing after it.
 fn losing(what: &str) -> String {
-    let effect = format!("#{{ verb: \"host.run\", host: \"local\", says: \"a test\", loses: {} }}", literal(what));
-    format!("authorize([{effect}]); print(\"it was \" + \"agreed\")")
+    let call = format!("[\"work.kill\", host(\"local\"), {}]", literal(what));
+    format!("authorize([{call}]); print(\"it was \" + \"agreed\")")
 }
 
 /// A Rhai string.

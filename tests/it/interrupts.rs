@@ -174,7 +174,7 @@ fn a_question_is_left_without_its_answer_and_without_what_was_typed_of_it() {
         sat.interrupt();
         assert!(!sat.home.path("made").exists());
 
-        let lost = "#{ verb: \"host.run\", host: \"local\", says: \"a test\", loses: \"volume db\" }";
+        let lost = "[\"work.kill\", host(\"local\"), \"volume db\"]";
         terminal.keys(&format!("authorize([{lost}])\r")).until("Type volume db to go on, or Enter to stop:");
         terminal.keys("volume d\r").until("that is not volume db: asked once more");
         terminal.keys("volume d").until("stop: volume d");

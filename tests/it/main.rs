@@ -10,6 +10,7 @@ mod checks;
 mod cli;
 mod closures;
 mod completion;
+mod consent;
 mod demo;
 mod environment;
 mod failed;

@@ -388,9 +388,10 @@ fn a_guard_and_a_step_call_the_functions_of_the_module_that_wrote_the_closure() 
 }
 
 #[test]
-fn consent_to_an_effect_is_consent_to_its_inverse_on_the_same_target() {
+fn consent_to_an_effect_is_consent_to_the_inverse_that_was_shown() {
     let home = Home::new();
-    let code = "authorize([#{ verb: \"host.run\", host: \"local\", says: \"a\" }]); undo::guard(|| { put(\"DIR/a\"); throw \"sick\"; });";
+    let call = "[\"host.run\", host(\"local\"), [\"touch\", \"DIR/a\"], #{ undo: `host(\"local\").run([\"rm\", \"DIR/a\"])` }]";
+    let code = format!("authorize([{call}]); undo::guard(|| {{ put(\"DIR/a\"); throw \"sick\"; }});");
     let code = format!("{PUT}{}", code.replace("DIR", &home.path("").display().to_string()));
     home.put("s.rhai", &code);
     // At a terminal only the plan is asked for; what is typed before the question is flushed.
@@ -410,6 +411,7 @@ fn consent_to_an_effect_is_consent_to_its_inverse_on_the_same_target() {
     }
     child.wait().unwrap();
     assert_eq!(said.matches("Do this?").count(), 1, "{said}");
+    assert!(said.contains("undo: host(\"local\").run([\"rm\", "), "{said}");
     assert!(said.contains("taken back: 1 of 1 effects"), "{said}");
     assert_eq!(there(&home, &["a"]), [false]);
 }

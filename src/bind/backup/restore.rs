@@ -182,13 +182,17 @@ fn restore(call: &Call<'_>) -> Result<Receipt> {
     let (file, (stack, way)) = (call.text(0)?, db::open(call)?);
     let Options { within_s } = call.options(1)?;
     call.in_range("within_s", within_s, 60..=86400)?;
+    let db = db::of_stack(&stack)?.name.clone();
+    call.intends(|| {
+        let says = format!("{file} in the place of {db}, which is kept");
+        Change::of(Look::at(call.world.stack_target(&stack), says, json!({ "file": file }))).loses(db.clone())
+    })?;
     let plan = looked(call, &stack, &way, &file)?;
     let problems: Vec<&str> = plan["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !problems.is_empty() {
         let line = format!("stack({}).backups()     what else is there", json!(stack.name));
         return Err(Error::new(Kind::Unmet, failed(&stack, &file), problems.join("\n")).next(line));
     }
-    let db = db::of_stack(&stack)?.name.clone();
     let stamp = plan["at_host"].as_str().unwrap_or_default().to_ascii_lowercase();
     let (new, old) = (name_of(&db, "opsh", &stamp), name_of(&db, "before", &stamp));
     let says = format!("{file} in the place of {db}, kept as {old}");

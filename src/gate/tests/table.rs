@@ -49,7 +49,7 @@ impl Case {
     fn intended(&self, verb: &'static Verb) -> Intended {
         let target = Target { name: "prod".into(), protected: self.protected };
         let lost = (self.class == Class::Destroy).then(|| "47".to_string());
-        Intended { verb, class: self.class, target, says: "backend".into(), lost, returns: false }
+        Effect { class: self.class, target, lost, inverse: None, ..super::effect(verb) }.intended()
     }
 
     /// Makes a door as this case finds it.
@@ -70,7 +70,9 @@ impl Case {
     /// What the door decides.
     fn answer(&self, gate: &mut Gate, verb: &'static Verb) -> &'static str {
         self.set(gate, verb);
-        words(gate.decide(&self.intended(verb)))
+        let one = self.intended(verb);
+        let agreed = agreed::take(&mut gate.run.borrow().consent.clone(), &one);
+        words(gate.decide_with(&one, agreed))
     }
 }
 

@@ -444,9 +444,12 @@ impl<'a> Walk<'a> {
     /// Names of verbs in the list that `batch` or `authorize` is given.
     fn verbs(&mut self, list: Option<&Expr>) {
         let Some(Expr::Array(items, _)) = list else { return };
+        for item in items.iter().filter(|item| matches!(item, Expr::Map(..))) {
+            let fix = "[\"docker.restart\", stack(\"prod\"), \"backend\"]     the verb says what it does";
+            self.say(Rule::UnknownFunction, item.start_position(), "a plan is a list of calls, not of maps", fix);
+        }
         let named = items.iter().filter_map(|item| match item {
             Expr::Array(parts, _) => parts.first(),
-            Expr::Map(map, _) => map.0.iter().find(|(key, _)| key.name == "verb").map(|(_, value)| value),
             _ => None,
         });
         for verb in named {
