@@ -20,6 +20,7 @@ pub mod fleet;
 pub mod freeze;
 pub mod function;
 pub mod git;
+pub mod hints;
 pub mod host;
 pub mod http;
 pub mod journal;
@@ -211,6 +212,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     fleet::register(engine, world);
     stack::register(engine, world);
     prepare::register(engine);
+    hints::register(engine);
 }
 
 fn register_one(
@@ -445,6 +447,9 @@ impl Call<'_> {
         match self.collector {
             Some(collector) => collector.ask(effects, work),
             None => {
+                let mut effects = effects;
+                let others = lock::look(self.world, &effects)?;
+                effects.iter_mut().zip(others).for_each(|(effect, other)| effect.other = other);
                 let under = lock::over(self.world, &effects);
                 let results = self.world.gate.perform_all(&effects, batch, |at, pass| {
                     lock::within(under[at].as_ref(), pass, |pass| work(at, pass))
@@ -529,6 +534,7 @@ impl Change {
             place: None,
             deadline: self.look.deadline,
             lives: self.lives,
+            other: None,
             known: None,
         }
     }

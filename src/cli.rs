@@ -54,8 +54,11 @@ struct Cli {
     /// Agree beforehand to this verb, which loses data or service; may be given several times
     #[arg(long, value_name = "VERB")]
     allow: Vec<String>,
+    /// Agree beforehand to changes although HOLDER, as opsh names them, has the lock; may be given several times
+    #[arg(long, value_name = "HOLDER")]
+    under_lock_of: Vec<String>,
     /// Let an exported run answer in place of the world; nothing is reached or changed
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plan", "observe", "yes", "allow", "under_lock_of"])]
     replay: Option<PathBuf>,
     /// In a replay let the effect with this number fail, from 1; after:N is for what comes after a run that failed when it
     /// had made N changes
@@ -223,7 +226,14 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
     match cli.command {
         Some(Command::Help { name }) => return help::show(screen, name.as_deref()),
         Some(Command::Doc { name }) => return doc::markdown(name.as_deref()).map(|text| screen.raw(text.trim_end())),
-        Some(Command::Journal(command)) => return journal::run(command, &state_dir, screen),
+        Some(Command::Journal(command)) => {
+            let settled = command.settles();
+            journal::run(command, &state_dir, screen)?;
+            if let Some((run, saw)) = settled {
+                settle_beside(&run, &saw, cli.config.as_deref(), state_dir, screen);
+            }
+            return Ok(());
+        }
         Some(Command::Secret { words }) => return secret::run(&words, &configuration(cli.config.as_deref())?, screen),
         Some(Command::Runs(command)) => return runs::list(&command, &state_dir, screen),
         Some(Command::Test(command)) => return test::run(&command, screen),
@@ -270,7 +280,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
     if let (Some(Command::Resume(resume)), Some(story)) = (&cli.command, &story) {
         resumes_as_begun(&resume.run, json!(config.path) == story.facts["config"], "config")?;
     }
-    let grants = Grants { yes: cli.yes, allow: cli.allow };
+    let grants = Grants { yes: cli.yes, allow: cli.allow, under: cli.under_lock_of };
     let replay =
         cli.replay.map(|file| Replay { file, record: cli.state_dir.is_some(), fail_at: cli.fail_at, patient: false });
     let replays = replay.is_some();
@@ -345,6 +355,17 @@ fn agree(cli: &mut Cli) {
     cli.yes |= agreed.yes;
     cli.plan |= plan;
     cli.allow.extend(agreed.allow);
+    cli.under_lock_of.extend(agreed.under_lock_of);
+}
+
+/// What a person saw of a run is for colleagues, too: closes what it began on its stacks, as far as an opsh.toml names them.
+fn settle_beside(run: &str, saw: &str, config: Option<&Path>, state_dir: PathBuf, screen: &Rc<Screen>) {
+    let Ok(config) = configuration(config) else { return };
+    let (mode, grants) = (Mode::Apply, Grants::default());
+    let options = Options { mode, grants, config, state_dir, spill: false, replay: None };
+    if let Ok(session) = Session::new(options, Rc::clone(screen)) {
+        session.settle_beside(run, saw);
+    }
 }
 
 /// The run was looked up before its configuration was read.

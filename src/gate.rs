@@ -28,7 +28,7 @@ use agreed::Agreed;
 pub use beside::Beside;
 pub use bounds::{Limits, Waiting};
 use consent::Admitted;
-pub use consent::{Grants, Intended};
+pub use consent::{Grants, Intended, Other};
 use journal::Journal;
 pub use ledger::Ledger;
 use outcome::outcome;
@@ -87,6 +87,8 @@ pub struct Effect {
     pub deadline: Duration,
     /// How the work goes on when opsh does not.
     pub lives: Lives,
+    /// Whoever else has the lock of the stack.
+    pub other: Option<Other>,
     /// What it gives, of a read that reaches nothing: no recording is asked for it.
     pub known: Option<Result<Value>>,
 }
@@ -193,6 +195,10 @@ struct Run {
     consent: Vec<Agreed>,
     /// Target and line of each inverse that a person saw before agreeing to its effect.
     shown: Vec<(String, String)>,
+    /// Targets, and holders of their locks that were named.
+    named: BTreeSet<(String, String)>,
+    /// What is run, as the record says it; a script can be resumed.
+    what: (String, bool),
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
     /// Changes that were begun, in words.
@@ -283,6 +289,16 @@ impl Gate {
         self.run.borrow().id.clone()
     }
 
+    /// What the run that goes on is, as its record says it, and whether it is a script.
+    pub fn run_what(&self) -> (String, bool) {
+        self.run.borrow().what.clone()
+    }
+
+    /// Name of the step that goes on.
+    pub fn step(&self) -> Option<String> {
+        self.run.borrow().step.clone()
+    }
+
     /// How many effects this run had so far, reads too.
     pub fn effects(&self) -> u32 {
         self.run.borrow().effects
@@ -306,11 +322,14 @@ impl Gate {
             return Err(Error::new(Kind::Usage, "the replay was not started", why)
                 .next("opsh --state-dir DIR --replay FILE …     an empty folder"));
         }
-        *self.run.borrow_mut() = Run { id, ..Run::default() };
+        *self.run.borrow_mut() = Run { id, what: (what.into(), !facts["script"].is_null()), ..Run::default() };
         let mut body = json!({
             "what": what, "mode": self.mode().word(), "opsh": env!("CARGO_PKG_VERSION"), "facts": facts,
             "yes": self.grants.yes, "allow": self.grants.allow,
         });
+        if !self.grants.under.is_empty() {
+            body["under"] = json!(self.grants.under);
+        }
         if self.recording.is_some() {
             body["replay"] = json!(true);
         }
@@ -399,7 +418,7 @@ impl Gate {
     /// Consent covers one typed line at the prompt, never a sitting; and every step may be begun again.
     pub fn forget_consent(&self) {
         let mut run = self.run.borrow_mut();
-        (run.consent, run.shown, run.skipped, run.steps) = Default::default();
+        (run.consent, run.shown, run.named, run.skipped, run.steps) = Default::default();
     }
 
     /// Another line of a sitting: what was done by those before it is not its doing.
@@ -467,6 +486,9 @@ impl Gate {
     fn skip(&self, effect: &Effect) -> Done {
         let target = &effect.target.name;
         if self.run.borrow_mut().skipped.insert(target.clone()) {
+            if let Some(other) = &effect.other {
+                self.screen.warn(&other.words);
+            }
             self.screen.say(&format!("· exact to here on {target}; what follows is what the script would do next"));
         }
         // What takes a verb's own work back is known; what a script says takes it back is to be read before it is agreed to.

@@ -27,7 +27,7 @@ pub mod words;
 
 use crate::bind::values::{self, ExitCode, RhaiResult};
 use crate::bind::world::{Args, World};
-use crate::bind::{provenance, secret};
+use crate::bind::{lock, provenance, secret};
 use crate::config::Config;
 use crate::engine;
 use crate::error::{Error, Kind, Result};
@@ -198,6 +198,8 @@ impl Session {
             composes: Default::default(),
             finished: Default::default(),
             locks: Default::default(),
+            briefly: Default::default(),
+            told: Default::default(),
             git_is_slow: Default::default(),
         });
         Ok(Session::around(world))
@@ -275,6 +277,7 @@ impl Session {
     /// result, whatever the script made of it.
     fn ended<T>(&self, result: Result<T>) -> Result<T> {
         let result = self.world.gate.divergence(result.is_ok()).map_or(result, Err);
+        lock::leave(&self.world, result.as_ref().err());
         self.world.gate.end_run(result.as_ref().err());
         result.map_err(|error| self.with_next(self.with_ways(promised(error, &self.world.gate))))
     }
@@ -374,7 +377,13 @@ impl Session {
             Ok(()) => self.attempt(&script, &ast),
             Err(error) => (Scope::new(), Err(error)),
         };
-        self.ended_or_waits(script, ast, scope, result)
+        let result = self.ended_or_waits(script, ast, scope, result);
+        if result.is_ok() && !chain.is_empty() {
+            let runs: Vec<String> = chain.iter().map(|story| story.run.clone()).collect();
+            let targets = chain.iter().flat_map(|story| &story.changes).map(|change| change.target.clone()).collect();
+            lock::settle_runs(&self.world, &runs, targets, &format!("resumed by run {}", self.world.gate.run_id()));
+        }
+        result
     }
 
     /// One attempt of the run that goes on, and the variables that it left.

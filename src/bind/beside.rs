@@ -1,14 +1,134 @@
-//! What colleagues must know of a stack lies beside it: the folder `.opsh` in its checkout, on its host.
+//! Files that the operators of a stack share: the folder `.opsh` in its checkout, on its host.
 //!
-//! Whoever can deploy can write there, it is in no release, and git neither shows nor cleans it.
+//! Whoever can deploy can write there, it is in no release, and git neither shows nor cleans it. So an account that may
+//! write in the checkout could put a symlink or a pipe there, and a root login would write through it: each file is opened
+//! first, and then the descriptor is checked. Each file carries the number of its format.
 
 use crate::config::Stack;
+use crate::error::{Error, Kind};
+use serde_json::Value;
+
+/// Newest format of the shared files that this opsh understands. A line without a number has format 1.
+pub const FORMAT: u64 = 1;
 
 /// The folder, absolute.
 pub fn folder(stack: &Stack) -> String {
     format!("{}/.opsh", stack.dir.trim_end_matches('/'))
 }
 
-/// POSIX sh that makes the folder `$1`; fails, saying why, when it cannot. The group of the checkout may write there too:
-/// what one account leaves must not stand in the way of another.
-pub const MAKE: &str = r#"umask 002; mkdir -p "$1" && { [ -e "$1/.gitignore" ] || echo '*' >"$1/.gitignore"; }"#;
+/// Format of a line of a shared file.
+pub fn format_of(line: &Value) -> u64 {
+    line["format"].as_u64().unwrap_or(1)
+}
+
+/// A shared file that an account made which has no business there: nothing is read from it or written to it.
+pub fn not_trusted(what: &str, host: &str, folder: &str, why: &str) -> Error {
+    let look = format!("host({}).read([\"ls\", \"-lan\", {}]).out", Value::from(host), Value::from(folder));
+    Error::new(Kind::Unmet, what, why)
+        .host(host)
+        .next(format!("{look}     what is there; an administrator moves it away or corrects its owner"))
+}
+
+/// A shared file that a newer opsh wrote: this one shows it, and does not write beside it.
+pub fn too_new(what: &str, file: &str) -> Error {
+    let why = format!("a newer opsh wrote {file}; this opsh ({}) only reads it", env!("CARGO_PKG_VERSION"));
+    Error::new(Kind::Unmet, what, why).next("opsh --version     install the version that your colleague uses")
+}
+
+/// Prints the file `$2` of the folder `$1`; nothing when it is not there.
+pub const READ: &str = r#"opsh_folder "$1"; opsh_r=$?; [ $opsh_r != 0 ] || { opsh_file "$2"; opsh_r=$?; }
+case $opsh_r in 0) cat <&7;; 1) ;; *) echo "$opsh_why" >&2; exit $((70 + opsh_r));; esac"#;
+
+/// Appends the line `$3` to the file `$2` of the folder `$1`.
+pub const APPEND: &str = r#"opsh_folder "$1" make && opsh_add "$2" "$3"; opsh_r=$?
+[ $opsh_r = 0 ] || { echo "$opsh_why" >&2; exit $((70 + opsh_r)); }"#;
+
+/// The error of [`READ`] and [`APPEND`] when they say that a file is not to be used.
+pub fn refused(code: i32, said: &str, what: &str, host: &str, folder: &str) -> Option<Error> {
+    match code {
+        72 => Some(not_trusted(what, host, folder, said.trim())),
+        74 => Some(too_new(what, said.trim())),
+        _ => None,
+    }
+}
+
+/// Functions in POSIX sh for the folder and its files; works on dash, bash and busybox.
+///
+/// `opsh_folder DIR [make]` enters the folder after it was checked, and `opsh_file NAME` opens a file of it for reading as
+/// descriptor 7. Both give 0, 1 (not there), 2 (there, and not to be used) or 3 (cannot be used), with the reason in
+/// `opsh_why`. `opsh_add NAME LINE` appends a line and waits until it is on the disk; `opsh_put NAME` replaces a file by
+/// its standard input; 4 means that a newer opsh wrote the file.
+///
+/// Legitimate owners are root, this account, the owner of the checkout, and whoever is in the checkout's group when that
+/// may write there. A file is checked by its descriptor, which nobody can swap: a plain file with one name, and the very
+/// one that the name stands for without following links. It is written by that descriptor, never by the name. `set -C`
+/// makes a file only where there is nothing, whatever a name there would lead to.
+pub const FILES: &str = r#"opsh_uid=$(id -u); opsh_format=1
+opsh_odd() { opsh_why="$opsh_f/$1 $2"; return 2; }
+opsh_ls() { opsh_qi=; opsh_qm=; opsh_qk=; opsh_qu=; opsh_qg=; IFS=' ' read -r opsh_qi opsh_qm opsh_qk opsh_qu opsh_qg opsh_ql <<OPSH
+$(LC_ALL=C ls "$@" 2>/dev/null)
+OPSH
+}
+opsh_groups() { set -- $(LC_ALL=C ls -Ld "$1"); id -G "$3"; }
+opsh_known() {
+  case $1 in '') return 1;; 0|"$opsh_uid"|"$opsh_tu") return 0;; esac
+  case $opsh_tm in ?????w*) ;; *) return 1;; esac
+  for opsh_ql in $(opsh_groups "$2" 2>/dev/null); do [ "$opsh_ql" != "$opsh_tg" ] || return 0; done
+  return 1
+}
+opsh_folder() {
+  opsh_f=$1; opsh_why=; opsh_ql=${1%/.opsh}; opsh_ls -Ldin "${opsh_ql:-/}"; opsh_tm=$opsh_qm; opsh_tu=$opsh_qu; opsh_tg=$opsh_qg
+  [ ! -L "$1" ] || { opsh_why="$1 is a symlink"; return 2; }
+  if [ ! -e "$1" ]; then
+    [ -n "${2-}" ] || return 1
+    opsh_why=$( (umask 002; mkdir -p "$1") 2>&1) || return 3
+  fi
+  [ -d "$1" ] || { opsh_why="$1 is no folder"; return 3; }
+  cd "$1" 2>/dev/null || { opsh_why="$1 cannot be entered"; return 3; }
+  opsh_ls -din "$1"; opsh_qf=$opsh_qi; opsh_ls -din .
+  [ -n "$opsh_qi" ] && [ "$opsh_qf" = "$opsh_qi" ] || { opsh_why="$1 was exchanged while it was looked at"; return 2; }
+  opsh_known "$opsh_qu" . || { opsh_why="$1 belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return 2; }
+  case $opsh_qm in ????????w*) opsh_why="$1 can be written by everybody (mode $opsh_qm)"; return 2;; esac
+  [ -z "${2-}" ] || [ -e .gitignore ] || [ -L .gitignore ] || (umask 002; set -C; echo '*' >.gitignore) 2>/dev/null
+  return 0
+}
+opsh_file() {
+  opsh_why=
+  for opsh_ql in 1 2 3 4 5 6 7 8; do
+    [ ! -L "$1" ] || { opsh_odd "$1" 'is a symlink'; return; }
+    [ -e "$1" ] || return 1
+    [ -f "$1" ] || { opsh_odd "$1" 'is no plain file'; return; }
+    { command exec 7<"$1"; } 2>/dev/null || { [ -e "$1" ] || continue; opsh_odd "$1" 'cannot be read'; return 3; }
+    opsh_ls -din "$1"; opsh_qf=$opsh_qi; opsh_ls -Ldin /proc/self/fd/7
+    [ -n "$opsh_qi" ] && [ "$opsh_qi" = "$opsh_qf" ] && [ "$1" -ef /proc/self/fd/7 ] || { opsh_qi=; continue; }
+    break
+  done
+  [ -n "$opsh_qi" ] || { exec 7<&-; opsh_odd "$1" 'was exchanged while it was looked at'; return; }
+  case $opsh_qm in -*) ;; *) exec 7<&-; opsh_odd "$1" "is no plain file (mode $opsh_qm)"; return;; esac
+  [ "$opsh_qk" = 1 ] || { exec 7<&-; opsh_odd "$1" "has $opsh_qk names (hard links), owner user id $opsh_qu, mode $opsh_qm"; return; }
+  opsh_known "$opsh_qu" /proc/self/fd/7 || { exec 7<&-; opsh_odd "$1" "belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return; }
+}
+opsh_newer() {
+  case $1 in *'"format":'*) ;; *) return 1;; esac
+  opsh_ql=${1##*'"format":'}; opsh_ql=${opsh_ql%%[!0-9]*}; [ "${opsh_ql:-1}" -gt $opsh_format ]
+}
+opsh_make() { (umask 002; set -C; : >"$1") 2>/dev/null || [ -e "$1" ] || [ -L "$1" ] || { opsh_odd "$1" 'cannot be made'; return 3; }; }
+opsh_add() {
+  opsh_file "$1"; opsh_r=$?
+  [ $opsh_r != 1 ] || { opsh_make "$1" && opsh_file "$1"; opsh_r=$?; }
+  [ $opsh_r = 0 ] || return $opsh_r
+  opsh_newer "$(tail -n 1 /proc/self/fd/7)" && { exec 7<&-; opsh_odd "$1" ''; return 4; }
+  if [ -n "$(tail -c 1 /proc/self/fd/7)" ]; then set -- "$1" "
+$2"; fi
+  { printf '%s\n' "$2" >>/proc/self/fd/7; } 2>/dev/null || {
+    (umask 002; rm -f "$1.$$"; set -C; { cat /proc/self/fd/7; printf '%s\n' "$2"; } >"$1.$$") 2>/dev/null && mv -f "$1.$$" "$1" && opsh_file "$1"
+  } || { rm -f "$1.$$"; exec 7<&-; opsh_odd "$1" 'cannot be written: permission denied, or no space left'; return 3; }
+  sync -d /proc/self/fd/7 2>/dev/null || :
+  exec 7<&-
+}
+opsh_put() {
+  opsh_file "$1"; case $? in 2) return 2;; esac
+  exec 7<&-
+  (umask 002; rm -f "$1.$$"; set -C; cat >"$1.$$") 2>/dev/null && mv -f "$1.$$" "$1" || { rm -f "$1.$$"; opsh_odd "$1" 'cannot be written: permission denied, or no space left'; return 3; }
+}
+"#;

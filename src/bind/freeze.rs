@@ -111,7 +111,7 @@ impl Place {
     /// `sh` with a script's functions, its words before those of the script's own.
     fn words(&self, script: &str, own: &[&str]) -> Result<Vec<String>> {
         let (stack, db) = (&self.stack, db::of_stack(&self.stack)?);
-        let (folder, script) = (beside::folder(stack), format!("{}{script}", scripts::COMMON));
+        let (folder, script) = (beside::folder(stack), format!("{}{}{script}", beside::FILES, scripts::COMMON));
         let fixed = ["sh", "-c", &script, "opsh", &folder, &stack.compose.project, &db.service, &db.user, &db.name];
         Ok(fixed.iter().chain(own).map(|word| word.to_string()).collect())
     }
@@ -130,6 +130,11 @@ impl Place {
         let rows = db::rows(&engine, &self.stack, asked, &[]).await?;
         let read_only = rows.first().is_some_and(|row| row["frozen"] == true);
         let ran = self.run(&reach, pass, scripts::LOOK, &[]).await?;
+        if ran.code == scripts::NOT_TRUSTED {
+            let what = format!("the freeze of {} is not known", self.stack.name);
+            let folder = beside::folder(&self.stack);
+            return Err(beside::not_trusted(&what, &self.stack.host, &folder, ran.err.trim()));
+        }
         let (now, note) = ran.out.split_once('\n').unwrap_or((&ran.out, ""));
         let note = serde_json::from_str(note.trim()).unwrap_or_default();
         Ok(Seen { read_only, note, now_s: now.trim().parse().unwrap_or_default() })

@@ -29,5 +29,5 @@ impl Function {
 /// The functions of all bindings.
 pub fn all() -> impl Iterator<Item = &'static Function> {
     let systems = super::host::FUNCTIONS.iter().chain(super::fleet::FUNCTIONS).chain(super::stack::FUNCTIONS);
-    systems.chain(super::prepare::FUNCTIONS)
+    systems.chain(super::hints::FUNCTIONS).chain(super::prepare::FUNCTIONS)
 }

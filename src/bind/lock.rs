@@ -5,11 +5,12 @@
 //! running: every durable run that begins under the lock has it shared, exactly as long as its command lives. Who comes
 //! next takes the first, and then waits for the second. `lock.json` says who it is; the fence in it tells holders apart.
 
+mod held;
 mod holder;
+mod intent;
+mod others;
 mod words;
 
-use super::migrate;
-use super::ssh::{Durable, Reach};
 use super::stack::StackHandle;
 use super::values::cause;
 use super::way::Way;
@@ -18,22 +19,19 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Done, Effect, Hold, Pass, Target, journal};
+use crate::gate::{Did, Done, Effect, Pass, Target, journal};
 use crate::redact;
-use holder::{BEAT_S, Gone, Holder};
+use held::{Held, works};
+pub use others::{leave, look, look_for_plan, over, settle_runs, within};
 use rhai::{Dynamic, FnPtr, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::{sleep, timeout};
-use words::{by, in_words, is_locked, quoted};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use words::{by, in_words, is_locked};
 
 const TAKE: Verb = Verb {
     name: "lock.take",
@@ -57,10 +55,13 @@ const WHO: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "stack.lock() -> map",
-    doc: "Who has the stack's lock. `()` when nobody has it; else a map: `held` (bool: false when only what somebody left running \
-          keeps the lock), `by` (user@machine), `since`, `why`, `run`, `held_s`, `idle_s` (seconds since the last \
-          change began), `last` (a map: `verb`, `target`, `says`, `by`, `run`, `effect`; or `()`), `works` (what runs under \
-          it, as `host.works`). Fails with `unreachable`, or `failed` when the lock cannot be read. Deadline 60 s.",
+    doc: "Who works on the stack, and what is left open. `()` when nobody does and nothing is open; else a map: `held` (bool: false when only what somebody left running \
+          keeps the lock), `state` (`held`; `works`: what was left running; `alive`: somebody changes it without the lock; `left`: \
+          nobody works, and what was begun did not end), `by` (user@machine), `since`, `why`, `run`, `held_s`, `idle_s` (seconds since the last \
+          change began), `last` (a map: `verb`, `target`, `says`, `by`, `run`, `effect`; or `()`), `own` (it is this run), `works` (what runs under \
+          it, as `host.works`), `open` (what others began and did not end, a map each: `run`, `by`, `what`, `doing`, `since`, `step`, \
+          `last`, `alive`, `outcome`, `why`, `script`, `here`), `first` (all of it in one line), `next` (lines to type), `newer` (only \
+          there when a newer opsh wrote this file). Fails with `unreachable`, or `failed` when the lock cannot be read. Deadline 60 s.",
     example: r#"stack("prod").lock()"#,
 };
 
@@ -92,6 +93,7 @@ pub const BINDINGS: &[Binding] = &[
     Binding::Read(&WHO, who),
     Binding::Read(&CHANGES, changes),
     Binding::Change(&BREAK, break_lock),
+    Binding::Change(&SETTLE, settle),
 ];
 
 /// Locks that are held, by the name of their stack.
@@ -123,21 +125,6 @@ impl Default for Options {
     }
 }
 
-/// A lock of this run.
-pub struct Held {
-    stack: Arc<Stack>,
-    way: Way,
-    /// For colleagues.
-    who: Value,
-    hold: Hold,
-    line: Mutex<Option<Holder>>,
-    /// The `lock.json` of the one before.
-    was: Mutex<Value>,
-    beats: AtomicBool,
-    /// There can be no lock: the work goes on without.
-    bare: AtomicBool,
-}
-
 // ── the scope ──
 
 fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
@@ -154,10 +141,13 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     let (gate, within) = (&call.world.gate, call.world.locks.borrow().contains_key(&stack.name));
     if within || gate.mode() != Mode::Apply {
         if !within && gate.mode() == Mode::Plan {
+            others::say(call.world, &stack);
             gate.say(&format!("· would lock {}: {why}", stack.name));
         }
         return work.call_raw(context, None, []);
     }
+    // What was changed before the scope has ended; its holder would be another one.
+    others::leave_stack(call.world, &stack.name);
     let held = take(call, &stack, &why, &options).map_err(fail)?;
     let scope = Scope::enter(call.world, held);
     let before = facts::look(call, &stack);
@@ -170,11 +160,11 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     let held = scope.leave();
     if !stopped && !held.bare.load(Ordering::Relaxed) {
         let look = Look::at(call.world.stack_target(&held.stack), "release", json!({ "step": "release" }));
-        let _ = call.read(look, held, |_, held| async move {
-            if let Some(holder) = held.line.lock().await.take() {
-                holder.end().await;
-            }
-            Ok(Value::Null)
+        let (last, open) =
+            others::last_line(call.world, &held, result.as_ref().err().map(|error| cause(error)).as_ref());
+        let _ = call.read(look, held, move |_, held| {
+            let last = last.clone();
+            async move { held.leave(&last, open).await.map(|()| Value::Null) }
         });
     }
     result
@@ -279,10 +269,10 @@ fn take_over(call: &Call<'_>, held: &Arc<Held>, seen: &Value) -> Result<()> {
 
 /// Whether or not the stack is a sandbox, it is a person that is put out.
 fn breaking(stack: &str, seen: &Value) -> Change {
-    let by = by(seen);
+    let by = &by(seen);
     let target = Target { name: stack.into(), protected: true };
     let args = json!({ "by": by, "fence": holder::fence(&seen["lock"]) });
-    Change::of(Look::at(target, format!("the lock of {by}"), args)).loses(by)
+    Change::of(Look::at(target, format!("the lock of {by}"), args)).loses(by.as_str())
 }
 
 async fn broken(way: &Way, pass: &Pass, folder: &str, lock: Value) -> Result<Did> {
@@ -302,257 +292,6 @@ async fn broken(way: &Way, pass: &Pass, folder: &str, lock: Value) -> Result<Did
     }
 }
 
-// ── taking it ──
-
-impl Held {
-    fn new(world: &World, stack: &Arc<Stack>, why: &str) -> Result<Arc<Held>> {
-        let mut bits = [0; 8];
-        getrandom::fill(&mut bits)
-            .map_err(|error| Error::new(Kind::Failed, "no lock was taken", format!("no random number: {error}")))?;
-        let fence: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
-        let who = json!({ "by": journal::actor_here(), "why": why, "run": world.gate.run_id(), "fence": fence });
-        Ok(Arc::new(Held {
-            stack: Arc::clone(stack),
-            way: world.way(&stack.host)?,
-            who: redact::clean_json(who),
-            hold: Hold { folder: beside::folder(stack), fence },
-            line: Mutex::default(),
-            was: Mutex::default(),
-            beats: AtomicBool::new(false),
-            bare: AtomicBool::new(false),
-        }))
-    }
-
-    /// One recorded attempt: `state` is `held`, `busy` (with `lock`, the other's `lock.json`), `works` (what runs) or
-    /// `none` (with `why` there can be no lock).
-    fn step(self: &Arc<Held>, call: &Call<'_>, step: &'static str, within_s: u64) -> Result<Value> {
-        let within = Duration::from_secs(within_s);
-        let (lock, work) = if step == "work" { (GRACE, within) } else { (within.max(GRACE), Duration::ZERO) };
-        let args = json!({ "step": step, "within_s": within_s, "why": self.who["why"] });
-        let says = self.who["why"].as_str().unwrap_or_default();
-        let look = Look::at(call.world.stack_target(&self.stack), says, args).within(within_s + 60);
-        call.read(look, Arc::clone(self), move |pass, held| async move { held.attempt(&pass, lock, work).await })
-    }
-
-    async fn attempt(self: &Arc<Held>, pass: &Pass, for_lock: Duration, for_work: Duration) -> Result<Value> {
-        let mut line = self.line.lock().await;
-        let reach = self.way.reach(pass).await?;
-        let began = Instant::now();
-        loop {
-            let holder = match self.holder(pass, &reach, &mut line).await? {
-                Ok(holder) => holder,
-                Err(why) => return Ok(json!({ "state": "none", "why": why })),
-            };
-            let answer = if holder.holds { holder.ask("work", &Value::Null) } else { holder.ask("try", &Value::Null) };
-            let answer = answer.await.map_err(|Gone| self.is_gone())?;
-            match answer.word.as_str() {
-                "no" => {
-                    *line = None;
-                    return Ok(json!({ "state": "none", "why": answer.text }));
-                }
-                "got" => {
-                    if let Some(why) = self.sign(holder).await? {
-                        *line = None;
-                        return Ok(json!({ "state": "none", "why": why }));
-                    }
-                    // What the one before left running is waited for under his name.
-                    *self.was.lock().await = answer.value;
-                    continue;
-                }
-                "busy" if began.elapsed() >= for_lock => {
-                    let runs = holder.ask("work", &Value::Null).await.map_err(|Gone| self.is_gone())?.word == "works";
-                    let works = self.works(pass, &reach).await?;
-                    let (lock, up) = (answer.value, answer.up);
-                    return Ok(json!({ "state": "busy", "lock": lock, "up": up, "runs": runs, "works": works }));
-                }
-                "busy" => {}
-                word => {
-                    let works = self.works(pass, &reach).await?;
-                    if word == "free" && works.is_empty() {
-                        return Ok(json!({ "state": "held" }));
-                    }
-                    if began.elapsed() >= for_work {
-                        let lock = self.was.lock().await.clone();
-                        let (runs, up) = (word == "works", answer.up);
-                        return Ok(json!({ "state": "works", "lock": lock, "up": up, "runs": runs, "works": works }));
-                    }
-                }
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// The holder that listens, or a new one.
-    async fn holder<'a>(
-        &self,
-        pass: &Pass,
-        reach: &Reach,
-        line: &'a mut MutexGuard<'_, Option<Holder>>,
-    ) -> Result<Result<&'a mut Holder, String>> {
-        if line.is_none() {
-            match Holder::start(pass, reach, &self.hold.folder).await? {
-                Ok(holder) => **line = Some(holder),
-                Err(why) => return Ok(Err(why)),
-            }
-        }
-        Ok(line.as_mut().ok_or_else(String::new))
-    }
-
-    /// Writes into the lock that is ours whose it is. Gives why that is not possible.
-    async fn sign(self: &Arc<Held>, holder: &mut Holder) -> Result<Option<String>> {
-        let answer = holder.ask("who", &self.who).await.map_err(|Gone| self.is_gone())?;
-        if answer.word == "no" {
-            return Ok(Some(answer.text));
-        }
-        holder.holds = true;
-        if !self.beats.swap(true, Ordering::Relaxed) {
-            tokio::spawn(beat(Arc::downgrade(self)));
-        }
-        Ok(None)
-    }
-
-    fn is_gone(&self) -> Error {
-        let why = "the process that holds it there ended, or the link to it";
-        Error::new(Kind::Unreachable, format!("the lock of {} was not taken", self.stack.name), why)
-            .host(self.way.name())
-    }
-
-    async fn works(&self, pass: &Pass, reach: &Reach) -> Result<Vec<Value>> {
-        works(&self.stack, &self.way, pass, reach).await
-    }
-}
-
-/// Says something to a holder from time to time, or it would take opsh for dead.
-async fn beat(held: Weak<Held>) {
-    loop {
-        sleep(Duration::from_secs(BEAT_S)).await;
-        let Some(held) = held.upgrade() else { return };
-        // Whoever speaks to it now is heard as well.
-        let Ok(mut line) = held.line.try_lock() else { continue };
-        if let Some(holder) = line.as_mut() {
-            let _ = timeout(ANSWERS_WITHIN, holder.send("beat", &Value::Null)).await;
-        }
-    }
-}
-
-/// What runs under the stack's lock: durable runs of this account, and containers of everybody.
-async fn works(stack: &Stack, way: &Way, pass: &Pass, reach: &Reach) -> Result<Vec<Value>> {
-    let folder = beside::folder(stack);
-    let listed = reach.durable_list(pass).await?;
-    let running = listed.iter().filter(|run| matches!(run.state, Durable::Running { .. }));
-    let under = running.filter(|run| {
-        serde_json::from_str(&run.about).is_ok_and(|about: Value| about["lock"].as_str() == Some(folder.as_str()))
-    });
-    let mut works: Vec<Value> = under.map(super::work::run_row).collect();
-    // A host without Docker has no containers.
-    let containers = async { migrate::at_work(&way.engine(pass).await?, stack).await };
-    if let Ok(Ok(containers)) = timeout(ENGINE_WITHIN, containers).await {
-        works.extend(containers);
-    }
-    Ok(works)
-}
-
-// ── changes under it ──
-
-/// A change that is made under a lock.
-pub struct Under {
-    held: Arc<Held>,
-    change: Value,
-}
-
-/// The lock of this run that covers each effect: of its stack, or of a stack on its host.
-pub fn over(world: &World, effects: &[Effect]) -> Vec<Option<Under>> {
-    let locks = world.locks.borrow();
-    let under = |effect: &Effect| {
-        let (target, changes) = (&effect.target.name, effect.class != Class::Read && effect.verb.name != BREAK.name);
-        let of_host = || locks.values().find(|held| held.stack.host == *target);
-        let held = locks.get(target).or_else(of_host).filter(|held| changes && !held.bare.load(Ordering::Relaxed))?;
-        let change = json!({
-            "verb": effect.verb.name, "target": target, "says": effect.says, "by": journal::actor_here(), "run": world.gate.run_id(),
-        });
-        Some(Under { held: Arc::clone(held), change: redact::clean_json(change) })
-    };
-    effects.iter().map(under).collect()
-}
-
-/// The work of a change, after the holder was told of it. It fails before anything is done when the lock is somebody else's.
-pub fn within<F>(
-    under: Option<&Under>,
-    pass: Pass,
-    work: impl FnOnce(Pass) -> F,
-) -> Pin<Box<dyn Future<Output = Result<Did>> + Send>>
-where
-    F: Future<Output = Result<Did>> + Send + 'static,
-{
-    let told = under.map(|under| {
-        let mut change = under.change.clone();
-        change["effect"] = json!(pass.effect());
-        told(Arc::clone(&under.held), pass.twin(), change)
-    });
-    let work = work(match under {
-        Some(under) => pass.under(under.held.hold.clone()),
-        None => pass,
-    });
-    Box::pin(async move {
-        if let Some(told) = told {
-            told.await?;
-        }
-        work.await
-    })
-}
-
-/// Tells the holder. A line that cannot be told stops no change; a lock that is not ours any more does.
-async fn told(held: Arc<Held>, pass: Pass, change: Value) -> Result<()> {
-    let Ok(mut line) = timeout(ANSWERS_WITHIN, held.line.lock()).await else { return Ok(()) };
-    if let Some(holder) = line.as_mut() {
-        match timeout(ANSWERS_WITHIN, holder.ask("did", &change)).await {
-            Err(_) | Ok(Ok(_)) => return Ok(()),
-            Ok(Err(Gone)) => *line = None,
-        }
-    }
-    held.again(&pass, &mut line).await?;
-    if let Some(holder) = line.as_mut() {
-        let _ = timeout(ANSWERS_WITHIN, holder.ask("did", &change)).await;
-    }
-    Ok(())
-}
-
-impl Held {
-    /// Takes the lock again that was lost with its link. Fails when anybody has it, or had it meanwhile.
-    async fn again(self: &Arc<Held>, pass: &Pass, line: &mut MutexGuard<'_, Option<Holder>>) -> Result<()> {
-        let reach = self.way.reach(pass).await?;
-        let (began, ours) =
-            (Instant::now(), |seen: &Value| holder::fence(seen).is_none_or(|fence| fence == self.hold.fence));
-        loop {
-            let Ok(holder) = self.holder(pass, &reach, line).await? else { return Ok(()) };
-            let answer = holder.ask("try", &Value::Null).await.map_err(|Gone| self.is_gone())?;
-            match answer.word.as_str() {
-                "got" if ours(&answer.value) => {
-                    if self.sign(holder).await?.is_some() {
-                        **line = None;
-                    }
-                    return Ok(());
-                }
-                "busy" if ours(&answer.value) && began.elapsed() < AGAIN_WITHIN => {
-                    // The host has not noticed yet that the link is gone.
-                    let words = holder::end(&self.hold.folder, &answer.value);
-                    let _ = reach.run(pass, &host::words_of(words)).await;
-                }
-                "no" => return Ok(()),
-                _ => {
-                    **line = None;
-                    let name = &self.stack.name;
-                    let by = answer.value["holder"]["by"].as_str().unwrap_or("somebody else");
-                    let why = format!("the lock of {name} was taken over by {by}: {}", quoted(&answer.value));
-                    let next = format!("stack(\"{name}\").lock()     who has it now");
-                    return Err(Error::new(Kind::Unmet, format!("nothing was changed on {name}"), why).next(next));
-                }
-            }
-            sleep(LOOK_EVERY).await;
-        }
-    }
-}
-
 // ── looking at it ──
 
 fn who(call: &Call<'_>) -> Result<Dynamic> {
@@ -560,34 +299,124 @@ fn who(call: &Call<'_>) -> Result<Dynamic> {
     if seen.is_null() {
         return Ok(Dynamic::UNIT);
     }
-    let (lock, up) = (&seen["lock"], seen["up"].as_i64().unwrap_or(0));
+    let (lock, up, open) = (&seen["lock"], seen["up"].as_i64().unwrap_or(0), &seen["open"]);
     let age = |key: &str| lock[key].as_i64().map(|then| (up - then).max(0));
-    Ok(super::map(json!({
-        "held": seen["held"], "by": lock["holder"]["by"], "since": lock["since"], "why": lock["holder"]["why"],
-        "run": lock["holder"]["run"], "held_s": age("since_up"), "idle_s": age("last_up"), "last": lock["last"],
-        "works": seen["works"],
-    })))
+    let works = seen["works"].as_array().is_some_and(|works| !works.is_empty());
+    let alive = |one: &Value| one["alive"] == json!(true);
+    let state = match () {
+        () if seen["held"] == json!(true) => "held",
+        () if works => "works",
+        () if open.as_array().into_iter().flatten().any(alive) => "alive",
+        () => "left",
+    };
+    let holder = &lock["holder"];
+    let by = if holder["by"].is_string() { json!(intent::name(&holder["by"])) } else { Value::Null };
+    let mut map = json!({
+        "own": holder["run"] == call.world.gate.run_id().as_str(),
+        "held": seen["held"], "state": state, "by": by, "since": lock["since"], "why": holder["why"], "run": holder["run"],
+        "held_s": age("since_up"), "idle_s": age("last_up"), "last": lock["last"], "works": seen["works"],
+        "open": if open.is_null() { json!([]) } else { open.clone() }, "first": words::first_line(state, lock, open),
+        "next": words::next_lines(&call.stack()?.name, state, holder, open),
+    });
+    if let Some(file) = seen["newer"].as_str() {
+        map["newer"] = json!(file);
+    }
+    Ok(super::map(map))
 }
 
-/// `held`, `lock`, `up` and `works`; null when nobody works on the stack.
+/// `held`, `lock`, `up`, `works`, and `open` when an intent is; null when nobody works on the stack and nothing is open.
 fn looked(call: &Call<'_>) -> Result<Value> {
     let (stack, way) = call.stack_and_way()?;
     let look = Look::at(call.world.stack_target(&stack), "", json!({}));
-    call.read(look, (stack, way), |pass, (stack, way)| async move {
+    let own = call.world.gate.run_id();
+    call.read(look, (stack, way, own), |pass, (stack, way, own)| async move {
         let reach = way.reach(&pass).await?;
-        let words = holder::look(&beside::folder(&stack));
+        let folder = beside::folder(&stack);
+        let words = holder::look(std::slice::from_ref(&folder));
         let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
-        let found = holder::looked(&ran.checked(way.name(), &words[..1])?.out);
+        let found = intent::read(&ran.checked(way.name(), &words[..1])?.out).remove(&folder).unwrap_or_default();
+        if let Some(why) = &found.odd {
+            return Err(beside::not_trusted(
+                &format!("who works on {} is not known", stack.name),
+                &stack.host,
+                &folder,
+                why,
+            ));
+        }
         let works = works(&stack, &way, &pass, &reach).await?;
-        Ok(match found {
-            Some((up, lock)) => json!({ "held": true, "lock": lock, "up": up, "works": works }),
-            None if works.is_empty() => Value::Null,
-            None => {
-                let first = &works[0];
+        let open: Vec<Value> = found.open.into_iter().filter(|open| open["run"] != own.as_str()).collect();
+        let mut value = match (found.state.as_str(), works.first(), open.last()) {
+            ("busy", ..) => json!({ "held": true, "lock": found.lock, "up": found.up, "works": works }),
+            (_, Some(first), _) => {
                 let holder = json!({ "by": first["by"], "run": first["run"], "why": Value::Null });
                 json!({ "held": false, "lock": { "holder": holder, "since": first["at"] }, "up": 0, "works": works })
             }
-        })
+            (_, None, Some(last)) => {
+                let holder = json!({ "by": last["by"], "run": last["run"], "why": last["what"] });
+                let lock = json!({ "holder": holder, "since": last["since"], "last": last["last"] });
+                json!({ "held": false, "lock": lock, "up": 0, "works": works })
+            }
+            (_, None, None) => return Ok(Value::Null),
+        };
+        if !open.is_empty() {
+            value["open"] = json!(open);
+        }
+        if let Some(file) = found.newer {
+            value["newer"] = json!(file);
+        }
+        Ok(value)
+    })
+}
+
+const SETTLE: Verb = Verb {
+    name: "lock.settle",
+    class: Class::Change,
+    waits: false,
+    sig: "stack.settle_intent(run: string, saw: string) -> receipt",
+    doc: "Closes what a run left open on the stack. For everybody: it is no longer shown first. `run` is its id or \
+          the end of it, as `stack.lock().open` has it; `saw` (at most 500 characters) is what a person saw on the host, and is kept \
+          beside the stack with who said it. Changes nothing else. `before` is the intent. Fails with `not_found` when the run \
+          left nothing open, `unmet` while somebody is at it. Deadline 60 s.",
+    example: r#"stack("prod").settle_intent("20261130T013101", "v1.8.0 serves, the freeze is over")"#,
+};
+
+fn settle(call: &Call<'_>) -> Result<Receipt> {
+    let (stack, run, saw) = (call.stack()?, call.text(0)?, call.text(1)?);
+    if saw.trim().is_empty() || saw.chars().count() > 500 {
+        return Err(call.bad("saw must say what was seen, in at most 500 characters"));
+    }
+    let seen = looked(call)?;
+    let is_it =
+        |open: &&Value| open["run"].as_str().is_some_and(|of| of == run || (run.len() >= 4 && of.ends_with(&run)));
+    let open = seen["open"].as_array().and_then(|all| all.iter().find(is_it)).cloned();
+    let what = format!("run {run} was not settled on {}", stack.name);
+    let Some(open) = open else {
+        let why = "nothing that it began is open there";
+        return Err(
+            Error::new(Kind::NotFound, what, why).next(format!("stack({}).lock()     what is open", json!(stack.name)))
+        );
+    };
+    if open["alive"] == json!(true) {
+        let why = format!("{} is at it now", open["by"].as_str().unwrap_or("somebody"));
+        return Err(Error::new(Kind::Unmet, what, why));
+    }
+    let way = call.world.way(&stack.host)?;
+    let line = json!({ "kind": "settled", "by": journal::actor_here(), "why": saw.trim() });
+    let words =
+        holder::settle(&beside::folder(&stack), open["run"].as_str().unwrap_or_default(), &redact::clean_json(line));
+    let says = format!(
+        "{} of {}: {}",
+        open["run"].as_str().unwrap_or_default(),
+        open["by"].as_str().unwrap_or_default(),
+        saw.trim()
+    );
+    let look = Look::at(call.world.stack_target(&stack), says, json!({ "run": open["run"], "saw": saw.trim() }));
+    call.change(Change::of(look), (way, words, open), |pass, (way, words, open)| async move {
+        let reach = way.reach(&pass).await?;
+        pass.sending();
+        let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
+        ran.checked(way.name(), &words[..1])?;
+        Ok(Did { changed: true, before: open, ..Did::default() })
     })
 }
 

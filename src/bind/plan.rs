@@ -1,6 +1,6 @@
 //! Consent to a plan, and facts that a script relies on.
 
-use super::{Binding, Call, Look, prepare, values};
+use super::{Binding, Call, Look, lock, prepare, values};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Effect, Intended, Target};
@@ -45,6 +45,7 @@ fn authorize(call: &Call<'_>) -> Result<Dynamic> {
             .map_err(|error| Error { why: format!("entry {}: {}", at + 1, error.why), ..error })?;
         plan.extend(effects);
     }
+    lock::look_for_plan(call.world, &mut plan)?;
     call.world.gate.authorize(&plan)?;
     Ok(Dynamic::UNIT)
 }

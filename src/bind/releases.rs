@@ -122,16 +122,21 @@ fn service_of(stack: &Stack) -> Result<&str> {
         .ok_or_else(|| stack::lacks(stack, "service that is released", "services = { backend = {} }"))
 }
 
-fn file(stack: &Stack) -> String {
-    format!("{}/releases.jsonl", beside::folder(stack))
-}
+/// The history, in the folder beside the stack.
+const FILE: &str = "releases.jsonl";
 
 impl Place {
     async fn history(&self, pass: &Pass) -> Result<History> {
         let reach = self.way.reach(pass).await?;
-        let script = "[ ! -e \"$1\" ] || cat -- \"$1\"";
-        let words = ["sh", "-c", script, "opsh", &file(&self.stack)];
-        host::look(&reach, pass, &self.stack.host, &words).await.map(|text| History::of(&text))
+        let (script, folder) = (format!("{}{}", beside::FILES, beside::READ), beside::folder(&self.stack));
+        let words: Vec<String> = ["sh", "-c", &script, "opsh", &folder, FILE].map(String::from).into();
+        let ran = reach.run(pass, &host::words_of(words.clone())).await;
+        let ran = host::finished(&self.stack.host, &words[..1], ran)?;
+        let what = format!("the history of {} was not read", self.stack.name);
+        if let Some(error) = beside::refused(ran.code, &ran.err, &what, &self.stack.host, &folder) {
+            return Err(error);
+        }
+        ran.checked(&self.stack.host, &words[..1]).map(|ran| History::of(&ran.out))
     }
 
     /// Adds a line. One write that ends with a line end: two who write at once cannot mix theirs.
@@ -140,11 +145,9 @@ impl Place {
         line["at_us"] = clock::wall_us().into();
         line["by"] = about["by"].clone();
         line["effect"] = pass.effect().into();
-        let script = format!(
-            "{} || exit\n[ ! -s \"$2\" ] || [ -z \"$(tail -c 1 \"$2\")\" ] || echo >>\"$2\"\nprintf '%s\\n' \"$3\" >>\"$2\"",
-            beside::MAKE
-        );
-        let words = ["sh", "-c", &script, "opsh", &beside::folder(&self.stack), &file(&self.stack), &line.to_string()];
+        line["format"] = beside::FORMAT.into();
+        let (script, folder) = (format!("{}{}", beside::FILES, beside::APPEND), beside::folder(&self.stack));
+        let words = ["sh", "-c", &script, "opsh", &folder, FILE, &line.to_string()];
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
         let reach = self.way.reach(pass).await?;
         let ran = host::run_durable(&reach, pass, &self.stack.host, &host::words_of(words)).await?;
@@ -152,6 +155,9 @@ impl Place {
             return Ok(());
         }
         let what = format!("the history of {} was not written on {}", self.stack.name, self.stack.host);
+        if let Some(error) = beside::refused(ran.code, &ran.err, &what, &self.stack.host, &folder) {
+            return Err(error);
+        }
         let next = format!(
             "host(\"{}\").read([\"ls\", \"-la\", \"{}\"]).out     who may write there",
             self.stack.host, self.stack.dir

@@ -35,6 +35,10 @@ pub struct World {
     pub finished: RefCell<BTreeMap<String, Finished>>,
     /// Locks that this run holds, by the name of their stack.
     pub locks: Locks,
+    /// The same for changes outside of `locked`: the holder stays for the run, or line, and has the lock during each.
+    pub briefly: Locks,
+    /// What was said of other operators, by run: once is enough.
+    pub told: RefCell<BTreeSet<(String, String)>>,
     /// Git did not say in time where a script comes from: nobody waits for that again.
     pub git_is_slow: Cell<bool>,
 }

@@ -195,7 +195,7 @@ impl<'a> Stage<'a> {
             fail_at: None,
             patient: !self.auto,
         });
-        let grants = Grants { yes: true, allow: Vec::new() };
+        let grants = Grants { yes: true, allow: Vec::new(), under: Vec::new() };
         let config = Config::load(Some(&self.dir.join("opsh.toml")), &self.dir)?;
         let state_dir = self.dir.join("state");
         let options = Options { mode: Mode::Apply, grants, config, state_dir, spill: false, replay };

@@ -70,6 +70,16 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
     Ok(())
 }
 
+impl Command {
+    /// The run that this settles, and what was seen.
+    pub fn settles(&self) -> Option<(String, String)> {
+        match self {
+            Command::Settle { run, saw } => Some((run.clone(), saw.clone())),
+            _ => None,
+        }
+    }
+}
+
 /// The journal; one that cannot be written is looked at all the same, and that is said. What is damaged stays where it
 /// is: it is the evidence that these commands are asked for.
 pub fn open(state_dir: &Path, screen: &Screen) -> Result<Journal> {

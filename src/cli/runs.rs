@@ -28,6 +28,9 @@ pub struct Agreed {
     /// Agree beforehand to this verb, which loses data or service; may be given several times
     #[arg(long, value_name = "VERB")]
     pub allow: Vec<String>,
+    /// Agree beforehand to changes although HOLDER, as opsh names them, has the lock; may be given several times
+    #[arg(long, value_name = "HOLDER")]
+    pub under_lock_of: Vec<String>,
 }
 
 #[derive(Args, Debug)]

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::interrupt;
 use crate::screen::Mark;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// An effect that a plan names before anything is done: a call that its verb prepared.
 #[derive(Clone, Debug)]
@@ -34,6 +35,21 @@ pub struct Intended {
     pub is_exact: bool,
     /// The line that takes it back.
     pub inverse: Option<String>,
+    /// Whoever else has the lock of the stack.
+    pub other: Option<Other>,
+}
+
+/// Somebody else who works on a stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// Their name, in one word that can be typed.
+    pub by: String,
+    /// Who, what, since when, for a person.
+    pub words: String,
+    /// Name of the stack.
+    pub stack: String,
+    /// The fence in their lock.
+    pub fence: String,
 }
 
 /// What the command line agreed to.
@@ -43,6 +59,8 @@ pub struct Grants {
     pub yes: bool,
     /// `--allow VERB`: these destroys.
     pub allow: Vec<String>,
+    /// `--under-lock-of HOLDER`: changes although this one has the lock.
+    pub under: Vec<String>,
 }
 
 /// What is to be done with an effect that was not refused.
@@ -131,7 +149,26 @@ impl Gate {
             terminal: self.screen.options().terminal,
             yes: self.grants.yes,
             allowed: self.grants.allow.iter().any(|allowed| allowed == one.verb.name),
+            locked: one.other.is_some() && self.recording.is_none(),
+            named: one.other.as_ref().is_some_and(|other| self.has_named(&one.target.name, &other.by)),
         })
+    }
+
+    /// True when a person, or the command line, named the holder of this stack's lock in this run.
+    fn has_named(&self, target: &str, by: &str) -> bool {
+        let typed = self.run.borrow().named.contains(&(target.to_string(), by.to_string()));
+        typed || self.grants.under.iter().any(|name| name == by)
+    }
+
+    /// Says whose locks these effects come under, each once.
+    fn say_others(&self, plan: &[Intended]) {
+        let mut said: Vec<&str> = Vec::new();
+        for other in plan.iter().filter_map(|one| one.other.as_ref()) {
+            if !said.contains(&other.words.as_str()) {
+                said.push(&other.words);
+                self.screen.warn(&other.words);
+            }
+        }
     }
 
     fn use_up(&self, one: &Intended) {
@@ -179,6 +216,7 @@ impl Gate {
 
     /// One question for the whole plan. The default is no. `decided` says how each of it is asked for.
     fn ask(&self, plan: &[Intended], decided: &[Decision]) -> Result<()> {
+        self.say_others(plan);
         for one in plan {
             let says = match one.inverse.as_deref().filter(|_| one.verb.takes_inverse()) {
                 Some(line) => format!("{}   undo: {line}", one.says),
@@ -186,7 +224,7 @@ impl Gate {
             };
             self.screen.effect(Mark::Would, one.verb.name, &one.target.name, &says);
         }
-        let asked = |(one, how): (_, &Decision)| (*how == Decision::AskLost).then_some(one);
+        let asked = |(one, how): (_, &Decision)| how.asks_lost().then_some(one);
         let losing: Vec<&Intended> = plan.iter().zip(decided).filter_map(asked).collect();
         let lost: Vec<&str> = losing.iter().copied().map(Intended::named_loss).collect();
         let for_good = if losing.iter().all(|one| one.returns) {
@@ -194,9 +232,16 @@ impl Gate {
         } else {
             "This cannot be undone"
         };
+        let mut named = holders(plan, decided);
+        let holds = named.iter().map(|(_, by)| by.as_str()).collect::<BTreeSet<_>>();
+        // A name agrees to a change, and to what is lost only together with that.
+        let lost: Vec<&str> = holds.into_iter().chain(lost).collect();
         let all = lost.join("; ");
         let typed = if lost.is_empty() { "y" } else { all.as_str() };
         let question = match lost.is_empty() {
+            false if losing.is_empty() => {
+                format!("Somebody else works there. Type {typed} to go on all the same, or Enter to stop:")
+            }
             true => "Do this? y, or Enter to stop:".to_string(),
             false => format!("{for_good}. Type {typed} to go on, or Enter to stop:"),
         };
@@ -219,6 +264,7 @@ impl Gate {
             answer = ask();
         }
         if answer.as_deref().is_some_and(agrees) {
+            self.run.borrow_mut().named.append(&mut named);
             self.consent(plan, "person at the terminal");
             return Ok(());
         }
@@ -280,24 +326,49 @@ impl Gate {
         }
         let mut flags: Vec<String> = Vec::new();
         for (one, reason) in refused {
-            let flag = match reason {
-                Reason::NeedsAllow => format!("--allow {}", one.verb.name),
-                _ => "--yes".to_string(),
-            };
-            if !flags.contains(&flag) {
-                flags.push(flag);
+            let mut reason = *reason;
+            if let (Reason::NeedsHolder, Some(other)) = (reason, &one.other) {
+                add(&mut flags, format!("--under-lock-of {}", other.by));
+                // What is missing besides.
+                match self.decide_with(&Intended { other: None, ..one.clone() }, false) {
+                    Decision::Refuse(besides) => reason = besides,
+                    _ => continue,
+                }
             }
+            add(
+                &mut flags,
+                match reason {
+                    Reason::NeedsAllow => format!("--allow {}", one.verb.name),
+                    _ => "--yes".to_string(),
+                },
+            );
         }
         let lost: Vec<&str> = refused.iter().filter_map(|(one, _)| one.lost.as_deref()).collect();
         let loses = if lost.is_empty() { String::new() } else { format!("; what is lost: {}", lost.join("; ")) };
         let verb = if flags.len() == 1 { "was" } else { "were" };
         let why = format!("there is no terminal to ask at, and {} {verb} not given{loses}", flags.join(" and "));
+        let under = |reason: &Reason| *reason == Reason::NeedsHolder;
+        let others: BTreeSet<&str> = refused
+            .iter()
+            .filter(|(_, reason)| under(reason))
+            .filter_map(|(one, _)| Some(one.other.as_ref()?.words.as_str()))
+            .collect();
+        let why = others.into_iter().map(|words| format!("{words}\n")).collect::<String>() + why.as_str();
         // The whole set: the line that is typed next should be the last one.
         let had = self.grants.yes.then(|| "--yes".to_string()).into_iter();
         let had = had.chain(self.grants.allow.iter().map(|name| format!("--allow {name}")));
+        let had = had.chain(self.grants.under.iter().map(|name| format!("--under-lock-of {name}")));
         let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
         let agree = format!("opsh {} …     agree to it beforehand", flags.join(" "));
-        self.not_done(Kind::Refused, &what, why).next(agree)
+        let error = self.not_done(Kind::Refused, &what, why).next(agree);
+        let stacks: BTreeSet<&str> = refused
+            .iter()
+            .filter(|(_, reason)| under(reason))
+            .filter_map(|(one, _)| Some(one.other.as_ref()?.stack.as_str()))
+            .collect();
+        stacks.into_iter().fold(error, |error, name| {
+            error.next(format!("stack({}).lock()     who works on it, and on what", json!(name)))
+        })
     }
 }
 
@@ -309,6 +380,18 @@ impl super::Run {
         };
         self.undoing.as_ref().is_some_and(takes_back)
     }
+}
+
+fn add(flags: &mut Vec<String>, flag: String) {
+    if !flags.contains(&flag) {
+        flags.push(flag);
+    }
+}
+
+/// The targets whose locks somebody else has, and whoever has them, of the effects that need that name.
+fn holders(plan: &[Intended], decided: &[Decision]) -> BTreeSet<(String, String)> {
+    let needs = plan.iter().zip(decided).filter(|(_, how)| how.asks_holder());
+    needs.filter_map(|(one, _)| Some((one.target.name.clone(), one.other.as_ref()?.by.clone()))).collect()
 }
 
 /// What is between commas and semicolons, whatever blanks are around it: `48,47` names what `48, 47` does.
@@ -331,6 +414,7 @@ impl Effect {
             args: self.args.clone(),
             is_exact: true,
             inverse: self.inverse.clone(),
+            other: self.other.clone(),
         }
     }
 }

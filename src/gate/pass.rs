@@ -28,12 +28,14 @@ pub struct Pass {
 }
 
 /// The lock that a change is made under; what it leaves running on the host keeps others out for as long as it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Hold {
     /// The folder on the host that the lock is in.
     pub folder: String,
     /// Written into the lock by whoever has it: another one there means that somebody else has it now.
     pub fence: String,
+    /// There turned out to be no lock: nothing is held.
+    pub off: Arc<AtomicBool>,
 }
 
 /// What a colleague on a host should know of an effect; only what is left on one is told.
@@ -157,7 +159,7 @@ impl Pass {
 
     /// The lock that the work is done under.
     pub fn hold(&self) -> Option<&Hold> {
-        self.hold.as_ref()
+        self.hold.as_ref().filter(|hold| !hold.off.load(Ordering::Relaxed))
     }
 
     /// A token for a connection that is opened within the effect and outlives it.
@@ -188,7 +190,7 @@ impl Pass {
             "effect": self.effect, "verb": verb, "target": target, "says": says, "by": journal::actor_here(),
             "at": clock::rfc3339(*at_us),
         });
-        if let Some(hold) = &self.hold {
+        if let Some(hold) = self.hold() {
             about["lock"] = json!(hold.folder);
         }
         redact::clean_json(about).to_string()

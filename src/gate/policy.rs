@@ -57,6 +57,10 @@ pub struct Facts {
     pub yes: bool,
     /// `--allow` names this verb.
     pub allowed: bool,
+    /// Somebody else has the stack's lock.
+    pub locked: bool,
+    /// That holder was named: typed in this run, or by `--under-lock-of`.
+    pub named: bool,
 }
 
 /// What happens with the effect.
@@ -70,6 +74,10 @@ pub enum Decision {
     AskYes,
     /// Ask first: type what is lost.
     AskLost,
+    /// Ask first: type the name of whoever has the lock.
+    AskHolder,
+    /// Ask first: type that name and what is lost.
+    AskHolderAndLost,
     /// Do not perform it.
     Refuse(Reason),
 }
@@ -77,7 +85,17 @@ pub enum Decision {
 impl Decision {
     /// True when a person has to be asked.
     pub fn asks(self) -> bool {
-        matches!(self, Decision::AskYes | Decision::AskLost)
+        matches!(self, Decision::AskYes) || self.asks_lost() || self.asks_holder()
+    }
+
+    /// True when what is lost has to be typed.
+    pub fn asks_lost(self) -> bool {
+        matches!(self, Decision::AskLost | Decision::AskHolderAndLost)
+    }
+
+    /// True when the name of whoever has the lock has to be typed.
+    pub fn asks_holder(self) -> bool {
+        matches!(self, Decision::AskHolder | Decision::AskHolderAndLost)
     }
 }
 
@@ -90,6 +108,8 @@ pub enum Reason {
     NeedsYes,
     /// Nobody can be asked and `--allow VERB` is missing.
     NeedsAllow,
+    /// Nobody can be asked and `--under-lock-of HOLDER` is missing.
+    NeedsHolder,
 }
 
 /// The whole policy.
@@ -100,8 +120,18 @@ pub fn decide(facts: Facts) -> Decision {
     match facts.mode {
         Mode::Plan => Decision::Skip,
         Mode::Observe => Decision::Refuse(Reason::Observing),
+        Mode::Apply if facts.locked && !facts.named => decide_locked(facts),
         Mode::Apply if !facts.protected || facts.consented => Decision::Run,
         Mode::Apply => decide_protected(facts),
+    }
+}
+
+/// A sandbox and a consent that was given before make no difference: it is a colleague who is put out.
+fn decide_locked(facts: Facts) -> Decision {
+    match decide(Facts { named: true, ..facts }) {
+        _ if !facts.terminal => Decision::Refuse(Reason::NeedsHolder),
+        Decision::AskLost => Decision::AskHolderAndLost,
+        _ => Decision::AskHolder,
     }
 }
 

@@ -136,6 +136,7 @@ impl Recording {
         let grants = Grants {
             yes: body["yes"] == json!(true),
             allow: body["allow"].as_array().into_iter().flatten().filter_map(Value::as_str).map(String::from).collect(),
+            under: Vec::new(),
         };
         let mut recording = Recording {
             run,

@@ -23,7 +23,7 @@ const fn verb(name: &'static str, class: Class, waits: bool) -> Verb {
 fn gate(mode: Mode, yes: bool, allow: &[&str]) -> (tempfile::TempDir, Gate) {
     let dir = tempfile::tempdir().expect("a folder");
     let screen = Rc::new(Screen::new(Options { json: false, color: false, terminal: false, width: 80 }));
-    let grants = Grants { yes, allow: allow.iter().map(|name| name.to_string()).collect() };
+    let grants = Grants { yes, allow: allow.iter().map(|name| name.to_string()).collect(), under: Vec::new() };
     let gate = Gate::new(mode, grants, Ledger::open(dir.path(), false, &screen), screen).expect("a gate");
     gate.begin_run("test", Value::Null).expect("a run");
     (dir, gate)
@@ -44,6 +44,7 @@ fn effect(verb: &'static Verb) -> Effect {
         place: None,
         deadline: Duration::from_secs(5),
         lives: Lives::No,
+        other: None,
         known: None,
     }
 }
@@ -374,7 +375,7 @@ fn without_a_journal_reads_go_on_and_changes_do_not() {
     let screen = Rc::new(Screen::new(Options { json: false, color: false, terminal: false, width: 80 }));
     let file = tempfile::NamedTempFile::new().expect("a file");
     let broken = Ledger::open(&file.path().join("no-folder"), false, &screen);
-    let grants = Grants { yes: true, allow: Vec::new() };
+    let grants = Grants { yes: true, allow: Vec::new(), under: Vec::new() };
     let gate = Gate::new(Mode::Apply, grants, broken, screen).expect("a gate");
     gate.begin_run("test", Value::Null).expect("a run");
     assert!(matches!(gate.perform(&effect(&READ), |_| ok()), Ok(Done::Did(..))));

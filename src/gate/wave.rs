@@ -9,6 +9,7 @@ use super::wait::{Ended, Io, Limit};
 use super::{AT_ONCE, Did, Done, Effect, Gate, Left, Lives, Pass, fault, fault_of, refused};
 use crate::error::{Kind, Result};
 use crate::screen::{Lent, Streamer};
+use serde_json::Value;
 use std::future::Future;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -75,6 +76,33 @@ impl Gate {
         }
         self.screen.idle();
         self.tidy_up(&flights);
+    }
+
+    /// Performs what opsh does for itself before or after a change, such as looking who has a lock: no effect of the run,
+    /// so a recording has no answer to it and needs none. Never called in a replay. Fails as the work does.
+    pub fn look_inside<F>(&self, effect: &Effect, work: impl Fn(Pass) -> F) -> Result<Value>
+    where
+        F: Future<Output = Result<Did>> + Send + 'static,
+    {
+        let (sender, inbox) = mpsc::channel();
+        let wires = Wires { sender, turns: Arc::new(Semaphore::new(AT_ONCE)), room: Arc::new(Semaphore::new(ROOM)) };
+        let marks = Marks::of(Clock::new(self.limits.get(), Arc::default()));
+        let mut flight = Flight::new(0, effect, format!("{}.0", self.run_id()), marks);
+        self.launch(&mut flight, 0, &wires, &|_, pass| work(pass));
+        let began = Instant::now();
+        let ended = loop {
+            match Io::hear(&inbox) {
+                None => {
+                    let waits = || flight.marks.clock().waits_for();
+                    self.screen.busy(&label(std::slice::from_ref(effect), &[]), waits, began.elapsed());
+                }
+                Some((_, Heard::Event(event))) => self.on_event(&mut flight, 1, event),
+                Some((_, Heard::Ended(ended))) => break ended,
+            }
+        };
+        self.screen.idle();
+        self.tidy_up(std::slice::from_ref(&flight));
+        settle(effect, ended, Came::Looked).1.map(|did| did.value)
     }
 
     /// What may only happen once the ends are in the journal: until then what is left on a host is the only witness.

@@ -66,7 +66,7 @@ impl Session {
 
 /// `None` when nobody else has it.
 fn in_words(stack: &str, lock: &Value, own: &str, local: impl Fn(&str) -> String) -> Option<String> {
-    let (held, lock) = (&lock["held"], &lock["lock"]);
+    let (value, held, lock) = (lock, &lock["held"], &lock["lock"]);
     let holder = &lock["holder"];
     if lock.is_null() || holder["run"] == *own {
         return None;
@@ -74,6 +74,12 @@ fn in_words(stack: &str, lock: &Value, own: &str, local: impl Fn(&str) -> String
     let by = holder["by"].as_str().unwrap_or("somebody");
     let since = local(lock["since"].as_str().unwrap_or("an unknown time"));
     let why = holder["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
+    let open = &value["open"];
+    if held != true && value["works"].as_array().is_none_or(Vec::is_empty) && open.is_array() {
+        let newest = open.as_array().and_then(|open| open.last()).cloned().unwrap_or_default();
+        let how = if newest["alive"] == true { "is being changed by" } else { "was left half way by" };
+        return Some(format!("open: {stack} {how} {by} since {since}{why}     lock"));
+    }
     let how = if held == true { "held by" } else { "kept by what was left running by" };
     Some(format!("open: the lock of {stack} is {how} {by} since {since}{why}     lock"))
 }

@@ -50,7 +50,7 @@ mod tests {
     fn with_a_bug(dir: &std::path::Path) -> Session {
         let options = Options {
             mode: Mode::Apply,
-            grants: Grants { yes: true, allow: Vec::new() },
+            grants: Grants { yes: true, ..Grants::default() },
             config: Config::default(),
             state_dir: dir.to_path_buf(),
             spill: false,

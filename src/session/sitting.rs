@@ -6,6 +6,7 @@ use super::locks::Locks;
 use super::meaning::{Meaning, ScriptWord};
 use super::refresh::Refresh;
 use super::{Session, undo, words};
+use crate::bind::lock;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
@@ -309,6 +310,9 @@ impl Session {
         let of_sitting = self.sitting.failed.is_none();
         self.sitting.noted += usize::from(of_sitting);
         let result = self.eval(code);
+        if of_sitting {
+            lock::leave(&self.world, result.as_ref().err());
+        }
         if let Ok(value) = &result {
             // What was only rehearsed was not done.
             if of_sitting && self.gate().mode() != Mode::Plan {

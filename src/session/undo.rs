@@ -2,7 +2,7 @@
 //! what an error says of the ways back and on.
 
 use super::{Session, runs};
-use crate::bind::{self, undo};
+use crate::bind::{self, lock, undo};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Intended;
 use crate::gate::journal::{Fate, Journal, Story, Told};
@@ -53,9 +53,21 @@ impl Session {
         let facts =
             json!({ "undoes": story.run, "config": self.world.config.path, "found": self.world.config.found_at() });
         self.gate().begin_run(&format!("undo {}", story.run), facts)?;
+        let (run, targets) = (story.run.clone(), story.changes.iter().map(|change| change.target.clone()).collect());
         let result = self.go_back(story, partly);
+        lock::leave(&self.world, result.as_ref().err());
+        if result.is_ok() {
+            lock::settle_runs(&self.world, &[run], targets, &format!("undone by run {}", self.gate().run_id()));
+        }
         self.gate().end_run(result.as_ref().err());
         result.map(drop)
+    }
+
+    /// Closes what a run began and did not end on its stacks: a person looked, and `saw` that.
+    pub fn settle_beside(&self, run: &str, saw: &str) {
+        let Ok(story) = self.gate().journal().and_then(|journal| journal.story(run)) else { return };
+        let targets = story.changes.iter().map(|change| change.target.clone()).collect();
+        lock::settle_runs(&self.world, &[story.run], targets, saw);
     }
 
     /// What the journal tells of the run that goes on.
@@ -115,6 +127,7 @@ impl Session {
             screen.warn("such as an older or newer program over a schema that is not its own.");
             (first.class, first.lost) = (Class::Destroy, Some("partly".into()));
         }
+        lock::look_for_plan(&self.world, &mut plan)?;
         self.gate().authorize(&plan)?;
         // The question may have stood for a while.
         self.refuse_while_it_goes_on(&story)?;
@@ -169,6 +182,7 @@ impl Session {
             args: json!({}),
             is_exact: true,
             inverse: None,
+            other: None,
         })
     }
 

@@ -12,9 +12,9 @@ use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
 
 /// A stack on a host, and two operators of it.
-struct Stage {
-    alice: Home,
-    bob: Home,
+pub struct Stage {
+    pub alice: Home,
+    pub bob: Home,
     server: tempfile::TempDir,
     sshd: Option<Sshd>,
     /// Held open both ways, so that a line that is written waits for whoever reads it.
@@ -26,12 +26,12 @@ const SLOW: &str = "echo began >>\"$1/count\"; read x <\"$1/go\"; echo over >>\"
 
 impl Stage {
     /// On this machine.
-    fn local() -> Stage {
+    pub fn local() -> Stage {
         Stage::on(None)
     }
 
     /// Behind an sshd.
-    fn remote() -> Option<Stage> {
+    pub fn remote() -> Option<Stage> {
         Sshd::start().map(|sshd| Stage::on(Some(sshd)))
     }
 
@@ -62,12 +62,12 @@ impl Stage {
         self.server.path().display().to_string()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.server.path().join(name)
     }
 
     /// The stack's folder.
-    fn text(&self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.file(".opsh").join(name)).unwrap_or_default()
     }
 
@@ -94,17 +94,17 @@ impl Stage {
         command
     }
 
-    fn start(&self, who: &str, words: &[&str], code: &str) -> Running {
+    pub fn start(&self, who: &str, words: &[&str], code: &str) -> Running {
         Running::start(self.command(who, words, code))
     }
 
     /// Runs to the end.
-    fn run(&self, who: &str, words: &[&str], code: &str) -> Ran {
+    pub fn run(&self, who: &str, words: &[&str], code: &str) -> Ran {
         Ran::of(self.command(who, words, code).output().unwrap())
     }
 
     /// Alice has the lock, and reads until [`Stage::write`].
-    fn alice_looks(&self, code: &str) -> Running {
+    pub fn alice_looks(&self, code: &str) -> Running {
         let mut alice = self.start("alice", &[], &format!("prod.locked(\"hotfix\", || {{ mark(\"a\"); {code} }})"));
         alice.says("✓ host.sh");
         alice
@@ -123,11 +123,11 @@ impl Stage {
     }
 
     /// Lets `look()` end.
-    fn end_look(&self) {
+    pub fn end_look(&self) {
         self.write("look");
     }
 
-    fn counted(&self) -> String {
+    pub fn counted(&self) -> String {
         std::fs::read_to_string(self.file("count")).unwrap_or_default()
     }
 }
@@ -141,7 +141,7 @@ impl Drop for Stage {
 }
 
 /// An opsh at work, and what it says as it says it. Killed when a test gives it up.
-struct Running {
+pub struct Running {
     child: Child,
     said: String,
     pieces: Receiver<Vec<u8>>,
@@ -163,7 +163,7 @@ impl Running {
 
     /// Waits until it has said that.
     #[track_caller]
-    fn says(&mut self, text: &str) {
+    pub fn says(&mut self, text: &str) {
         while !self.said.contains(text) {
             let piece = self.pieces.recv_timeout(std::time::Duration::from_secs(30));
             let piece = piece.unwrap_or_else(|_| panic!("not said: {text}\n{}", self.said));
@@ -179,7 +179,7 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
-    fn ended(mut self) -> Ran {
+    pub fn ended(mut self) -> Ran {
         until("opsh ends", || self.child.try_wait().unwrap());
         let output = self.child.wait_with_output().unwrap();
         let rest: Vec<u8> = self.pieces.iter().flatten().collect();
@@ -188,13 +188,13 @@ impl Running {
         ran
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 }
 
-fn value(ran: &Ran) -> Value {
+pub fn value(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 

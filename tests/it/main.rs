@@ -32,6 +32,7 @@ mod lock;
 mod merge_check;
 mod mutants;
 mod network;
+mod operators;
 mod output;
 mod postmortem;
 mod preflight;

@@ -7,6 +7,11 @@ export LC_ALL=C
 folder=$1 project=$2 service=$3 role=$4 db=$5 note=$1/freeze.json
 shift 5
 no() { echo "$*" >&2; exit 1; }
+trusted() {
+  trust=0; opsh_folder "$folder" ${1-} || trust=$?
+  [ $trust != 0 ] || opsh_file freeze.json || trust=$?
+  case $trust in 0) exec 7<&-;; 2) echo "$opsh_why" >&2; exit 72;; esac
+}
 sql() {
   set -- "$(docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" \
     --filter "label=com.docker.compose.service=$service" --filter label=com.docker.compose.oneoff=False | head -n 1)" "$@"
@@ -41,16 +46,21 @@ END
 }
 "#;
 
+/// Exit code when a file beside the stack is not to be used.
+pub const NOT_TRUSTED: i32 = 72;
+
 /// Prints the host's clock in seconds, and what lies beside the stack.
-pub const LOOK: &str = r#"date +%s; head -n 1 "$note" 2>/dev/null || :"#;
+pub const LOOK: &str = r#"trusted; date +%s; head -n 1 "$note" 2>/dev/null || :"#;
 
 /// `$1` the beginning of a JSON object, `$2` seconds. Fails when somebody else was first.
-pub const NOTE: &str = r#"mkdir -p "$folder" && { [ -e "$folder/.gitignore" ] || echo '*' >"$folder/.gitignore"; }
+pub const NOTE: &str = r#"trusted make
+[ $trust != 3 ] || no "$opsh_why"
+[ ! -e "$note" ] || ! opsh_newer "$(head -n 1 "$note")" || no "a newer opsh wrote $note: freeze with that one"
 now=$(date +%s) end=$(($(date +%s) + $2))
 utc() { date -u -d "@$1" +%Y-%m-%dT%H:%M:%SZ; }
 old=$(sed -n 's/.*"until_s":\([0-9]*\)}$/\1/p' "$note" 2>/dev/null || :)
 [ -z "$old" ] || [ "$old" -gt "$now" ] || rm -f "$note"
-(set -C; printf '%s,"since":"%s","until":"%s","until_s":%s}\n' "$1" "$(utc $now)" "$(utc $end)" $end >"$note") 2>/dev/null ||
+(set -C; printf '{"format":1,%s,"since":"%s","until":"%s","until_s":%s}\n' "${1#?}" "$(utc $now)" "$(utc $end)" $end >"$note") 2>/dev/null ||
   no "$note cannot be made: somebody else freezes it, or this account may not write there""#;
 
 /// Makes new sessions read-only, ends the old ones, and looks. What fails is taken back.
@@ -74,6 +84,7 @@ rm -f "$note""#;
 pub const WATCH: &str = r#"up() { IFS=' .' read -r up _ </proc/uptime; }
 holds() { grep -Fq "\"effect\":\"$effect\"" "$note" 2>/dev/null; }
 effect=$1; up; end=$((up + $2))
+trusted
 while holds && up && [ $up -lt $end ]; do sleep 1; done
 holds || exit 0
 # A database that is down comes back as it was left: it is waited for however long that takes.

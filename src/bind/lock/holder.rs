@@ -16,55 +16,82 @@ const SILENCE_S: u32 = 60;
 /// Seconds between two words to a holder that has nothing else to hear.
 pub const BEAT_S: u64 = 10;
 
-/// `$1` is the folder. Requests are `WORD NUMBER JSON`, answers `NUMBER WORD UPTIME JSON`; `no` says why there can be no
-/// lock, and is the last.
+/// `$1` is the folder, `$2` the id of the intent. Requests are `WORD NUMBER JSON`, answers `NUMBER WORD UPTIME JSON`. `no`
+/// says why there can be no lock, `odd` which file is not to be trusted, `newer` which one a newer opsh wrote; each is the
+/// last answer.
 ///
 /// `try` takes the lock or says that it is busy, each with the `lock.json` that is there; `who` writes one; `work` says
-/// whether a durable run of an earlier holder still has `work.lock`; `did` is a change that begins now. Ages are differences
-/// of the uptime: no clock that is set can falsify them. What other accounts own is replaced instead of appended to.
-const HOLD: &str = r#"opsh_f=$1; opsh_n=0; opsh_w=
-opsh_no() { printf '%s no 0 %s\n' "$opsh_n" "$(printf %s "$*" | tr '\n' ' ')"; exit 0; }
+/// whether a durable run of an earlier holder still has `work.lock`; `brief` is `try` and `who` in one, and takes nothing
+/// while such a run goes on; `free` gives the lock back and keeps the holder. `did` is a change that begins now. `tell`
+/// adds a line to the intent, on the disk before the answer, and `close` adds its last one and puts it away. While the
+/// holder lives it has the intent's file locked, shared: somebody is at it. Ages are differences of the uptime: no clock
+/// that is set can falsify them.
+const HOLD: &str = r#"opsh_n=0; opsh_w=; opsh_who=; opsh_intent=intent-$2
+opsh_end() { printf '%s %s 0 %s\n' "$opsh_n" "$1" "$(printf %s "$2" | tr '\n' ' ')"; exit 0; }
+opsh_no() { opsh_end no "$*"; }
+opsh_check() { case $1 in 0) ;; 2) opsh_end odd "$opsh_why";; 4) opsh_end newer "$opsh_why";; *) return 1;; esac; }
 opsh_up() { opsh_u=0; IFS='. ' read -r opsh_u opsh_l </proc/uptime; }
 opsh_say() { printf '%s %s %s %s\n' "$opsh_n" "$1" "$opsh_u" "$2"; }
 opsh_date() { date -u +%Y-%m-%dT%H:%M:%SZ; }
-opsh_files() { opsh_make "$1" && for opsh_x in lock work.lock; do [ -e "$1/$opsh_x" ] || (umask 002; : >"$1/$opsh_x") || return; done; }
 opsh_alive() { IFS= read -r opsh_l <"/proc/$$/stat" && set -- ${opsh_l##*) } && [ "${20}" = "$opsh_at" ]; } 2>/dev/null
 opsh_unwatch() { [ -z "$opsh_w" ] || { kill $opsh_w; wait $opsh_w; } 2>/dev/null; }
 opsh_watch() {
   opsh_unwatch
-  ( exec </dev/null >/dev/null 2>&1 8<&- 9<&-
+  ( exec </dev/null >/dev/null 2>&1 6<&- 7<&- 8<&- 9<&-
     opsh_s=; trap 'kill $opsh_s; exit' TERM; sleep "$opsh_silence" & opsh_s=$!; wait $opsh_s
     opsh_alive && kill $$ ) & opsh_w=$!
 }
-opsh_put() (
-  umask 002
-  printf '{"holder":%s,%s,"since":"%s","since_up":%s,"last":%s,"last_up":%s}\n' "$opsh_who" "$opsh_me" "$opsh_since" \
-    "$opsh_first" "$opsh_last" "$opsh_late" >"$opsh_f/lock.json.$$" && mv -f "$opsh_f/lock.json.$$" "$opsh_f/lock.json"
-)
-opsh_trim() (
-  umask 002; opsh_c=$opsh_f/changes.jsonl
-  [ ! -e "$opsh_c" ] || [ $(($(wc -c <"$opsh_c"))) -le 1048576 ] || { tail -n 1000 "$opsh_c" >"$opsh_c.$$" && mv -f "$opsh_c.$$" "$opsh_c"; }
-)
-opsh_note() (
-  umask 002; opsh_c=$opsh_f/changes.jsonl; opsh_l=$(printf '{"at":"%s",%s' "$(opsh_date)" "${1#?}")
-  { [ ! -e "$opsh_c" ] || [ -w "$opsh_c" ]; } && printf '%s\n' "$opsh_l" >>"$opsh_c" && exit
-  cp "$opsh_c" "$opsh_c.$$" && printf '%s\n' "$opsh_l" >>"$opsh_c.$$" && mv -f "$opsh_c.$$" "$opsh_c"
-)
-opsh_l=$(opsh_files "$1" 2>&1) || opsh_no "$opsh_l"
+opsh_sign() {
+  printf '{"format":1,"holder":%s,%s,"since":"%s","since_up":%s,"last":%s,"last_up":%s}\n' "$opsh_who" "$opsh_me" "$opsh_since" \
+    "$opsh_first" "$opsh_last" "$opsh_late" | opsh_put lock.json
+}
+opsh_trim() {
+  opsh_file changes.jsonl && [ $(($(wc -c </proc/self/fd/7))) -gt 1048576 ] || { exec 7<&-; return 0; }
+  tail -n 1000 /proc/self/fd/7 | opsh_put changes.jsonl
+}
+opsh_line() { opsh_l="{\"format\":1,\"at\":\"$(opsh_date)\",${1#?}"; }
+opsh_note() { opsh_line "$1"; opsh_add changes.jsonl "$opsh_l"; opsh_check $?; }
+opsh_seen() {
+  opsh_l=null; opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 2) opsh_end odd "$opsh_why";; esac
+  exec 7<&-; [ -n "$opsh_l" ] || opsh_l=null
+  ! opsh_newer "$opsh_l" || opsh_end newer "$opsh_f/lock.json"
+}
+opsh_take() {
+  flock -n 9; opsh_r=$?; opsh_seen
+  case $opsh_r in 0) opsh_r=got;; 1) opsh_r=busy;; *) opsh_no "flock ends with $opsh_r";; esac
+}
+opsh_mine() {
+  opsh_who=$1; opsh_since=$(opsh_date); opsh_first=$opsh_u; opsh_last=null; opsh_late=$opsh_u
+  opsh_sign; opsh_check $? || opsh_no "$opsh_why"; opsh_trim; opsh_watch
+}
+opsh_told() { opsh_line "$1"; opsh_add "$opsh_intent.jsonl" "$opsh_l"; opsh_check $?; }
+opsh_old() {
+  set -- $(ls -t intent-*.done 2>/dev/null); [ $# -le 200 ] || { shift 200; rm -f "$@"; }
+}
+opsh_folder "$1" make; opsh_check $? || opsh_no "$opsh_why"
 command -v flock >/dev/null || opsh_no 'the host has no flock'
-command exec 8<"$1/work.lock" 9<"$1/lock" || opsh_no "the files in $1 cannot be opened"
+opsh_lock() { opsh_file "$1" && return; [ $? = 1 ] || return 2; opsh_make "$1" && opsh_file "$1"; }
+opsh_lock work.lock; opsh_check $? || opsh_no "$opsh_why"; exec 8<&7
+opsh_lock lock; opsh_check $? || opsh_no "$opsh_why"; exec 9<&7 7<&-
 IFS= read -r opsh_b </proc/sys/kernel/random/boot_id; IFS= read -r opsh_l </proc/$$/stat; set -- ${opsh_l##*) }; opsh_at=${20}
 opsh_me="\"pid\":$$,\"start\":${opsh_at:-0},\"boot\":\"$opsh_b\""
-opsh_up; opsh_say ready null
+opsh_up; opsh_say ready null; opsh_has=
 while IFS=' ' read -r opsh_c opsh_n opsh_x; do
   opsh_up
   case $opsh_c in
-  try) flock -n 9; opsh_r=$?; opsh_l=null; [ ! -s "$opsh_f/lock.json" ] || IFS= read -r opsh_l <"$opsh_f/lock.json"
-    case $opsh_r in 0) opsh_say got "$opsh_l";; 1) opsh_say busy "$opsh_l";; *) opsh_no "flock ends with $opsh_r";; esac;;
-  who) opsh_who=$opsh_x; opsh_since=$(opsh_date); opsh_first=$opsh_u; opsh_last=null; opsh_late=$opsh_u
-    opsh_l=$(opsh_put 2>&1) || opsh_no "$opsh_l"; opsh_trim; opsh_say ok null; opsh_watch;;
+  try) opsh_take; opsh_say $opsh_r "$opsh_l";;
+  who) opsh_mine "$opsh_x"; opsh_say ok null;;
+  brief) opsh_take
+    [ $opsh_r = busy ] || flock -n 8 && flock -u 8 || { flock -u 9; opsh_r=works; }
+    opsh_was=$opsh_l; [ $opsh_r != got ] || opsh_mine "$opsh_x"; opsh_say $opsh_r "$opsh_was";;
+  free) flock -u 9;;
   work) if flock -n 8; then flock -u 8; opsh_say free null; else opsh_say works null; fi;;
-  did) opsh_last=$opsh_x; opsh_late=$opsh_u; opsh_put; opsh_note "$opsh_x"; opsh_say ok null; opsh_watch;;
+  did) opsh_last=$opsh_x; opsh_late=$opsh_u; [ -z "$opsh_who" ] || opsh_sign; opsh_note "$opsh_x"; opsh_say ok null; opsh_watch;;
+  tell) if opsh_told "$opsh_x"; then
+      [ -n "$opsh_has" ] || { opsh_file "$opsh_intent.jsonl" && exec 6<&7 7<&- && flock -s 6 && opsh_has=1; }
+      opsh_say ok null
+    else opsh_say full "$opsh_why"; fi; opsh_watch;;
+  close) opsh_told "$opsh_x" && mv -f "$opsh_intent.jsonl" "$opsh_intent.done"; opsh_old; opsh_say ok null;;
   beat) opsh_watch;;
   end) break;;
   esac
@@ -73,7 +100,8 @@ opsh_unwatch"#;
 
 /// Ends a holder that is not ours to speak to. `$1` is the folder, `$2` the fence, `$3` to `$5` process, its start time and
 /// boot. Prints `other` when somebody else has the lock, `gone`, `ended`, or `stays`.
-const END: &str = r#"opsh_l=; IFS= read -r opsh_l <"$1/lock.json"
+const END: &str = r#"opsh_folder "$1" && opsh_file lock.json || { echo "$opsh_why" >&2; exit; }
+opsh_l=; IFS= read -r opsh_l <&7
 case $opsh_l in *"\"fence\":\"$2\""*) ;; *) echo other; exit;; esac
 opsh_pid=$3; opsh_at=$4; opsh_boot=$5
 opsh_alive() {
@@ -88,15 +116,41 @@ for opsh_x in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
 done
 echo stays"#;
 
-/// Who has the lock, without taking it: `free`, or `busy UPTIME JSON`; `none` where there is no lock.
-const LOOK: &str = r#"[ -e "$1/lock" ] && command -v flock >/dev/null || { echo none; exit; }
-exec 9<"$1/lock"
-flock -sn 9 && { echo free; exit; }
-IFS='. ' read -r opsh_u opsh_l </proc/uptime; opsh_l=null; [ ! -s "$1/lock.json" ] || IFS= read -r opsh_l <"$1/lock.json"
-echo "busy $opsh_u $opsh_l""#;
+/// How each folder stands, without taking anything: a line `at FOLDER`, then `STATE UPTIME JSON`, the state `free`, `busy`
+/// (somebody has the lock), `works` (nobody has, and what was left running goes on), `none` (there is no lock) or `odd` with
+/// the reason; then for each intent that is open `intent alive` or `intent left`, its first line and its last ones.
+const LOOK: &str = r#"opsh_look() {
+  opsh_folder "$1"; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; return;; *) echo none; return;; esac
+  command -v flock >/dev/null || { echo none; return; }
+  opsh_file lock; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; return;; *) echo none; return;; esac
+  opsh_s=busy; ! flock -sn 7 || { opsh_s=free; opsh_file work.lock; case $? in 0) flock -xn 7 || opsh_s=works;; 2) echo "odd 0 $opsh_why"; return;; esac; }
+  IFS='. ' read -r opsh_u opsh_l </proc/uptime; opsh_l=null
+  opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 2) echo "odd 0 $opsh_why"; return;; esac
+  echo "$opsh_s $opsh_u ${opsh_l:-null}"
+  for opsh_x in intent-*.jsonl; do
+    [ -e "$opsh_x" ] || [ -L "$opsh_x" ] || continue
+    opsh_file "$opsh_x"; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; continue;; *) continue;; esac
+    opsh_s=alive; ! flock -xn 7 || opsh_s=left
+    echo "intent $opsh_s ${opsh_x%.jsonl}"; head -n 1 /proc/self/fd/7; tail -n 12 /proc/self/fd/7
+  done
+}
+for opsh_dir in "$@"; do echo "at $opsh_dir"; ( opsh_look "$opsh_dir" 2>/dev/null ); done"#;
 
 /// Prints the last `$2` lines of what was changed.
-const CHANGES: &str = r#"[ ! -e "$1/changes.jsonl" ] || tail -n "$2" "$1/changes.jsonl""#;
+const CHANGES: &str = r#"opsh_folder "$1"; opsh_r=$?; [ $opsh_r != 0 ] || { opsh_file changes.jsonl; opsh_r=$?; }
+case $opsh_r in 0) tail -n "$2" <&7;; 1) ;; *) echo "$opsh_why" >&2; exit 1;; esac"#;
+
+/// Ends the intents of run `$2`: adds the line `$3` to each and puts it away. Prints how many.
+const SETTLE: &str = r#"opsh_folder "$1" || { [ $? = 1 ] && echo 0 && exit 0; echo "$opsh_why" >&2; exit 1; }
+opsh_k=0
+for opsh_x in intent-*.jsonl; do
+  opsh_file "$opsh_x" || continue
+  IFS= read -r opsh_l <&7; case $opsh_l in *"\"run\":\"$2\""*) ;; *) continue;; esac
+  flock -xn 7 || { echo "somebody is at it" >&2; exit 3; }
+  opsh_add "$opsh_x" "{\"format\":1,\"at\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",${3#?}" && mv -f "$opsh_x" "${opsh_x%.jsonl}.done" || { echo "$opsh_why" >&2; exit 1; }
+  opsh_k=$((opsh_k + 1))
+done
+echo $opsh_k"#;
 
 fn words(script: &str, args: &[&str]) -> Vec<String> {
     ["sh", "-c", script, "opsh"].iter().chain(args).map(|word| word.to_string()).collect()
@@ -106,23 +160,27 @@ fn words(script: &str, args: &[&str]) -> Vec<String> {
 pub fn end(folder: &str, seen: &Value) -> Vec<String> {
     let number = |key: &str| seen[key].as_u64().unwrap_or(0).to_string();
     let boot = seen["boot"].as_str().unwrap_or("");
-    words(END, &[folder, fence(seen).unwrap_or(""), &number("pid"), &number("start"), boot])
+    words(&with_files(END), &[folder, fence(seen).unwrap_or(""), &number("pid"), &number("start"), boot])
 }
 
-/// Words that look at the lock.
-pub fn look(folder: &str) -> Vec<String> {
-    words(LOOK, &[folder])
+/// Words that look at the locks of these folders.
+pub fn look(folders: &[String]) -> Vec<String> {
+    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
+    words(&with_files(LOOK), &folders)
+}
+
+/// Words that close the intents of a run.
+pub fn settle(folder: &str, run: &str, line: &Value) -> Vec<String> {
+    words(&with_files(SETTLE), &[folder, run, &line.to_string()])
+}
+
+fn with_files(script: &str) -> String {
+    format!("{}{script}", beside::FILES)
 }
 
 /// Words that print the last `count` changes.
 pub fn changes(folder: &str, count: i64) -> Vec<String> {
-    words(CHANGES, &[folder, &count.to_string()])
-}
-
-/// What [`look`] printed: the host's uptime in seconds and its `lock.json`, when somebody has the lock.
-pub fn looked(text: &str) -> Option<(i64, Value)> {
-    let (up, json) = text.trim().strip_prefix("busy ")?.split_once(' ')?;
-    Some((up.parse().unwrap_or(0), serde_json::from_str(json).unwrap_or_default()))
+    words(&with_files(CHANGES), &[folder, &count.to_string()])
 }
 
 /// What a `lock.json` says of whose it is.
@@ -142,7 +200,7 @@ pub struct Holder {
 /// An answer of a holder.
 #[derive(Debug)]
 pub struct Answer {
-    /// `got`, `busy`, `ok`, `free`, `works`, or `no`.
+    /// `got`, `busy`, `ok`, `free`, `works`, `full`, or the last one: `no`, `odd`, `newer`.
     pub word: String,
     /// The host's uptime in seconds.
     pub up: i64,
@@ -150,6 +208,18 @@ pub struct Answer {
     pub value: Value,
     /// The same as text: the reason of a `no`.
     pub text: String,
+}
+
+impl Answer {
+    /// The error for files that are not to be used: another account made them, or a newer opsh.
+    pub fn refusal(&self, host: &str, folder: &str) -> Option<Error> {
+        let what = format!("nothing was changed under {folder} on {host}");
+        match self.word.as_str() {
+            "odd" => Some(beside::not_trusted(&what, host, folder, &self.text)),
+            "newer" => Some(beside::too_new(&what, &self.text)),
+            _ => None,
+        }
+    }
 }
 
 /// The holder ended, or the link to it.
@@ -160,17 +230,23 @@ impl Holder {
     /// Starts one. `Ok(Err(why))` when there can be no lock in this folder.
     ///
     /// Fails as [`Reach::stream`] does.
-    pub async fn start(pass: &Pass, reach: &Reach, folder: &str) -> Result<Result<Holder, String>> {
-        Holder::start_for(SILENCE_S, pass, reach, folder).await
+    pub async fn start(pass: &Pass, reach: &Reach, folder: &str, intent: &str) -> Result<Result<Holder, String>> {
+        Holder::start_for(SILENCE_S, pass, reach, folder, intent).await
     }
 
-    async fn start_for(silence_s: u32, pass: &Pass, reach: &Reach, folder: &str) -> Result<Result<Holder, String>> {
-        let script = format!("opsh_silence={silence_s}\nopsh_make() {{ {}\n}}\n{HOLD}", beside::MAKE);
-        let stream = reach.stream(pass, &words(&script, &[folder])).await?;
+    async fn start_for(
+        silence_s: u32,
+        pass: &Pass,
+        reach: &Reach,
+        folder: &str,
+        intent: &str,
+    ) -> Result<Result<Holder, String>> {
+        let script = format!("opsh_silence={silence_s}\n{}", with_files(HOLD));
+        let stream = reach.stream(pass, &words(&script, &[folder, intent])).await?;
         let mut holder = Holder { stream, heard: Vec::new(), asked: 0, holds: false };
         match holder.answer().await {
             Ok(answer) if answer.word == "ready" => Ok(Ok(holder)),
-            Ok(answer) => Ok(Err(answer.text)),
+            Ok(answer) => answer.refusal(reach.name(), folder).map_or(Ok(Err(answer.text)), Err),
             Err(Gone) => {
                 let why = holder.stream.complaints().text();
                 Err(Error::new(Kind::Unreachable, format!("the lock on {} cannot be asked for", reach.name()), why)
@@ -206,7 +282,7 @@ impl Holder {
             let mut parts = line.splitn(4, ' ');
             let (number, word) = (parts.next().unwrap_or(""), parts.next().unwrap_or("").to_string());
             let (up, text) = (parts.next().unwrap_or(""), parts.next().unwrap_or("").trim().to_string());
-            if number == self.asked.to_string() || word == "no" {
+            if number == self.asked.to_string() || ["no", "odd", "newer"].contains(&word.as_str()) {
                 let value = serde_json::from_str(&text).unwrap_or_default();
                 return Ok(Answer { word, up: up.parse().unwrap_or(0), value, text });
             }
@@ -241,7 +317,7 @@ mod tests {
     async fn a_holder_that_hears_nothing_ends_itself_and_one_that_hears_something_does_not() {
         let (pass, dir) = (Pass::for_tests(), tempfile::tempdir().expect("a folder"));
         let folder = dir.path().join(".opsh").display().to_string();
-        let started = Holder::start_for(1, &pass, &Reach::Local, &folder).await.expect("a shell");
+        let started = Holder::start_for(1, &pass, &Reach::Local, &folder, "0123").await.expect("a shell");
         let mut holder = started.expect("a folder that can be written");
         assert_eq!(holder.ask("try", &Value::Null).await.expect("an answer").word, "got");
         let signed = holder.ask("who", &json!({ "fence": "f" })).await.expect("an answer");
@@ -253,14 +329,5 @@ mod tests {
         assert_eq!(holder.ask("work", &Value::Null).await.expect("twice its patience has passed").word, "free");
         let ended = tokio::time::timeout(Duration::from_secs(30), holder.answer()).await;
         assert!(matches!(ended, Ok(Err(Gone))), "{ended:?}");
-    }
-
-    #[test]
-    fn what_a_look_prints_is_read_and_what_is_not_ours_says_nothing() {
-        assert!(looked("free\n").is_none() && looked("none\n").is_none() && looked("").is_none());
-        let (up, seen) = looked("busy 77 {\"holder\":{\"fence\":\"f\"}}\n").expect("somebody has it");
-        assert_eq!((up, fence(&seen)), (77, Some("f")));
-        let (_, seen) = looked("busy 77 no json\n").expect("somebody has it");
-        assert_eq!(fence(&seen), None);
     }
 }

@@ -1,11 +1,92 @@
 //! Who has the lock, in words.
 
+use super::intent;
 use crate::error::{Error, Kind};
 use serde_json::{Value, json};
 
 /// Who has it.
-pub fn by(seen: &Value) -> &str {
-    seen["lock"]["holder"]["by"].as_str().unwrap_or("somebody")
+pub fn by(seen: &Value) -> String {
+    intent::name(&seen["lock"]["holder"]["by"])
+}
+
+/// What a plan and a question say of a lock that somebody else has.
+pub fn locked_words(state: &str, lock: &Value) -> String {
+    let holder = &lock["holder"];
+    let by = intent::name(&holder["by"]);
+    let by = if state == "works" { format!("what {by} left running") } else { by };
+    format!("LOCKED by {by}: {}, since {}{}", text(&holder["why"]), text(&lock["since"]), last_words(&lock["last"]))
+}
+
+/// What a plan, a question and a status say of what was begun and did not end.
+pub fn began_words(stack: &str, open: &Value) -> String {
+    let (by, since) = (text(&open["by"]), text(&open["since"]));
+    let how = match (open["alive"] == json!(true), open["outcome"].as_str()) {
+        (true, _) => "is being changed".to_string(),
+        (false, Some(outcome)) => format!("did not end well ({outcome})"),
+        (false, None) => "did not end".to_string(),
+    };
+    let step = open["step"].as_str().map_or(String::new(), |step| format!("; step \"{step}\""));
+    let began = if open["alive"] == json!(true) { "WORKED ON" } else { "BEGUN" };
+    format!(
+        "{began} by {by}: {}, since {since}, {how} on {stack}{step}{}",
+        text(&open["what"]),
+        last_words(&open["last"])
+    )
+}
+
+fn last_words(last: &Value) -> String {
+    match last.is_object() {
+        true => format!("; last change: {} {}", text(&last["verb"]), text(&last["says"])),
+        false => String::new(),
+    }
+}
+
+/// A value of a shared file as one short line.
+fn text(value: &Value) -> String {
+    let text = value.as_str().unwrap_or("?").lines().next().unwrap_or_default();
+    let short: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+    short
+}
+
+/// All of it in one line.
+pub fn first_line(state: &str, lock: &Value, open: &Value) -> String {
+    let newest = open.as_array().and_then(|open| open.last());
+    match (state, newest) {
+        ("held" | "works", _) => locked_words(state, lock),
+        (_, Some(open)) => began_words("the stack", open),
+        (_, None) => String::new(),
+    }
+}
+
+/// What may be typed about it: nothing that changes the stack while somebody works there.
+pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec<String> {
+    let name = json!(stack);
+    let run = |value: &Value| text(&value["run"]);
+    if state != "left" {
+        let works = format!("opsh attach {}     waits for what runs of it", run(holder));
+        let ask = format!(
+            "stack({name}).changes(5)     what was changed under the lock; else ask {}",
+            intent::name(&holder["by"])
+        );
+        return vec![works, ask];
+    }
+    let mut lines = Vec::new();
+    for open in open.as_array().into_iter().flatten().rev().take(2) {
+        let run = run(open);
+        if open["here"] == json!(true) {
+            if open["script"] == json!(true) {
+                lines.push(format!("opsh resume {run}     go on after its last step"));
+            }
+            lines.push(format!("opsh undo {run}     take back what it did"));
+        } else {
+            lines.push(format!("opsh attach {run}     waits for what still runs of it"));
+        }
+        lines.push(format!(
+            "stack({name}).settle_intent({}, \"WHAT YOU SAW\")     when you looked, and it is settled",
+            json!(run)
+        ));
+    }
+    lines
 }
 
 /// Why, as it was given.

@@ -7,6 +7,7 @@ use crate::screen::Options;
 use std::cell::Cell;
 use std::path::PathBuf;
 
+const HOLDER: &str = "alice@mac";
 const CLASSES: [Class; 3] = [Class::Read, Class::Change, Class::Destroy];
 
 /// One combination of all that a decision can depend on.
@@ -20,6 +21,20 @@ struct Case {
     it: bool,
     other: bool,
     consent: bool,
+    lock: Lock,
+}
+
+/// Whose lock the stack is under.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Lock {
+    /// Nobody else's.
+    Free,
+    /// Somebody else's, who was not named.
+    Other,
+    /// The name was typed in this run.
+    Typed,
+    /// The command line named the holder.
+    Flag,
 }
 
 fn cases() -> Vec<Case> {
@@ -29,7 +44,10 @@ fn cases() -> Vec<Case> {
             for bits in 0..64u8 {
                 let bit = |n: u8| bits & (1 << n) != 0;
                 let (protected, terminal, consent) = (bit(0), bit(1), bit(2));
-                all.push(Case { mode, class, protected, terminal, yes: bit(3), it: bit(4), other: bit(5), consent });
+                for lock in [Lock::Free, Lock::Other, Lock::Typed, Lock::Flag] {
+                    let (yes, it, other) = (bit(3), bit(4), bit(5));
+                    all.push(Case { mode, class, protected, terminal, yes, it, other, consent, lock });
+                }
             }
         }
     }
@@ -38,18 +56,30 @@ fn cases() -> Vec<Case> {
 
 impl Case {
     /// As the columns of the table say it.
-    fn words(&self) -> [&'static str; 8] {
+    fn words(&self) -> [&'static str; 9] {
         let word = |flag| if flag { "yes" } else { "no" };
         let target = if self.protected { "protected" } else { "sandbox" };
         let [terminal, yes, it, other, consent] =
             [self.terminal, self.yes, self.it, self.other, self.consent].map(word);
-        [self.mode.word(), self.class.word(), target, terminal, yes, it, other, consent]
+        let lock = match self.lock {
+            Lock::Free => "free",
+            Lock::Other => "other",
+            Lock::Typed => "named",
+            Lock::Flag => "flag",
+        };
+        [self.mode.word(), self.class.word(), target, terminal, yes, it, other, consent, lock]
     }
 
     fn intended(&self, verb: &'static Verb) -> Intended {
         let target = Target { name: "prod".into(), protected: self.protected };
         let lost = (self.class == Class::Destroy).then(|| "47".to_string());
-        Effect { class: self.class, target, lost, inverse: None, ..super::effect(verb) }.intended()
+        let other = self.holder();
+        Effect { class: self.class, target, lost, inverse: None, other, ..super::effect(verb) }.intended()
+    }
+
+    fn holder(&self) -> Option<Other> {
+        let (by, words) = (HOLDER.to_string(), format!("LOCKED by {HOLDER}: hotfix, since T"));
+        (self.lock != Lock::Free).then_some(Other { by, words, stack: "prod".into(), fence: "f".into() })
     }
 
     /// Makes a door as this case finds it.
@@ -58,10 +88,14 @@ impl Case {
         let it = self.it.then(|| verb.name.to_string());
         let allow = it.into_iter().chain(self.other.then(|| "other.verb".to_string())).collect();
         gate.mode.set(self.mode);
-        gate.grants = Grants { yes: self.yes, allow };
+        let under = if self.lock == Lock::Flag { vec![HOLDER.to_string()] } else { Vec::new() };
+        gate.grants = Grants { yes: self.yes, allow, under };
         gate.screen = Rc::new(Screen::new(screen));
         gate.forget_consent();
         gate.forget_begun();
+        if self.lock == Lock::Typed {
+            gate.run.borrow_mut().named.insert(("prod".into(), HOLDER.into()));
+        }
         if self.consent {
             gate.consent(&[self.intended(verb)], "a test");
         }
@@ -89,6 +123,9 @@ fn words(decision: Decision) -> &'static str {
         Decision::Skip => "print it",
         Decision::AskYes => "ask for y",
         Decision::AskLost => "ask for what is lost",
+        Decision::AskHolder => "ask for the holder",
+        Decision::AskHolderAndLost => "ask for the holder and what is lost",
+        Decision::Refuse(Reason::NeedsHolder) => "refuse: needs --under-lock-of HOLDER",
         Decision::Refuse(Reason::Observing) => "refuse: this run only observes",
         Decision::Refuse(Reason::NeedsYes) => "refuse: needs --yes",
         Decision::Refuse(Reason::NeedsAllow) => "refuse: needs --allow VERB",
@@ -105,7 +142,7 @@ struct Line {
 impl Line {
     fn parse(text: &str) -> Line {
         let mut columns: Vec<String> = text.split_whitespace().map(String::from).collect();
-        let answer = columns.split_off(8.min(columns.len())).join(" ");
+        let answer = columns.split_off(9.min(columns.len())).join(" ");
         Line { text: text.into(), columns, answer }
     }
 
@@ -200,7 +237,9 @@ fn at_the_door(lines: &[Line]) {
     let (_dir, mut gate) = super::gate(Mode::Apply, false, &[]);
     for case in cases() {
         // A question is asked at a terminal: tests/it/asks.rs has one.
-        if tabled(lines, &case).starts_with("ask") {
+        // Another verb's flag and a name that was typed are decided as without a lock.
+        let is_told = case.lock != Lock::Free && (case.other || case.lock == Lock::Typed);
+        if is_told || tabled(lines, &case).starts_with("ask") {
             continue;
         }
         let verb = [&super::READ, &super::CHANGE, &super::DESTROY][case.class as usize];
@@ -212,7 +251,13 @@ fn at_the_door(lines: &[Line]) {
 fn seen(case: &Case, gate: &mut Gate, verb: &'static Verb) -> String {
     case.set(gate, verb);
     let intended = case.intended(verb);
-    let effect = Effect { class: case.class, target: intended.target, lost: intended.lost, ..super::effect(verb) };
+    let effect = Effect {
+        class: case.class,
+        target: intended.target,
+        lost: intended.lost,
+        other: intended.other,
+        ..super::effect(verb)
+    };
     let began = Cell::new(false);
     let done = gate.perform(&effect, |_| {
         began.set(true);
@@ -227,6 +272,12 @@ fn seen(case: &Case, gate: &mut Gate, verb: &'static Verb) -> String {
         }
         Err(error) if error.kind == Kind::Refused => {
             let flags = error.next[0].split(" …").next().unwrap_or("").to_string();
+            let holder = format!("--under-lock-of {HOLDER}");
+            if error.why.contains(&holder) {
+                let text = error.next.join("\n");
+                assert!(text.contains(&holder) && error.why.contains("LOCKED by"), "{error}");
+                return "refuse: needs --under-lock-of HOLDER".into();
+            }
             let lacks = |flag: &str| error.why.contains(&format!("{flag} was not given")) && flags.contains(flag);
             match (lacks("--yes"), lacks(&format!("--allow {}", verb.name))) {
                 (true, false) => "refuse: needs --yes".into(),

@@ -1,0 +1,375 @@
+//! A lock of this run: taking it, keeping it, and telling its holder what is changed under it.
+
+use super::holder::{self, BEAT_S, Gone, Holder};
+use super::intent;
+use super::words::{locked_words, quoted};
+use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
+use crate::bind::ssh::{Durable, Reach};
+use crate::bind::way::Way;
+use crate::bind::{Call, Look, World, beside, host, migrate, work};
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result};
+use crate::gate::{Hold, Pass, journal};
+use crate::redact;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{sleep, timeout};
+
+/// Locks that are held, by the name of their stack.
+pub struct Held {
+    pub(super) stack: Arc<Stack>,
+    pub(super) way: Way,
+    /// For colleagues.
+    pub(super) who: Value,
+    pub(super) hold: Hold,
+    pub(super) line: Mutex<Option<Holder>>,
+    /// The `lock.json` of the one before.
+    was: Mutex<Value>,
+    beats: AtomicBool,
+    /// There can be no lock: the work goes on without.
+    pub(super) bare: Arc<AtomicBool>,
+    /// How the intent begins.
+    begin: Value,
+    /// It has begun.
+    pub(super) begun: AtomicBool,
+    /// How far the run's trail of changes was before.
+    pub(super) mark: usize,
+}
+
+// ── taking it ──
+
+impl Held {
+    pub(super) fn new(world: &World, stack: &Arc<Stack>, why: &str) -> Result<Arc<Held>> {
+        let mut bits = [0; 8];
+        getrandom::fill(&mut bits)
+            .map_err(|error| Error::new(Kind::Failed, "no lock was taken", format!("no random number: {error}")))?;
+        let fence: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+        let who = json!({ "by": journal::actor_here(), "why": why, "run": world.gate.run_id(), "fence": fence });
+        let (doing, script) = world.gate.run_what();
+        let begin = json!({
+            "kind": "begin", "run": world.gate.run_id(), "by": journal::actor_here(), "what": why, "doing": doing,
+            "script": script,
+        });
+        let bare = Arc::new(AtomicBool::new(false));
+        Ok(Arc::new(Held {
+            stack: Arc::clone(stack),
+            way: world.way(&stack.host)?,
+            who: redact::clean_json(who),
+            hold: Hold { folder: beside::folder(stack), fence, off: Arc::clone(&bare) },
+            line: Mutex::default(),
+            was: Mutex::default(),
+            beats: AtomicBool::new(false),
+            bare,
+            begin: redact::clean_json(begin),
+            begun: AtomicBool::new(false),
+            mark: world.gate.mark(),
+        }))
+    }
+
+    /// One recorded attempt: `state` is `held`, `busy` (with `lock`, the other's `lock.json`), `works` (what runs) or
+    /// `none` (with `why` there can be no lock).
+    pub(super) fn step(self: &Arc<Held>, call: &Call<'_>, step: &'static str, within_s: u64) -> Result<Value> {
+        let within = Duration::from_secs(within_s);
+        let (lock, work) = if step == "work" { (GRACE, within) } else { (within.max(GRACE), Duration::ZERO) };
+        let args = json!({ "step": step, "within_s": within_s, "why": self.who["why"] });
+        let says = self.who["why"].as_str().unwrap_or_default();
+        let look = Look::at(call.world.stack_target(&self.stack), says, args).within(within_s + 60);
+        call.read(look, Arc::clone(self), move |pass, held| async move { held.attempt(&pass, lock, work).await })
+    }
+
+    async fn attempt(self: &Arc<Held>, pass: &Pass, for_lock: Duration, for_work: Duration) -> Result<Value> {
+        let mut line = self.line.lock().await;
+        let reach = self.way.reach(pass).await?;
+        let began = Instant::now();
+        loop {
+            let holder = match self.holder(pass, &reach, &mut line).await? {
+                Ok(holder) => holder,
+                Err(why) => return Ok(json!({ "state": "none", "why": why })),
+            };
+            let answer = if holder.holds { holder.ask("work", &Value::Null) } else { holder.ask("try", &Value::Null) };
+            let answer = answer.await.map_err(|Gone| self.is_gone())?;
+            if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
+                *line = None;
+                return Err(refused);
+            }
+            match answer.word.as_str() {
+                "no" => {
+                    *line = None;
+                    return Ok(json!({ "state": "none", "why": answer.text }));
+                }
+                "got" => {
+                    if let Some(why) = self.sign(holder).await? {
+                        *line = None;
+                        return Ok(json!({ "state": "none", "why": why }));
+                    }
+                    // What the one before left running is waited for under his name.
+                    *self.was.lock().await = answer.value;
+                    continue;
+                }
+                "busy" if began.elapsed() >= for_lock => {
+                    let runs = holder.ask("work", &Value::Null).await.map_err(|Gone| self.is_gone())?.word == "works";
+                    let works = self.works(pass, &reach).await?;
+                    let (lock, up) = (answer.value, answer.up);
+                    return Ok(json!({ "state": "busy", "lock": lock, "up": up, "runs": runs, "works": works }));
+                }
+                "busy" => {}
+                word => {
+                    let works = self.works(pass, &reach).await?;
+                    if word == "free" && works.is_empty() {
+                        return Ok(json!({ "state": "held" }));
+                    }
+                    if began.elapsed() >= for_work {
+                        let lock = self.was.lock().await.clone();
+                        let (runs, up) = (word == "works", answer.up);
+                        return Ok(json!({ "state": "works", "lock": lock, "up": up, "runs": runs, "works": works }));
+                    }
+                }
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The holder that listens, or a new one.
+    async fn holder<'a>(
+        &self,
+        pass: &Pass,
+        reach: &Reach,
+        line: &'a mut MutexGuard<'_, Option<Holder>>,
+    ) -> Result<Result<&'a mut Holder, String>> {
+        if line.is_none() {
+            match Holder::start(pass, reach, &self.hold.folder, &self.hold.fence).await? {
+                Ok(holder) => **line = Some(holder),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(line.as_mut().ok_or_else(String::new))
+    }
+
+    /// Writes into the lock that is ours whose it is. Gives why that is not possible.
+    async fn sign(self: &Arc<Held>, holder: &mut Holder) -> Result<Option<String>> {
+        let answer = holder.ask("who", &self.who).await.map_err(|Gone| self.is_gone())?;
+        if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
+            return Err(refused);
+        }
+        if answer.word == "no" {
+            return Ok(Some(answer.text));
+        }
+        holder.holds = true;
+        self.keep_beating();
+        Ok(None)
+    }
+
+    fn keep_beating(self: &Arc<Held>) {
+        if !self.beats.swap(true, Ordering::Relaxed) {
+            tokio::spawn(beat(Arc::downgrade(self)));
+        }
+    }
+
+    fn is_gone(&self) -> Error {
+        let why = "the process that holds it there ended, or the link to it";
+        Error::new(Kind::Unreachable, format!("the lock of {} was not taken", self.stack.name), why)
+            .host(self.way.name())
+    }
+
+    async fn works(&self, pass: &Pass, reach: &Reach) -> Result<Vec<Value>> {
+        works(&self.stack, &self.way, pass, reach).await
+    }
+}
+
+/// Says something to a holder from time to time, or it would take opsh for dead.
+async fn beat(held: Weak<Held>) {
+    loop {
+        sleep(Duration::from_secs(BEAT_S)).await;
+        let Some(held) = held.upgrade() else { return };
+        // Whoever speaks to it now is heard as well.
+        let Ok(mut line) = held.line.try_lock() else { continue };
+        if let Some(holder) = line.as_mut() {
+            let _ = timeout(ANSWERS_WITHIN, holder.send("beat", &Value::Null)).await;
+        }
+    }
+}
+
+/// What runs under the stack's lock: durable runs of this account, and containers of everybody.
+pub(super) async fn works(stack: &Stack, way: &Way, pass: &Pass, reach: &Reach) -> Result<Vec<Value>> {
+    let folder = beside::folder(stack);
+    let listed = reach.durable_list(pass).await?;
+    let running = listed.iter().filter(|run| matches!(run.state, Durable::Running { .. }));
+    let under = running.filter(|run| {
+        serde_json::from_str(&run.about).is_ok_and(|about: Value| about["lock"].as_str() == Some(folder.as_str()))
+    });
+    let mut works: Vec<Value> = under.map(work::run_row).collect();
+    // A host without Docker has no containers.
+    let containers = async { migrate::at_work(&way.engine(pass).await?, stack).await };
+    if let Ok(Ok(containers)) = timeout(ENGINE_WITHIN, containers).await {
+        works.extend(containers);
+    }
+    Ok(works)
+}
+
+/// Tells the holder. A line that cannot be told stops no change; a lock that is not ours any more does, and a file that is
+/// not to be used.
+pub(super) async fn told(held: Arc<Held>, pass: Pass, change: Value) -> Result<()> {
+    let Ok(mut line) = timeout(ANSWERS_WITHIN, held.line.lock()).await else { return Ok(()) };
+    if let Some(holder) = line.as_mut() {
+        match timeout(ANSWERS_WITHIN, held.tell(holder, &change)).await {
+            Err(_) => return Ok(()),
+            Ok(Ok(answer)) => return answer.refusal(held.way.name(), &held.hold.folder).map_or(Ok(()), Err),
+            Ok(Err(Gone)) => *line = None,
+        }
+    }
+    held.again(&pass, &mut line).await?;
+    if let Some(holder) = line.as_mut() {
+        let _ = timeout(ANSWERS_WITHIN, held.tell(holder, &change)).await;
+    }
+    Ok(())
+}
+
+/// Before a change outside of `locked`: takes the lock for as long as the change is made, and tells the holder of it. With
+/// `guest` the change is made under the lock of somebody else, who was named. Nothing was sent when it fails.
+pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: bool) -> Result<()> {
+    let mut line = held.line.lock().await;
+    let reach = held.way.reach(&pass).await?;
+    // A wait for the lock is no part of the change: until that is sent, it has certainly not happened.
+    let alone = pass.for_connection();
+    let (began, mut again) = (Instant::now(), true);
+    loop {
+        let holder = match held.holder(&alone, &reach, &mut line).await? {
+            Ok(holder) => holder,
+            Err(_) => {
+                held.bare.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+        };
+        if guest {
+            break;
+        }
+        let answer = match holder.ask("brief", &held.who).await {
+            Ok(answer) => answer,
+            Err(Gone) if std::mem::take(&mut again) => {
+                *line = None;
+                continue;
+            }
+            Err(Gone) => return Err(held.is_gone()),
+        };
+        if let Some(refused) = answer.refusal(held.way.name(), &held.hold.folder) {
+            *line = None;
+            return Err(refused);
+        }
+        let ours = answer.value["holder"]["by"] == journal::actor_here().as_str();
+        match answer.word.as_str() {
+            "got" => break,
+            // What this operator left running is known to him.
+            "works" if ours => {
+                if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got")
+                    && held.sign(holder).await?.is_none()
+                {
+                    break;
+                }
+            }
+            "no" => {
+                *line = None;
+                held.bare.store(true, Ordering::Relaxed);
+                return Ok(());
+            }
+            _ if began.elapsed() < GRACE => {}
+            word => {
+                let words = locked_words(word, &answer.value);
+                let next = format!("stack({}).lock()     who works on it, and on what", json!(held.stack.name));
+                return Err(
+                    Error::new(Kind::Unmet, format!("nothing was changed on {}", held.stack.name), words).next(next)
+                );
+            }
+        }
+        sleep(LOOK_EVERY / 5).await;
+    }
+    held.keep_beating();
+    let Some(holder) = line.as_mut() else { return Ok(()) };
+    match held.tell(holder, &change).await {
+        Ok(answer) => answer.refusal(held.way.name(), &held.hold.folder).map_or(Ok(()), Err),
+        Err(Gone) => Err(held.is_gone()),
+    }
+}
+
+impl Held {
+    /// Says that a change begins: in the intent, which begins before its first change, in `lock.json` and in the list.
+    async fn tell(&self, holder: &mut Holder, change: &Value) -> std::result::Result<holder::Answer, Gone> {
+        if !self.begun.swap(true, Ordering::Relaxed) {
+            holder.send("tell", &self.begin).await?;
+        }
+        let mut line = change.clone();
+        line["kind"] = json!("change");
+        holder.send("tell", &line).await?;
+        let mut change = change.clone();
+        if let Some(change) = change.as_object_mut() {
+            change.remove("step");
+        }
+        holder.ask("did", &change).await
+    }
+
+    /// Gives the lock back and keeps the holder.
+    pub(super) async fn free(&self) {
+        if let Ok(mut line) = timeout(ANSWERS_WITHIN, self.line.lock()).await
+            && let Some(holder) = line.as_mut()
+        {
+            let _ = timeout(ANSWERS_WITHIN, holder.send("free", &Value::Null)).await;
+        }
+    }
+
+    /// Ends the holder. The intent ends with it, unless it `stopped`: then it stays open, and says so.
+    pub(super) async fn leave(&self, last: &Value, stopped: bool) -> Result<()> {
+        let mut line = self.line.lock().await;
+        let Some(mut holder) = line.take() else { return Ok(()) };
+        let word = if stopped { "tell" } else { "close" };
+        if self.begun.load(Ordering::Relaxed) {
+            let answer = holder.ask(word, last).await.map_err(|Gone| self.is_gone())?;
+            if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
+                return Err(refused);
+            }
+        }
+        holder.end().await;
+        Ok(())
+    }
+}
+
+impl Held {
+    /// Takes the lock again that was lost with its link. Fails when anybody has it, or had it meanwhile.
+    async fn again(self: &Arc<Held>, pass: &Pass, line: &mut MutexGuard<'_, Option<Holder>>) -> Result<()> {
+        let reach = self.way.reach(pass).await?;
+        let (began, ours) =
+            (Instant::now(), |seen: &Value| holder::fence(seen).is_none_or(|fence| fence == self.hold.fence));
+        loop {
+            let Ok(holder) = self.holder(pass, &reach, line).await? else { return Ok(()) };
+            let answer = holder.ask("try", &Value::Null).await.map_err(|Gone| self.is_gone())?;
+            if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
+                **line = None;
+                return Err(refused);
+            }
+            match answer.word.as_str() {
+                "got" if ours(&answer.value) => {
+                    if self.sign(holder).await?.is_some() {
+                        **line = None;
+                    }
+                    return Ok(());
+                }
+                "busy" if ours(&answer.value) && began.elapsed() < AGAIN_WITHIN => {
+                    // The host has not noticed yet that the link is gone.
+                    let words = holder::end(&self.hold.folder, &answer.value);
+                    let _ = reach.run(pass, &host::words_of(words)).await;
+                }
+                "no" => return Ok(()),
+                _ => {
+                    **line = None;
+                    let name = &self.stack.name;
+                    let by = intent::name(&answer.value["holder"]["by"]);
+                    let why = format!("the lock of {name} was taken over by {by}: {}", quoted(&answer.value));
+                    let next = format!("stack(\"{name}\").lock()     who has it now");
+                    return Err(Error::new(Kind::Unmet, format!("nothing was changed on {name}"), why).next(next));
+                }
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+}

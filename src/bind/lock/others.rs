@@ -1,0 +1,360 @@
+//! Locks of other operators: looked at before a change is decided, and taken for as long as a change is made.
+//!
+//! A look is no effect of the run: a recording has no answer to it, and a replay asks nobody.
+
+use super::held::{Held, enter, told};
+use super::words::{began_words, locked_words};
+use super::{BREAK, SETTLE, TAKE, holder, intent};
+use crate::bind::undo::only_adds;
+use crate::bind::{Change, Look, World, beside, host};
+use crate::config::Stack;
+use crate::error::{Error, Kind, Result};
+use crate::gate::journal::{Fate, Told};
+use crate::gate::policy::Mode;
+use crate::gate::verb::Class;
+use crate::gate::{Did, Effect, Hold, Intended, Other, Pass, journal};
+use crate::redact;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Changes that put nobody out: what they add helps whoever works there, or they ask for the holder's name themselves.
+const HARMLESS: [&str; 5] = [BREAK.name, SETTLE.name, "release.mark_bad", "release.mark_good", "work.kill"];
+/// A look at locks is answered within this.
+const LOOK_WITHIN_S: u64 = 20;
+
+/// A target of a change and its verb.
+type Aim<'a> = (&'a str, &'static str, Class);
+
+/// Whoever else works where these effects happen, for each of them. Says which intents are open there.
+///
+/// Fails when a file beside a stack is not to be used.
+pub fn look(world: &World, effects: &[Effect]) -> Result<Vec<Option<Other>>> {
+    let aims: Vec<Aim<'_>> = effects.iter().map(|one| (one.target.name.as_str(), one.verb.name, one.class)).collect();
+    of(world, &aims)
+}
+
+/// The same for a plan, into it.
+pub fn look_for_plan(world: &World, plan: &mut [Intended]) -> Result<()> {
+    let aims: Vec<Aim<'_>> = plan.iter().map(|one| (one.target.name.as_str(), one.verb.name, one.class)).collect();
+    let others = of(world, &aims)?;
+    plan.iter_mut().zip(others).for_each(|(one, other)| one.other = other);
+    Ok(())
+}
+
+/// Says who else works on a stack, and what is open there. What cannot be looked at says nothing.
+pub(super) fn say(world: &World, stack: &Arc<Stack>) {
+    if world.gate.is_replay() {
+        return;
+    }
+    let Ok(found) = look_at(world, &stack.host, &[stack]) else { return };
+    let Some(seen) = found.get(&beside::folder(stack)) else { return };
+    if let Some(other) = other_of(world, stack, seen) {
+        world.gate.warn(&other.words);
+    }
+    say_open(world, stack, seen);
+}
+
+/// The stacks that a change there concerns and whose lock this run does not have.
+fn stacks_at(world: &World, (target, verb, class): &Aim<'_>) -> Vec<Arc<Stack>> {
+    if *class == Class::Read || HARMLESS.contains(verb) {
+        return Vec::new();
+    }
+    let locks = world.locks.borrow();
+    let one = world.config.stack(target).ok().filter(|_| world.config.stack_names().any(|name| name == *target));
+    let of_host = || {
+        let all = world.config.stack_names().filter_map(|name| world.config.stack(name).ok());
+        all.filter(|stack| stack.host == **target).collect::<Vec<_>>()
+    };
+    let stacks = one.map_or_else(of_host, |stack| vec![stack]);
+    stacks.into_iter().filter(|stack| !locks.contains_key(&stack.name)).collect()
+}
+
+fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
+    let none = || Ok(aims.iter().map(|_| None).collect());
+    if world.gate.is_replay() || world.gate.mode() == Mode::Observe {
+        return none();
+    }
+    let concerned: Vec<Vec<Arc<Stack>>> = aims.iter().map(|aim| stacks_at(world, aim)).collect();
+    let mut seen: BTreeMap<String, intent::Seen> = BTreeMap::new();
+    let mut by_host: BTreeMap<&str, Vec<&Arc<Stack>>> = BTreeMap::new();
+    for stack in concerned.iter().flatten() {
+        let stacks = by_host.entry(stack.host.as_str()).or_default();
+        if !stacks.iter().any(|one| one.name == stack.name) {
+            stacks.push(stack);
+        }
+    }
+    for (host, stacks) in by_host {
+        // A host that cannot be reached fails the change itself.
+        let Ok(found) = look_at(world, host, &stacks) else { continue };
+        seen.extend(found);
+    }
+    let mut others = Vec::new();
+    for (aim, stacks) in aims.iter().zip(&concerned) {
+        let mut other = None;
+        for stack in stacks {
+            let Some(found) = seen.get(&beside::folder(stack)) else { continue };
+            if stack.name == aim.0 {
+                refuse_unusable(stack, found)?;
+            }
+            say_open(world, stack, found);
+            other = other.or_else(|| other_of(world, stack, found));
+        }
+        others.push(other);
+    }
+    Ok(others)
+}
+
+/// How the folders of these stacks of one host stand.
+pub(super) fn look_at(world: &World, host: &str, stacks: &[&Arc<Stack>]) -> Result<BTreeMap<String, intent::Seen>> {
+    let Some(first) = stacks.first() else { return Ok(BTreeMap::new()) };
+    let way = world.way(host)?;
+    let words = holder::look(&stacks.iter().map(|stack| beside::folder(stack)).collect::<Vec<_>>());
+    let look = Look::at(world.stack_target(first), "who works there", json!({})).within(LOOK_WITHIN_S);
+    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
+    let text = world.gate.look_inside(&effect, |pass| {
+        let (way, words) = (way.clone(), words.clone());
+        async move {
+            let reach = way.reach(&pass).await?;
+            let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
+            Ok(Did::value(json!(ran.out)))
+        }
+    })?;
+    Ok(intent::read(text.as_str().unwrap_or_default()))
+}
+
+fn refuse_unusable(stack: &Stack, seen: &intent::Seen) -> Result<()> {
+    let (what, folder) = (format!("nothing was changed on {}", stack.name), beside::folder(stack));
+    match (&seen.odd, &seen.newer) {
+        (Some(why), _) => Err(beside::not_trusted(&what, &stack.host, &folder, why)),
+        (None, Some(file)) => Err(beside::too_new(&what, &format!("{folder}/{file}"))),
+        (None, None) => Ok(()),
+    }
+}
+
+/// Whoever else has the lock. What this operator left running is no other's.
+fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
+    let holder = &seen.lock["holder"];
+    let own = holder["run"] == world.gate.run_id().as_str()
+        || seen.state == "works" && holder["by"] == journal::actor_here().as_str();
+    (seen.is_taken() && !own).then(|| Other {
+        by: intent::name(&holder["by"]),
+        words: locked_words(&seen.state, &seen.lock),
+        stack: stack.name.clone(),
+        fence: holder::fence(&seen.lock).unwrap_or_default().into(),
+    })
+}
+
+/// Says, once in a run, what others began there and did not end.
+fn say_open(world: &World, stack: &Stack, seen: &intent::Seen) {
+    for open in &seen.open {
+        let run = open["run"].as_str().unwrap_or_default();
+        // What its holder does now is said of the lock.
+        if run == world.gate.run_id() || seen.is_taken() && seen.lock["holder"]["run"] == run {
+            continue;
+        }
+        if world.told.borrow_mut().insert((world.gate.run_id(), format!("{} {run}", stack.name))) {
+            world.gate.warn(&began_words(&stack.name, open));
+        }
+    }
+}
+
+// ── changes under a lock ──
+
+/// A change that is made under a lock.
+pub struct Under {
+    held: Arc<Held>,
+    change: Value,
+    how: How,
+}
+
+enum How {
+    /// Within `locked`.
+    Scope,
+    /// For as long as the change is made.
+    Brief,
+    /// Under the lock of somebody who was named; it is his fence.
+    Guest(Hold),
+}
+
+/// The lock that each effect is made under: of this run's scope, when that covers it, else one that is taken for the
+/// change, of a stack.
+pub fn over(world: &World, effects: &[Effect]) -> Vec<Option<Under>> {
+    let apply = world.gate.mode() == Mode::Apply && !world.gate.is_replay();
+    let under = |effect: &Effect| {
+        let target = &effect.target.name;
+        if effect.class == Class::Read || [BREAK.name, SETTLE.name].contains(&effect.verb.name) {
+            return None;
+        }
+        let change = json!({
+            "verb": effect.verb.name, "target": target, "says": effect.says, "by": journal::actor_here(), "run": world.gate.run_id(),
+            "step": world.gate.step(),
+        });
+        let change = redact::clean_json(change);
+        let scope = {
+            let locks = world.locks.borrow();
+            locks.get(target).or_else(|| locks.values().find(|held| held.stack.host == *target)).cloned()
+        };
+        if let Some(held) = scope {
+            let bare = held.bare.load(Ordering::Relaxed);
+            return (!bare).then_some(Under { held, change, how: How::Scope });
+        }
+        if !apply || HARMLESS.contains(&effect.verb.name) || !world.config.stack_names().any(|name| name == target) {
+            return None;
+        }
+        let held = brief(world, target, effect)?;
+        let how = match &effect.other {
+            Some(other) => How::Guest(Hold {
+                folder: held.hold.folder.clone(),
+                fence: other.fence.clone(),
+                off: Arc::new(AtomicBool::new(other.fence.is_empty())),
+            }),
+            None => How::Brief,
+        };
+        Some(Under { held, change, how })
+    };
+    effects.iter().map(under).collect()
+}
+
+/// The lock of a run's changes outside of `locked`; its intent is one for the whole run, or line.
+fn brief(world: &World, target: &str, effect: &Effect) -> Option<Arc<Held>> {
+    let kept = world.briefly.borrow().get(target).cloned();
+    kept.or_else(|| {
+        let stack = world.config.stack(target).ok()?;
+        let what = format!("{} {}", effect.verb.name, effect.says.lines().next().unwrap_or_default());
+        let held = Held::new(world, &stack, what.trim_end()).ok()?;
+        world.briefly.borrow_mut().insert(target.into(), Arc::clone(&held));
+        Some(held)
+    })
+}
+
+/// The work of a change, after the holder was told of it. It fails before anything is done when the lock is somebody else's.
+pub fn within<F>(
+    under: Option<&Under>,
+    pass: Pass,
+    work: impl FnOnce(Pass) -> F,
+) -> Pin<Box<dyn Future<Output = Result<Did>> + Send>>
+where
+    F: Future<Output = Result<Did>> + Send + 'static,
+{
+    let Some(under) = under else { return Box::pin(work(pass)) };
+    let mut change = under.change.clone();
+    change["effect"] = json!(pass.effect());
+    let (held, twin) = (Arc::clone(&under.held), pass.twin());
+    let (hold, is_scope, is_guest) = match &under.how {
+        How::Scope => (held.hold.clone(), true, false),
+        How::Brief => (held.hold.clone(), false, false),
+        How::Guest(hold) => (hold.clone(), false, true),
+    };
+    let work = work(pass.under(hold));
+    Box::pin(async move {
+        if is_scope {
+            told(held, twin, change).await?;
+            return work.await;
+        }
+        enter(Arc::clone(&held), twin, change, is_guest).await?;
+        let result = work.await;
+        if !is_guest {
+            held.free().await;
+        }
+        result
+    })
+}
+
+// ── the end ──
+
+/// Ends the intents of this run's changes outside of `locked`; after `error` one whose changes stand stays open.
+pub fn leave(world: &World, error: Option<&Error>) {
+    let all = std::mem::take(&mut *world.briefly.borrow_mut());
+    for held in all.into_values() {
+        leave_one(world, &held, error);
+    }
+}
+
+/// The same of one stack.
+pub fn leave_stack(world: &World, stack: &str) {
+    let held = world.briefly.borrow_mut().remove(stack);
+    if let Some(held) = held {
+        leave_one(world, &held, None);
+    }
+}
+
+fn leave_one(world: &World, held: &Arc<Held>, error: Option<&Error>) {
+    let (last, stopped) = last_line(world, held, error);
+    let look = Look::at(world.stack_target(&held.stack), "release", json!({})).within(10);
+    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
+    let left = world.gate.look_inside(&effect, |_| {
+        let (held, last) = (Arc::clone(held), last.clone());
+        async move { held.leave(&last, stopped).await.map(|()| Did::default()) }
+    });
+    if let Err(error) = left
+        && held.begun.load(Ordering::Relaxed)
+        && error.kind != Kind::Interrupted
+    {
+        let name = &held.stack.name;
+        world.gate.warn(&format!("what was begun on {name} stays open there for everybody: {}", error.why));
+    }
+}
+
+/// The last line of an intent, and whether it stays open.
+pub(super) fn last_line(world: &World, held: &Held, error: Option<&Error>) -> (Value, bool) {
+    let Some(error) = error else { return (json!({ "kind": "end", "outcome": "ok" }), false) };
+    let trail = world.gate.trail_from(held.mark);
+    let stands = match world.gate.journal().and_then(|journal| journal.changes(&trail)) {
+        Ok(changes) => changes.iter().any(stands),
+        Err(_) => true,
+    };
+    let kind = if stands { "stopped" } else { "end" };
+    let line = json!({ "kind": kind, "outcome": error.kind.word(), "why": format!("{}: {}", error.what, error.why) });
+    (redact::clean_json(line), stands)
+}
+
+/// A change that happened, or may have, and that nobody took back.
+fn stands(change: &Told) -> bool {
+    if change.undone_by.is_some() || change.unwound || change.undoes.is_some() || only_adds(change) {
+        return false;
+    }
+    match change.fate {
+        Fate::Happened { changed, .. } => changed,
+        Fate::Failed(_) => change.destroys,
+        Fate::DidNot(_) | Fate::Said(_) => false,
+        Fate::GoesOn | Fate::Unknown => true,
+    }
+}
+
+/// Closes the intents of runs that were undone, resumed or settled, on the stacks that their changes were made on, or on
+/// the hosts of which. What cannot be closed is said: it stays open.
+pub fn settle_runs(world: &World, runs: &[String], targets: BTreeSet<String>, how: &str) {
+    if world.gate.is_replay() || world.gate.mode() != Mode::Apply {
+        return;
+    }
+    let stacks = world.config.stack_names().filter_map(|name| world.config.stack(name).ok());
+    for stack in stacks.filter(|stack| targets.contains(&stack.name) || targets.contains(&stack.host)) {
+        for run in runs {
+            let line = redact::clean_json(json!({ "kind": "settled", "by": journal::actor_here(), "why": how }));
+            if let Err(error) = close(world, &stack, run, line) {
+                let words = format!("what run {run} began on {} stays open there: {}", stack.name, error.why);
+                world.gate.warn(&words);
+            }
+        }
+    }
+}
+
+fn close(world: &World, stack: &Arc<Stack>, run: &str, line: Value) -> Result<()> {
+    let way = world.way(&stack.host)?;
+    let words = holder::settle(&beside::folder(stack), run, &line);
+    let look = Look::at(world.stack_target(stack), "settle", json!({})).within(LOOK_WITHIN_S);
+    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
+    let done = world.gate.look_inside(&effect, |pass| {
+        let (way, words) = (way.clone(), words.clone());
+        async move {
+            let reach = way.reach(&pass).await?;
+            let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
+            ran.checked(way.name(), &words[..1]).map(|_| Did::default())
+        }
+    });
+    done.map(drop)
+}
