@@ -505,6 +505,8 @@ pub struct Change {
     pub look: Look,
     /// Only when it differs from the verb's: never lower than `change`.
     pub class: Option<Class>,
+    /// What a question says besides.
+    pub aside: Option<String>,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,
     /// The state that it goes back to; null when it is not known.
@@ -527,6 +529,7 @@ impl Change {
             args: self.look.args,
             call: Value::Null,
             says: self.look.says,
+            aside: self.aside,
             inverse: self.inverse,
             before: self.before,
             lost: self.lost,
@@ -541,7 +544,8 @@ impl Change {
 
     /// A change without an inverse, which ends with opsh.
     pub fn of(look: Look) -> Change {
-        Change { look, class: None, inverse: None, before: Value::Null, lost: None, returns: false, lives: Lives::No }
+        let (before, lives) = (Value::Null, Lives::No);
+        Change { look, class: None, aside: None, inverse: None, before, lost: None, returns: false, lives }
     }
 
     /// A change whose work goes on when opsh does not.

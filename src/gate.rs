@@ -73,6 +73,8 @@ pub struct Effect {
     pub call: Value,
     /// The arguments as a person reads them: `backend → 79bf821`.
     pub says: String,
+    /// What a question says besides: the folder, the arguments of a script.
+    pub aside: Option<String>,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,
     /// The state that the inverse goes back to, in the shape of [`Did::after`]; null when it is not known.

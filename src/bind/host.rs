@@ -205,17 +205,25 @@ fn run(call: &Call<'_>) -> Result<Each<Receipt>> {
         return Err(call.bad("words is empty"));
     }
     let says = words.join(" ");
-    durable(call, call.options(1)?, says, Command { ..words_of(words) })
+    durable(call, call.options(1)?, says, None, Command { ..words_of(words) })
 }
 
 fn sh(call: &Call<'_>) -> Result<Each<Receipt>> {
     let script = call.text(0)?;
     let mut words = vec!["sh".to_string(), "-c".into(), script.clone(), "sh".into()];
-    words.extend(call.words(1)?);
-    durable(call, call.options(2)?, script, words_of(words))
+    let own = call.words(1)?;
+    let aside = (!own.is_empty()).then(|| format!("with {}", json!(own)));
+    words.extend(own);
+    durable(call, call.options(2)?, script, aside, words_of(words))
 }
 
-fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command) -> Result<Each<Receipt>> {
+fn durable(
+    call: &Call<'_>,
+    options: RunOptions,
+    says: String,
+    aside: Option<String>,
+    command: Command,
+) -> Result<Each<Receipt>> {
     let RunOptions { within_s, dir, undo, batch } = options;
     call.in_range("within_s", within_s, 1..=86400)?;
     call.in_range("batch", batch, 1..=16)?;
@@ -227,10 +235,18 @@ fn durable(call: &Call<'_>, options: RunOptions, says: String, command: Command)
         return Err(call.bad("undo takes back what was done on one host: write host(\"{host}\") in it"));
     }
     let args = json!({ "words": command.words, "dir": dir });
+    // What `$1` is decides what a script does.
+    let with = aside.into_iter().chain(dir.as_ref().map(|dir| format!("in {dir}")));
+    let with = Some(with.collect::<Vec<_>>().join("   ")).filter(|text| !text.is_empty());
     let change = |host: Target| {
         let inverse = undo.as_ref().map(|line| line.replace("{host}", &host.name));
         let lives = Lives::Run(host.name.clone());
-        Change { inverse, lives, ..Change::of(Look::at(host, says.clone(), args.clone()).within(within_s)) }
+        Change {
+            aside: with.clone(),
+            inverse,
+            lives,
+            ..Change::of(Look::at(host, says.clone(), args.clone()).within(within_s))
+        }
     };
     call.change_each(batch, change, Command { cwd: dir.clone(), ..command }, |pass, way, command| async move {
         let (reach, name) = (way.reach(&pass).await?, way.name());

@@ -21,6 +21,8 @@ pub struct Intended {
     pub target: Target,
     /// As a person reads it.
     pub says: String,
+    /// What a question says besides.
+    pub aside: Option<String>,
     /// What is lost.
     pub lost: Option<String>,
     /// What is lost comes back whole when this is undone.
@@ -218,11 +220,9 @@ impl Gate {
     fn ask(&self, plan: &[Intended], decided: &[Decision]) -> Result<()> {
         self.say_others(plan);
         for one in plan {
-            let says = match one.inverse.as_deref().filter(|_| one.verb.takes_inverse()) {
-                Some(line) => format!("{}   undo: {line}", one.says),
-                None => one.says.clone(),
-            };
-            self.screen.effect(Mark::Would, one.verb.name, &one.target.name, &says);
+            let undo = one.inverse.as_ref().filter(|_| one.verb.takes_inverse()).map(|line| format!("undo: {line}"));
+            let besides = one.aside.iter().chain(&undo).map(|text| format!("   {text}")).collect::<String>();
+            self.screen.effect(Mark::Would, one.verb.name, &one.target.name, &format!("{}{besides}", one.says));
         }
         let asked = |(one, how): (_, &Decision)| how.asks_lost().then_some(one);
         let losing: Vec<&Intended> = plan.iter().zip(decided).filter_map(asked).collect();
@@ -407,6 +407,7 @@ impl Effect {
             class: self.class,
             target: self.target.clone(),
             says: self.says.clone(),
+            aside: self.aside.clone(),
             lost: self.lost.clone(),
             returns: self.returns,
             call: if self.call.is_null() { json!({ "effect": self.args }) } else { self.call.clone() },

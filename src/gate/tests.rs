@@ -37,6 +37,7 @@ fn effect(verb: &'static Verb) -> Effect {
         args: json!({"service": "backend"}),
         call: Value::Null,
         says: "backend".into(),
+        aside: None,
         inverse: Some("undo()".into()),
         before: Value::Null,
         lost: (verb.class == Class::Destroy).then(|| "47".to_string()),

@@ -174,6 +174,7 @@ impl Session {
             class: Class::Change,
             target: self.world.recorded_target(&change.target),
             says: format!("undo: {line}"),
+            aside: None,
             lost: None,
             returns: false,
             // No call is this one: what goes back is covered by its own line.

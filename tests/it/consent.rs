@@ -171,6 +171,15 @@ fn an_inverse_covers_the_verbs_that_its_line_names() {
     there(&home, &["a"], &["b"], &ran);
 }
 
+#[test]
+fn the_question_shows_the_arguments_of_a_script_and_its_folder() {
+    let home = Home::new();
+    let ran = run(&home, "host(\"local\").sh(\"rm -rf \\\"$1\\\"\", [\"no-such\", \"b\"], #{ dir: \"/tmp\" });", 0, "");
+    let asked = ran.said.split(QUESTION).next().unwrap();
+    assert!(asked.contains("rm -rf \"$1\"   with [\"no-such\",\"b\"]   in /tmp"), "{asked}");
+    assert_eq!((ran.questions, ran.code), (1, Some(3)), "{}", ran.said);
+}
+
 // ── what is not known yet ──
 
 /// A configuration with a stack on this machine.
