@@ -24,15 +24,20 @@ pub struct Sshd {
 impl Sshd {
     /// Starts one; `None`, and said so, where none can be.
     pub fn start() -> Option<Sshd> {
-        Sshd::at(None, Vec::new())
+        Sshd::start_with("")
+    }
+
+    /// Starts one with these lines before its own: of two values sshd takes the first.
+    pub fn start_with(more: &str) -> Option<Sshd> {
+        Sshd::at(None, Vec::new(), more)
     }
 
     /// Starts one at the far end of a cable.
     pub fn start_behind(network: &Network) -> Option<Sshd> {
-        Sshd::at(Some(network.there.clone()), network.enter())
+        Sshd::at(Some(network.there.clone()), network.enter(), "")
     }
 
-    fn at(address: Option<String>, before: Vec<String>) -> Option<Sshd> {
+    fn at(address: Option<String>, before: Vec<String>, more: &str) -> Option<Sshd> {
         if !Path::new(PROGRAM).exists() {
             crate::skip::skip("there is no sshd");
             return None;
@@ -47,7 +52,7 @@ impl Sshd {
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
         let mut sshd = Sshd { dir, port, address, before, child: None, frozen: Mutex::default() };
-        std::fs::write(sshd.path("config"), sshd.config()).unwrap();
+        std::fs::write(sshd.path("config"), format!("{more}{}", sshd.config())).unwrap();
         sshd.serve();
         Some(sshd)
     }

@@ -185,6 +185,40 @@ fn a_wrong_pin_is_not_adopted_away() {
     assert!(ran.err.contains(&pin) && ran.err.contains("pins"), "{}", ran.err);
     let ran = operator.ask().exits(1);
     assert!(ran.err.contains(&pin), "{}", ran.err);
+    // A key that was adopted before there was a pin is overruled, and named.
+    let list = operator.home.path("state/opsh/known_hosts");
+    std::fs::write(list, format!("web-0 {}\n", sshd.host_key())).unwrap();
+    let ran = operator.ask().exits(1);
+    let named = format!("opsh knows {}, which a pin overrules", sshd.fingerprint());
+    assert!(ran.err.contains(&pin) && ran.err.contains(&named), "{}", ran.err);
+}
+
+#[test]
+fn a_host_with_sha1_alone_is_adopted_where_ssh_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("rsa");
+    let made = Command::new("ssh-keygen").args(["-qt", "rsa", "-b", "2048", "-N", "", "-f"]).arg(&key).status();
+    assert!(made.unwrap().success());
+    let more = format!("HostKeyAlgorithms ssh-rsa\nHostKey {}\n", key.display());
+    let Some(sshd) = Sshd::start_with(&more) else { return };
+    let config = without_pin(&sshd.host(0, ""));
+    let refused = Operator::with(&config, "").opsh(&["host", "adopt", "web-0", "--fingerprint", "SHA256:x"]).exits(1);
+    let advice = "HostKeyAlgorithms +ssh-rsa";
+    assert!(refused.err.contains(advice) && refused.err.contains("SHA-1"), "{}", refused.err);
+    let operator = Operator::with(&config, &format!("Host 127.0.0.1\n {advice}\n"));
+    let shown = Command::new("ssh-keygen").arg("-lf").arg(key.with_extension("pub")).output().unwrap().stdout;
+    let fingerprint = String::from_utf8(shown).unwrap().split(' ').nth(1).unwrap().to_string();
+    operator.opsh(&["host", "adopt", "web-0", "--fingerprint", &fingerprint]).exits(0);
+    assert!(operator.ask().exits(0).out.contains("let in"));
+}
+
+#[test]
+fn a_mistyped_host_is_adopted_by_nobody() {
+    let operator = Operator::with("[host.web-17]\nssh = \"root@127.0.0.1\"\n", "");
+    let ran = operator.opsh(&["host", "adopt", "wbe-17"]).exits(1);
+    assert!(ran.err.contains("no such host") && ran.err.contains("web-17"), "{}", ran.err);
+    operator.opsh(&["host", "adopt", "-oProxyCommand=x"]).exits(2);
+    operator.opsh(&["host", "adopt", "--", "-oProxyCommand=touch x"]).exits(2);
 }
 
 #[test]

@@ -73,11 +73,11 @@ pub fn read(said: &Said, answers: &Answers<'_>) -> Trouble {
 fn cause(lines: &[&str], n: usize, answers: &Answers<'_>) -> Option<Trouble> {
     let line = *lines.first()?;
     if line == "@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @" {
-        return Some(changed_key(lines, answers));
+        return Some(changed_key(lines, n, answers));
     }
     let unknown = line.starts_with("No ") && line.contains(" host key is known for ");
     if line == "Host key verification failed." || unknown {
-        return Some(unknown_key(line, answers));
+        return Some(unknown_key(line, n, answers));
     }
     if line.starts_with("ssh: Could not resolve hostname ") {
         return Some(Trouble::Unresolved);
@@ -122,7 +122,7 @@ fn cause(lines: &[&str], n: usize, answers: &Answers<'_>) -> Option<Trouble> {
     is_login.then(|| not_let_in(methods, answers))
 }
 
-fn changed_key(lines: &[&str], answers: &Answers<'_>) -> Trouble {
+fn changed_key(lines: &[&str], n: usize, answers: &Answers<'_>) -> Trouble {
     let rest_of = |start: &str| lines.iter().find_map(|line| line.strip_prefix(start));
     let host = rest_of("Host key for ").and_then(|rest| rest.split_once(" has changed")).map_or("", |(host, _)| host);
     let offered = lines.iter().find(|line| line.starts_with("SHA256:")).map_or("", |line| line.trim_end_matches('.'));
@@ -130,15 +130,17 @@ fn changed_key(lines: &[&str], answers: &Answers<'_>) -> Trouble {
         let (file, number) = line.split_once(" in ")?.1.trim().rsplit_once(':')?;
         Some((file.to_string(), number.parse().ok()?))
     });
-    let jump = answers.route.adopting(host);
+    let jump = answers.route.adopting(n);
     Trouble::KeyChanged { host: host.into(), offered: offered.into(), place, jump }
 }
 
-fn unknown_key(line: &str, answers: &Answers<'_>) -> Trouble {
+fn unknown_key(line: &str, n: usize, answers: &Answers<'_>) -> Trouble {
+    // The log says whose ssh it is: a name may be that of several.
+    let jump = answers.route.adopting(n);
     let Some((prompt, of_target)) = &answers.host_key else {
         let host = line.split_once("host key is known for ").map_or("", |(_, rest)| rest);
         let host = host.split(' ').next().unwrap_or_default();
-        return Trouble::KeyUnknown { host: host.into(), offered: "a key".into(), jump: answers.route.adopting(host) };
+        return Trouble::KeyUnknown { host: host.into(), offered: "a key".into(), jump };
     };
     let offered = key_in(prompt);
     match &answers.pin() {
@@ -146,7 +148,6 @@ fn unknown_key(line: &str, answers: &Answers<'_>) -> Trouble {
         _ => {
             let host = prompt.split_once("host '").map_or("", |(_, rest)| rest);
             let host = host.split([' ', '\'']).next().unwrap_or_default();
-            let jump = (!of_target).then(|| answers.route.adopting(host).unwrap_or_else(|| quote(host)));
             Trouble::KeyUnknown { host: host.into(), offered, jump }
         }
     }
@@ -183,7 +184,7 @@ pub fn last_line(text: &str) -> Option<&str> {
 }
 
 impl Trouble {
-    /// The error for the operator. `known` is the fingerprint in opsh's list, for a changed key.
+    /// The error for the operator. `known` is the fingerprint in opsh's list, for a changed key or another than the pinned.
     pub fn error(self, login: &Login, known: Option<String>) -> Error {
         let kind = self.kind();
         let error =
@@ -205,7 +206,10 @@ impl Trouble {
         match self {
             Trouble::KeyUnknown { offered, jump: None, .. } => format!("it offers {offered}, and opsh knows no key of {name}"),
             Trouble::KeyUnknown { host, offered, .. } => format!("the jump host {host} offers {offered}, which is not known"),
-            Trouble::KeyNotPinned { offered, pinned } => format!("it offers {offered}, but host_key pins {pinned}"),
+            Trouble::KeyNotPinned { offered, pinned } => {
+                let besides = known.map_or(String::new(), |known| format!("; opsh knows {known}, which a pin overrules"));
+                format!("it offers {offered}, but host_key pins {pinned}{besides}")
+            }
             Trouble::KeyChanged { host, offered, jump, .. } => {
                 let who = if jump.is_none() { "it".into() } else { format!("the jump host {host}") };
                 let known = known.unwrap_or_else(|| "another key".into());

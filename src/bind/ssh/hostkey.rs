@@ -164,6 +164,9 @@ fn to_base64(bytes: &[u8]) -> String {
 pub fn with_known(trouble: Trouble, login: &Login) -> Error {
     let known = match &trouble {
         Trouble::KeyChanged { place: Some((file, line)), .. } => known_at(Path::new(file), *line),
+        Trouble::KeyNotPinned { .. } => {
+            Some(overruled(login)).filter(|known| !known.is_empty()).map(|known| known.join(", "))
+        }
         _ => None,
     };
     trouble.error(login, known)

@@ -12,9 +12,12 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 /// Jumps that lead to a host, at most.
 const MOST_HOPS: usize = 8;
+/// For what ssh would do; a `Match exec` of the operator may run a program for it.
+const ASKED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The way to a host.
 #[derive(Debug, Default)]
@@ -115,10 +118,14 @@ async fn ask(options: &[String], address: &Address) -> Result<Plan, String> {
     let mut command = tokio::process::Command::new("ssh");
     command.arg("-G").args(options.iter().flat_map(|option| ["-o", option])).args(words(address));
     command.env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).kill_on_drop(true);
-    let output = match command.output().await {
-        Ok(output) => output,
+    let output = match tokio::time::timeout(ASKED_WITHIN, command.output()).await {
+        Ok(Ok(output)) => output,
         // The login itself says that there is no ssh.
-        Err(_) => return Ok(Plan(String::new())),
+        Ok(Err(_)) => return Ok(Plan(String::new())),
+        Err(_) => {
+            let s = ASKED_WITHIN.as_secs();
+            return Err(format!("ssh -G has no answer within {s} s: look at Match exec in ssh_config"));
+        }
     };
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr).trim().replace('\n', " / ");
@@ -142,9 +149,9 @@ pub fn words(address: &Address) -> Vec<String> {
 }
 
 impl Route {
-    /// The words after `opsh host adopt` for the hop that ssh looks up as `host`: where it is, and through which others.
-    pub fn adopting(&self, host: &str) -> Option<String> {
-        let at = self.hops.iter().position(|hop| hop.known_as.eq_ignore_ascii_case(host))?;
+    /// The words after `opsh host adopt` for hop `at`: where it is, and through which others. `None` for the host itself.
+    pub fn adopting(&self, at: usize) -> Option<String> {
+        self.hops.get(at)?;
         let before: Vec<&str> = self.hops[..at].iter().map(|hop| hop.written.as_str()).collect();
         let via = if before.is_empty() { String::new() } else { format!(" --jump {}", shell_word(&before.join(","))) };
         Some(format!("{}{via}", shell_word(&self.hops[at].written)))

@@ -118,6 +118,25 @@ fn a_forced_command_that_runs_ours_is_let_run() {
 }
 
 #[test]
+fn a_forced_command_that_reads_is_sent_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let got = dir.path().join("got");
+    for forced in [format!("cat >>{}", got.display()), "internal-sftp".into(), "bash".into()] {
+        let Some(lab) = Lab::start(&format!("ForceCommand {forced}")) else { return };
+        live(async {
+            let (link, reach) = lab.connect().await;
+            link.set_start_within(Duration::from_secs(1));
+            let command = super::Command { words: hostile(dir.path()), ..Default::default() };
+            let outcome = reach.run(&pass(), &command).await.outcome;
+            assert!(matches!(outcome, Outcome::NotStarted(_)), "{forced}: {outcome:?}");
+            link.close().await;
+        });
+        assert_eq!(std::fs::read_to_string(&got).unwrap_or_default(), "", "{forced}");
+        assert!(!dir.path().join("touched").exists(), "{forced}");
+    }
+}
+
+#[test]
 fn the_command_line_does_not_hold_its_hello() {
     let hello = Hello::new().unwrap();
     let [first, second] = hello.words();
