@@ -136,7 +136,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         ],
         "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts; those that scripts name",
     ),
-    ("std::net", &["bind/ssh", "session/lint/text"], "connections; whether a text is an address"),
+    ("std::net", &["bind/ssh", "config/address", "session/lint/text"], "connections; whether a text is an address"),
     ("std::os::unix::net", &["bind/ssh"], "sockets"),
     ("std::process::Stdio", &["bind/secret", "bind/ssh", "cli/test"], "processes; a test is an opsh of its own"),
     ("std::process::exit", &["gate/wait"], "the third Ctrl-C; every other end returns from main"),
