@@ -20,11 +20,11 @@ pub fn check(words: &[String]) -> Result<(), String> {
             return if is_read { Ok(()) } else { Err("ssh is a read as `ssh -G NAME` only: use host.run".into()) };
         }
         // The words behind the container are those of `ps`.
-        "docker" if matches!(rest, [verb, container, ..] if verb == "top" && is_plain(container)) => {
-            let ps = PROGRAMS.iter().find(|known| known.name == "ps").into_iter();
-            return rest.get(1).filter(|name| !name.starts_with('-')).map_or(Err(no("top -")), |_| {
-                ps.map(|ps| arguments(ps, &rest[2..])).collect::<Result<(), String>>().map_err(|word| no(&word))
-            });
+        "docker" if rest.first().is_some_and(|verb| verb == "top") => {
+            let container = rest.get(1).filter(|name| is_plain(name) && !name.starts_with('-'));
+            container.ok_or_else(|| no("top without a container"))?;
+            let ps = PROGRAMS.iter().find(|known| known.name == "ps").ok_or_else(|| no("top"))?;
+            return arguments(ps, &rest[2..]).map_err(|word| no(&word));
         }
         _ => {}
     }

@@ -2,7 +2,7 @@
 //! check, and all that it accepts really runs, in namespaces whose files, sockets and processes are compared. The
 //! Docker Engine, systemd and their like are out of reach in there: of those the check itself is tried.
 
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test runs the programs that are attacked")]
+#![expect(clippy::disallowed_methods, reason = "a test runs the programs that are attacked")]
 
 use super::check;
 use super::table::{PROGRAMS, RAW};
