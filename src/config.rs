@@ -197,6 +197,9 @@ pub struct Db {
     pub user: String,
     /// Database.
     pub name: String,
+    /// Functions of its own that change nothing: `schema.name`. `db.query` may call them.
+    #[serde(default)]
+    pub reads: Vec<String>,
 }
 
 /// Dumps of the database, on its host.

@@ -4,6 +4,8 @@
 //! and nothing in them is a psql command; it runs in a READ ONLY transaction with a statement and a lock timeout, which
 //! it cannot end, and which is rolled back.
 
+mod judge;
+
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
 use super::docker::model::Env;
@@ -24,9 +26,12 @@ const QUERY: Verb = Verb {
     doc: "Rows of one statement that only reads, as maps. It is a SELECT, WITH, VALUES or TABLE in a READ ONLY \
           transaction, and may take 10 s and wait 2 s for a lock. `params` (strings, numbers, true, false, `()`) are \
           `$1`, `$2`, …; they are passed as values, never pasted: a string is text, so write `$1::uuid` for another \
-          type. What the database role may do by calling a function, a SELECT may do. 1 MiB of rows at most. Fails \
-          with `usage` for another kind of statement or more than one, `failed` with the server's words, `timeout` when \
-          the server accepts the connection and does not answer for 10 s. Deadline 30 s.",
+          type. The server is asked first which functions the statement calls, also by views, operators, casts and \
+          row policies: PostgreSQL's own that change nothing, those of known extensions, and those that `reads` of \
+          `db` in opsh.toml lists (`\"public.total\"`). A role that is no superuser leaves the analysed statement in \
+          the server's log. 1 MiB of rows at most. Fails with `usage` for another kind of statement, more than one, \
+          another function, or a foreign table; `failed` with the server's words, `timeout` when the server accepts the \
+          connection and does not answer for 10 s. Deadline 30 s.",
     example: r#"stack("prod").db.query("SELECT state, count(*) AS n FROM pg_stat_activity WHERE datname = $1 GROUP BY 1", ["vrcshift"])"#,
 };
 
@@ -53,7 +58,9 @@ fn query(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&stack), sql.clone(), json!({ "sql": sql, "params": params }));
     let context = (stack, way, sql, params);
     let value = call.read(look.within(30), context, |pass, (stack, way, sql, params)| async move {
-        rows(&way.engine(&pass).await?, &stack, &sql, &params).await.map(Value::from)
+        let engine = way.engine(&pass).await?;
+        let judge = judge::calls_of(&engine, &stack, &sql, &params).await?;
+        read(&engine, &stack, &sql, &params, &judge).await.map(Value::from)
     })?;
     Ok(super::map(value))
 }
@@ -74,62 +81,86 @@ pub fn of_stack(stack: &Stack) -> Result<&Db> {
 /// Seconds after which psql gives up a server that does not answer its connection.
 const CONNECT_S: u32 = 10;
 
-/// Rows of one statement that only reads.
+/// Rows of a statement of opsh's own that only reads.
 pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -> Result<Vec<Value>> {
+    read(engine, stack, sql, params, "").await
+}
+
+/// Rows of one statement, after what `judge` says on the server.
+async fn read(engine: &Engine, stack: &Stack, sql: &str, params: &[Value], judge: &str) -> Result<Vec<Value>> {
+    let script = script(sql, params, judge).map_err(|why| Error::new(Kind::Usage, failed(stack), why))?;
+    let said = psql(engine, stack, script, 1 << 20).await?;
+    if said.left_out > 0 {
+        return Err(Error::new(Kind::Failed, failed(stack), "the rows take more than 1 MiB").next("add a LIMIT"));
+    }
+    let row =
+        |line| serde_json::from_str(line).map_err(|error| Error::new(Kind::Failed, failed(stack), error.to_string()));
+    said.out.lines().filter(|line| !line.is_empty()).map(row).collect()
+}
+
+/// What psql said.
+struct Said {
+    out: String,
+    err: String,
+    left_out: u64,
+}
+
+fn failed(stack: &Stack) -> String {
+    format!("db.query failed on {}", stack.name)
+}
+
+/// Runs a script of psql in the container of the database.
+async fn psql(engine: &Engine, stack: &Stack, script: String, keep: usize) -> Result<Said> {
     let db = of_stack(stack)?;
-    let what = || format!("db.query failed on {}", stack.name);
     let container = docker::find(engine, stack, &db.service).await?;
     if !container.is_up() {
         let next = format!("stack({}).start({})", json!(stack.name), json!(db.service));
-        return Err(Error::new(Kind::Failed, what(), format!("{} is {}", db.service, container.state)).next(next));
+        let why = format!("{} is {}", db.service, container.state);
+        return Err(Error::new(Kind::Failed, failed(stack), why).next(next));
     }
-    let script = script(sql, params).map_err(|why| Error::new(Kind::Usage, what(), why))?;
     let words = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &db.user, "-d", &db.name, "-f", "-"];
     let exec = Exec {
         words: words.iter().map(|word| word.to_string()).collect(),
         env: Env::new([("PGCONNECT_TIMEOUT".to_string(), CONNECT_S.to_string())]),
         stdin: script.into_bytes(),
-        keep: 1 << 20,
+        keep,
         ..Exec::default()
     };
     let _waits = engine.waits_for(|| format!("PostgreSQL in {} on {} to answer", container.name, engine.host()));
     let ran = engine.exec(&container.id, exec).await?;
-    let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let err = text(&ran.stderr);
     // psql's own exit code for a connection that failed, and libpq's word for one that was accepted and not answered.
-    if ran.exit == 2 && said.contains("timeout expired") {
+    if ran.exit == 2 && err.contains("timeout expired") {
         let why =
             format!("PostgreSQL in {} accepted the connection and has not answered for {CONNECT_S} s", container.name);
         let next = format!("docker logs --tail 50 {}     on {}", container.name, engine.host());
-        return Err(Error::new(Kind::Timeout, what(), why).exit(ran.exit).next(next));
+        return Err(Error::new(Kind::Timeout, failed(stack), why).exit(ran.exit).next(next));
     }
     if ran.exit != 0 {
-        let lines: Vec<&str> =
-            said.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();
-        return Err(Error::new(Kind::Failed, what(), lines.join("\n")).exit(ran.exit));
+        return Err(match judge::refused(&err) {
+            Some(calls) => judge::refusal(stack, &calls),
+            None => {
+                // The trees that the judge asks for come first.
+                let err = err.rfind("ERROR:").map_or(err.as_str(), |at| &err[at..]);
+                let lines: Vec<&str> =
+                    err.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();
+                Error::new(Kind::Failed, failed(stack), lines.join("\n")).exit(ran.exit)
+            }
+        });
     }
-    if ran.left_out > 0 {
-        return Err(Error::new(Kind::Failed, what(), "the rows take more than 1 MiB").next("add a LIMIT"));
-    }
-    let out = String::from_utf8_lossy(&ran.stdout).into_owned();
-    out.lines()
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_str(line).map_err(|error| Error::new(Kind::Failed, what(), error.to_string())))
-        .collect()
+    Ok(Said { out: text(&ran.stdout), err, left_out: ran.left_out })
 }
 
 /// What psql reads. Each row comes back as one line of JSON. Statement and parameters are values of settings until the
 /// server uses them, so psql never looks into them; the server opens the statement as a cursor, which it refuses for
 /// more than one statement and for anything but a query. The ROLLBACK is for what PostgreSQL before 16 lets a READ ONLY
 /// transaction write: large objects.
-fn script(sql: &str, params: &[Value]) -> Result<String, String> {
-    let text = sql.trim().trim_end_matches(';');
-    let mut lines = vec![
-        "BEGIN READ ONLY;".to_string(),
-        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s';".into(),
-        "\\set SHOW_CONTEXT never".into(),
-        format!("\\set q {}", variable(&format!("SELECT row_to_json(opsh) FROM (\n{text}\n) AS opsh"))?),
-        "SELECT set_config('opsh.q', :'q', true) AS q \\gset".into(),
-    ];
+fn script(sql: &str, params: &[Value], judge: &str) -> Result<String, String> {
+    let mut lines = begun();
+    lines.push(judge.into());
+    lines.push(format!("\\set q {}", variable(&wrapped(sql))?));
+    lines.push("SELECT set_config('opsh.q', :'q', true) AS q \\gset".into());
     let mut using = Vec::new();
     for (at, param) in params.iter().enumerate() {
         let (value, kind) = typed(param)?;
@@ -145,6 +176,21 @@ fn script(sql: &str, params: &[Value]) -> Result<String, String> {
     lines.push("FETCH ALL FROM opsh;".into());
     lines.push("ROLLBACK;".into());
     Ok(lines.join("\n") + "\n")
+}
+
+/// How every script begins.
+fn begun() -> Vec<String> {
+    let lines = [
+        "BEGIN READ ONLY;",
+        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s';",
+        "\\set SHOW_CONTEXT never",
+    ];
+    lines.map(String::from).to_vec()
+}
+
+/// The statement as the part of one that nothing but a query can be.
+fn wrapped(sql: &str) -> String {
+    format!("SELECT row_to_json(opsh) FROM (\n{}\n) AS opsh", sql.trim().trim_end_matches(';'))
 }
 
 /// A parameter as text, and its SQL type.
@@ -191,7 +237,7 @@ mod tests {
 
     #[test]
     fn nothing_of_a_value_is_a_psql_command() {
-        let script = script("SELECT $1\n\\! touch /tmp/x", &[json!("a'b\\! id\n\\q")]).expect("a script");
+        let script = script("SELECT $1\n\\! touch /tmp/x", &[json!("a'b\\! id\n\\q")], "").expect("a script");
         for line in script.lines() {
             assert!(!line.starts_with("\\!") && !line.starts_with("\\q"), "{line}");
         }
@@ -200,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_null_parameter_is_sql_null() {
-        let script = script("SELECT $1", &[Value::Null]).expect("a script");
+        let script = script("SELECT $1", &[Value::Null], "").expect("a script");
         assert!(script.contains("USING NULL::text;"), "{script}");
     }
 }

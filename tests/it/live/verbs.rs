@@ -69,7 +69,7 @@ fn looking_at_containers_images_and_logs() {
     assert!(set.out.contains("JWT_SECRET=•••#"), "{}", set.out);
     opsh.run(&["-e", "stack(\"prod\").read(\"backend\", [\"rm\", \"/x\"])"])
         .exits(2)
-        .explains(&["not known to only look"]);
+        .explains(&["rm is not on the list of reads"]);
     let found = opsh.eval("host(\"prod-1\").stacks()");
     let files = json!(["docker-compose.prod.yml"]);
     let db = json!({ "service": "db", "user": "vrcshift", "name": "vrcshift" });
@@ -207,6 +207,15 @@ fn a_query_cannot_write_whatever_it_says() {
     let made = large();
     opsh.run(&["-e", "stack(\"prod\").db.query(\"SELECT lo_create(0)\")"]);
     assert_eq!(large(), made);
+    let loaded = || lab.sql("SELECT pg_conf_load_time()");
+    let was = loaded();
+    for sql in ["SELECT pg_reload_conf()", "SELECT count(*) FROM shifts HAVING pg_reload_conf()"] {
+        let code = format!("stack(\"prod\").db.query({})", json!(sql));
+        opsh.run(&["--observe", "-e", &code])
+            .exits(2)
+            .explains(&["it may call pg_catalog.pg_reload_conf", "runs it as a change"]);
+    }
+    assert_eq!(loaded(), was);
     let ran = opsh.run(&["-e", "stack(\"prod\").db.query(\"SELECT nope FROM shifts\")"]).exits(1);
     ran.explains(&["column \"nope\" does not exist"]);
     assert_eq!((sequence(), lab.state()), (last, before));

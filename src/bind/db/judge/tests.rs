@@ -1,0 +1,295 @@
+//! Statements judged by a real PostgreSQL of the test's own, which is compared before and after.
+
+#![expect(clippy::disallowed_methods, reason = "a test starts a server and talks to it")]
+
+use super::*;
+use crate::bind::ssh::tests::skip;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A server with a socket in a folder, and nothing else. Ends when dropped.
+struct Server {
+    dir: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+impl Server {
+    fn start() -> Option<Server> {
+        let found = std::fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path().join("bin"));
+        let Some(programs) = found.filter(|path| path.join("initdb").exists()).max() else {
+            skip("there is no PostgreSQL");
+            return None;
+        };
+        let dir = tempfile::Builder::new().prefix("judge").tempdir().expect("a folder");
+        let server = Server { dir, programs };
+        let at = server.dir.path().display();
+        assert!(
+            Command::new("chown").args(["postgres", &at.to_string()]).status().is_ok_and(|status| status.success())
+        );
+        server.ctl(&format!("initdb --auth=trust --no-sync -D {at}/data"));
+        let options = format!("-c listen_addresses= -c unix_socket_directories={at} -c wal_level=logical");
+        server.ctl(&format!("pg_ctl -w -D {at}/data -l {at}/log -o \"{options}\" start"));
+        Some(server)
+    }
+
+    fn ctl(&self, line: &str) {
+        let line = format!("{}/{line}", self.programs.display());
+        let ran =
+            Command::new("su").args(["postgres", "-c", &line]).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        assert!(ran.is_ok_and(|status| status.success()), "{line}");
+    }
+
+    /// Exit code, output and errors of a script of psql, as the container's would read it.
+    fn psql(&self, user: &str, script: &str) -> (i32, String, String) {
+        let mut psql = Command::new(self.programs.join("psql"));
+        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-", "-U", user, "-h"]);
+        psql.arg(self.dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut psql = psql.spawn().expect("psql");
+        psql.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
+        let ran = psql.wait_with_output().expect("its end");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (ran.status.code().unwrap_or(-1), text(&ran.stdout), text(&ran.stderr))
+    }
+
+    #[track_caller]
+    fn does(&self, sql: &str) -> String {
+        let (code, out, err) = self.psql("postgres", sql);
+        assert_eq!(code, 0, "{sql}: {err}");
+        out.trim().into()
+    }
+
+    /// Rows as the verb returns them, or what was said against it.
+    fn query(&self, user: &str, sql: &str, params: &[Value], own: &[&str]) -> Result<String, String> {
+        let own: Vec<String> = own.iter().map(|name| name.to_string()).collect();
+        let (code, _, err) = self.psql(user, &analysis(sql, params, &own)?);
+        if code != 0 {
+            return Err(err.rsplit_once("ERROR:").map_or(err.clone(), |(_, last)| last.trim().into()));
+        }
+        let judgement = judgement(&Calls::in_tree(&err)?, &own);
+        let (code, out, err) = self.psql(user, &crate::bind::db::script(sql, params, &judgement)?);
+        if code == 0 { Ok(out.trim().into()) } else { Err(err.trim().into()) }
+    }
+
+    /// When the server read its settings, and how its counters stand.
+    fn state_of_conf(&self) -> String {
+        self.does("SELECT pg_postmaster_start_time(), pg_conf_load_time(); SELECT count(*) FROM pg_class")
+    }
+
+    /// All that a statement could have changed.
+    fn state(&self) -> String {
+        self.does(
+            "SELECT pg_postmaster_start_time(), pg_conf_load_time(), pg_walfile_name(pg_current_wal_lsn()); \
+             SELECT stats_reset FROM pg_stat_database WHERE datname = 'postgres'; \
+             SELECT slot_name FROM pg_replication_slots; SELECT count(*) FROM pg_largeobject_metadata; \
+             SELECT last_value, is_called FROM counter; SELECT * FROM kept; SELECT count(*) FROM pg_class; \
+             SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'; SELECT count(*) FROM pg_stat_activity \
+             WHERE application_name = 'decoy'",
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.ctl(&format!("pg_ctl -m immediate -D {}/data stop", self.dir.path().display()));
+    }
+}
+
+const STAGE: &str = r#"
+CREATE TABLE kept (id int PRIMARY KEY, name text); INSERT INTO kept VALUES (1, 'a'), (2, 'b');
+CREATE SEQUENCE counter; 
+CREATE FUNCTION evil() RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('x', 'y'); RETURN 1; END $$;
+CREATE FUNCTION evil(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM pg_reload_conf(); RETURN 1; END $$;
+CREATE FUNCTION wrapped() RETURNS boolean LANGUAGE sql STABLE AS $$ SELECT pg_reload_conf() $$;
+CREATE FUNCTION now(int) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_reload_conf() $$;
+CREATE VIEW reloads AS SELECT pg_reload_conf() AS done;
+CREATE TABLE folded (id int); CREATE INDEX ON folded ((id + evil(1)));
+CREATE VIEW outer_view AS SELECT * FROM reloads;
+CREATE OPERATOR @@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = operated);
+"#;
+
+#[test]
+fn a_changing_statement_is_refused_before_it_runs() {
+    let Some(server) = Server::start() else { return };
+    server.does(&STAGE.replace(
+        "CREATE OPERATOR",
+        "CREATE FUNCTION operated(int, int) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_reload_conf() $$;\n\
+         CREATE TYPE mood AS (n int); CREATE FUNCTION cast_mood(mood) RETURNS int LANGUAGE sql AS $$ SELECT evil() $$;\n\
+         CREATE CAST (mood AS int) WITH FUNCTION cast_mood(mood);\n\
+         CREATE AGGREGATE summed(int) (SFUNC = int4pl, STYPE = int);\n\
+         CREATE FUNCTION is_mine(text) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_reload_conf() $$;\n\
+         CREATE ROLE plain LOGIN; GRANT SELECT ON kept TO plain; ALTER TABLE kept ENABLE ROW LEVEL SECURITY;\n\
+         CREATE POLICY mine ON kept USING (is_mine(name));\n\
+         CREATE OPERATOR",
+    ));
+    let mut decoy = Command::new(server.programs.join("psql"));
+    decoy.args(["-X", "-q", "-U", "postgres", "-d", "postgres", "-h"]).arg(server.dir.path());
+    let mut decoy = decoy.env("PGAPPNAME", "decoy").stdin(Stdio::piped()).spawn().expect("a session");
+    let pid = || server.does("SELECT pid FROM pg_stat_activity WHERE application_name = 'decoy'");
+    while pid().is_empty() {}
+    let (before, pid) = (server.state(), pid());
+    let calls = [
+        format!("pg_terminate_backend({pid})"),
+        format!("pg_cancel_backend({pid})"),
+        format!("\"pg_catalog\".pg_terminate_backend({pid})"),
+        format!("U&\"pg\\005fterminate\\005fbackend\"({pid})"),
+        format!("PG_Catalog . /* x */ PG_TERMINATE_BACKEND -- y\n ({pid})"),
+    ];
+    let names = "pg_reload_conf() pg_stat_reset() pg_stat_reset_shared('bgwriter') pg_switch_wal() pg_promote() \
+                 pg_create_physical_replication_slot('s') pg_create_logical_replication_slot('s','pgoutput') \
+                 pg_drop_replication_slot('s') pg_advisory_lock(1) pg_try_advisory_lock(1) pg_advisory_xact_lock(1) \
+                 lo_create(0) lo_creat(1) lo_unlink(1) lo_from_bytea(0,'x') lo_export(1,'/tmp/judge') lo_import('/etc/hosts') \
+                 set_config('a.b','c',false) set_config('transaction_read_only','off',true) nextval('counter') \
+                 setval('counter',9) pg_notify('a','b') pg_export_snapshot() txid_current() pg_current_xact_id() \
+                 query_to_xml('select+pg_reload_conf()',true,true,'') table_to_xml('reloads',true,true,'') \
+                 schema_to_xml('public',true,true,'') database_to_xml(true,true,'') \
+                 query_to_xmlschema('select+pg_reload_conf()',true,true,'') cursor_to_xml('c',1,true,true,'') \
+                 ts_rewrite('a'::tsquery,'select+pg_reload_conf()') pg_read_file('postgresql.conf') \
+                 pg_logical_emit_message(true,'a','b') pg_rotate_logfile() pg_log_backend_memory_contexts(1) \
+                 evil() evil(1) public.evil() wrapped() now(1) is_mine('x')";
+    let names = names.split(' ').map(|name| name.replace('+', " "));
+    for call in calls.into_iter().chain(names) {
+        for sql in [
+            format!("SELECT {call}"),
+            format!("SELECT 1 WHERE EXISTS (SELECT {call} LIMIT 0)"),
+            format!("WITH a AS MATERIALIZED (SELECT {call} AS x) SELECT x FROM a"),
+            format!("VALUES (CASE WHEN false THEN ({call})::text END)"),
+        ] {
+            let said = server.query("postgres", &sql, &[], &[]).expect_err(&sql);
+            assert!(refused(&said).is_some(), "{sql}: {said}");
+        }
+    }
+    for sql in [
+        "TABLE reloads",
+        "SELECT summed(id) FROM kept",
+        "SELECT * FROM folded",
+        "SELECT * FROM outer_view",
+        "SELECT count(*) FROM outer_view",
+        "SELECT 1 @@@ 2",
+        "SELECT 1 OPERATOR(public.@@@) ANY (ARRAY[1])",
+        "SELECT CAST(ROW(1)::mood AS int)",
+        "SELECT ROW(1)::mood::int",
+        "SELECT sum(evil()) OVER (ORDER BY evil(id)) FROM kept",
+        "SELECT * FROM pg_stat_reset() AS x",
+        "SELECT * FROM kept TABLESAMPLE system (pg_stat_reset_single_table_counters(1)::text::int)",
+        "SELECT * FROM kept ORDER BY wrapped()",
+        "SELECT id FROM kept GROUP BY id HAVING wrapped()",
+        "SELECT * FROM ts_stat('select pg_reload_conf()::text::tsvector')",
+    ] {
+        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
+        assert!(
+            refused(&said).is_some() || said.contains("must not return a set") || said.contains("cannot cast"),
+            "{sql}: {said}"
+        );
+    }
+    let said = server.query("plain", "SELECT * FROM kept", &[], &[]).expect_err("a policy");
+    assert_eq!(refused(&said), Some(vec!["public.is_mine".to_string()]), "{said}");
+    for sql in [
+        "SELECT 1; SELECT pg_reload_conf()",
+        "SELECT 1) AS opsh; SELECT pg_reload_conf(); SELECT 1 FROM (SELECT 1",
+        "SELECT 1) AS opsh; COMMIT; DROP TABLE kept; SELECT 1 FROM (SELECT 1",
+        "SELECT * INTO stolen FROM kept",
+        "EXPLAIN ANALYZE SELECT 1",
+        "SHOW work_mem",
+        "COPY kept TO PROGRAM 'id'",
+        "DO $$ BEGIN END $$",
+        "CALL evil()",
+        "EXECUTE opsh",
+        "WITH x AS (DELETE FROM kept RETURNING *) SELECT * FROM x",
+        "SELECT * FROM kept FOR UPDATE",
+        "\\! touch /tmp/judge",
+    ] {
+        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
+        assert!(!said.is_empty(), "{sql}");
+    }
+    assert_eq!(server.state(), before);
+    // A constant of such a domain would run its check while it is analysed, so nothing is.
+    server.does("CREATE DOMAIN picky AS int CHECK (evil(VALUE) = 1); CREATE TYPE holder AS (p picky)");
+    for sql in ["SELECT 1::picky", "SELECT '{1}'::picky[]", "SELECT '(1)'::holder", "SELECT 1"] {
+        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
+        assert_eq!(refused(&said), Some(vec!["public.evil".to_string()]), "{sql}: {said}");
+    }
+    decoy.kill().and_then(|()| decoy.wait()).expect("its end");
+}
+
+#[test]
+fn a_statement_that_only_reads_is_answered() {
+    let Some(server) = Server::start() else { return };
+    server.does(
+        "CREATE TABLE kept (id int PRIMARY KEY, name text, made timestamptz DEFAULT now(), tags text[], doc jsonb); \
+         INSERT INTO kept VALUES (1, 'a'), (2, 'b'); CREATE FUNCTION total() RETURNS bigint LANGUAGE sql AS \
+         'SELECT count(*) FROM kept'; CREATE VIEW names AS SELECT lower(name) AS name FROM kept; CREATE ROLE plain LOGIN; \
+         GRANT SELECT ON kept, names TO plain; CREATE DOMAIN positive AS int CHECK (VALUE > 0)",
+    );
+    let conf = server.state_of_conf();
+    for sql in [
+        "SELECT 1 AS one;",
+        "TABLE kept",
+        "VALUES (1, 'a;b'), (2, $$c;d$$)",
+        "SELECT * FROM names WHERE name LIKE 'a%'",
+        "SELECT count(*), max(made), string_agg(name, ',' ORDER BY id DESC) FROM kept GROUP BY id % 2 HAVING count(*) > 0",
+        "SELECT id, row_number() OVER (PARTITION BY name ORDER BY made RANGE BETWEEN '1 day' PRECEDING AND CURRENT ROW) FROM kept",
+        "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n WHERE i < 3) SELECT * FROM n",
+        "SELECT now(), clock_timestamp(), random(), gen_random_uuid(), current_user, version()",
+        "SELECT pid, state, now() - query_start AS age FROM pg_stat_activity ORDER BY 3 DESC NULLS LAST LIMIT 5",
+        "SELECT relname, pg_size_pretty(pg_total_relation_size(oid)) FROM pg_class ORDER BY pg_relation_size(oid) DESC LIMIT 3",
+        "SELECT * FROM pg_locks l JOIN pg_stat_activity a USING (pid)",
+        "SELECT datname, pg_database_size(datname), age(datfrozenxid) FROM pg_database",
+        "SELECT * FROM pg_stat_user_tables",
+        "SELECT * FROM pg_stat_database",
+        "SELECT * FROM pg_stat_bgwriter",
+        "SELECT * FROM pg_stat_replication",
+        "SELECT * FROM pg_replication_slots",
+        "SELECT * FROM pg_stat_wal",
+        "SELECT * FROM pg_settings WHERE name = 'work_mem'",
+        "SELECT * FROM pg_indexes",
+        "SELECT * FROM pg_prepared_xacts",
+        "SELECT table_name, column_name FROM information_schema.columns LIMIT 3",
+        "SELECT * FROM information_schema.table_constraints LIMIT 3",
+        "SELECT doc->'a', doc @> '{}', jsonb_build_object('a', 1), tags && ARRAY['x'] FROM kept",
+        "SELECT * FROM jsonb_to_recordset('[{\"a\": 1}]') AS x(a int)",
+        "SELECT * FROM generate_series(1, 3) WITH ORDINALITY",
+        "SELECT * FROM unnest(ARRAY[1, 2]) AS u(n)",
+        "SELECT CASE WHEN id = 1 THEN 'x' ELSE coalesce(name, 'y') END, nullif(id, 1), greatest(id, 3), id IN (1, 2) FROM kept",
+        "SELECT DISTINCT ON (name) name, id IS DISTINCT FROM 1, (id, name) < (2, 'z') FROM kept ORDER BY name, id",
+        "SELECT k.* FROM kept k LEFT JOIN LATERAL (SELECT 1 WHERE k.id = 1) x ON true",
+        "SELECT id FROM kept UNION SELECT 3 EXCEPT SELECT 1",
+        "SELECT grouping(id), id FROM kept GROUP BY ROLLUP (id)",
+        "SELECT extract(epoch FROM made), made AT TIME ZONE 'Asia/Tokyo', date_trunc('day', made) FROM kept",
+        "SELECT 1::positive",
+        "SELECT name COLLATE \"C\" FROM kept",
+        "SELECT id::text::int FROM kept TABLESAMPLE system (50)",
+        "SELECT xmlelement(name a), format('%s', 1), regexp_replace('a', 'b', 'c')",
+        "SELECT pg_is_in_recovery(), pg_current_wal_lsn(), pg_postmaster_start_time(), pg_blocking_pids(1)",
+    ] {
+        for user in ["postgres", "plain"] {
+            if let Err(said) = server.query(user, sql, &[], &[]) {
+                assert!(user == "plain" && said.contains("permission denied"), "{user}: {sql}: {said}");
+            }
+        }
+    }
+    let params = [json!(2), json!(true), json!(null), json!("x'\\y\n"), json!(1.5)];
+    let typed = "SELECT $1::int + 1 AS a, $2::bool AS b, $3::text AS c, $4 AS d, $5 AS e FROM kept WHERE id = $1";
+    let row = server.query("postgres", typed, &params, &[]).expect("a row");
+    assert_eq!(row, r#"{"a":3,"b":true,"c":null,"d":"x'\\y\n","e":1.5}"#);
+    assert_eq!(server.query("postgres", "SELECT total()", &[], &["public.total"]), Ok(r#"{"total":2}"#.into()));
+    let said = server.query("postgres", "SELECT total()", &[], &["public.other"]).expect_err("not listed");
+    assert_eq!(refused(&said), Some(vec!["public.total".to_string()]));
+    let said = server.query("postgres", "SELECT nope FROM kept", &[], &[]).expect_err("no column");
+    assert!(said.starts_with("column \"nope\" does not exist"), "{said}");
+    assert_eq!(server.state_of_conf(), conf);
+}
+
+#[test]
+fn a_tree_that_is_not_understood_is_refused() {
+    let tree = |node: &str| {
+        format!("LOG:  x:\nDETAIL:  ({{QUERY :rtable ({{RTE :alias {{ALIAS :aliasname opsh :x 1}}}} {node})}})")
+    };
+    assert_eq!(Calls::in_tree(&tree("")), Ok(Calls::default()));
+    let calls =
+        Calls::in_tree(&tree("{OPEXPR :opno 96\n:opfuncid\n65 :args ({FUNCEXPR :funcid 7 :funcresulttype 23})}"));
+    let calls = calls.expect("a tree");
+    assert_eq!((calls.functions, calls.operators), ([7, 65].into(), [96].into()));
+    assert!(Calls::in_tree(&tree("{NEWNODE :x 1}")).expect_err("a node").contains("newnode"));
+    assert!(Calls::in_tree("").is_err() && Calls::in_tree(&format!("{0}{0}", tree(""))).is_err());
+}
