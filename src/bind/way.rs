@@ -126,7 +126,7 @@ impl Way {
 
     /// The open login; logs in when there is none, or when it was lost. What is secret there is known then, see [`Lessons`].
     ///
-    /// Fails with `denied`, `unreachable` or `usage`, as [`ssh::connect`] does, and with `timeout` when the time for
+    /// Fails with `denied`, `unreachable` or `usage`, as [`ssh::connect`] does, and with `unreachable` when the time for
     /// connecting is over. All who wait for one login share its failure.
     pub async fn reach(&self, pass: &Pass) -> Result<Reach> {
         let (asked, name) = (Instant::now(), self.name());
@@ -135,7 +135,7 @@ impl Way {
         let lock = async { Ok(self.0.open.lock().await) };
         let what = format!("cannot log in to {name}");
         let stuck = |s| format!("another effect has tried to log in to {name} for {s} s");
-        let mut open = pass.connecting_after(&what, stuck, lock).await?;
+        let mut open = pass.connecting_after(&what, stuck, lock).await.map_err(|error| no_login(error, name))?;
         drop(waits);
         let reach = self.reach_in(&mut open, asked, pass).await?;
         drop(open);
@@ -236,7 +236,7 @@ impl Way {
                 let stuck = |s| format!("{name} has neither let opsh in nor refused it for {s} s");
                 let login = self.log_in(recipe, &mut open.denied, pass);
                 let logged_in = pass.connecting(&format!("cannot log in to {name}"), stuck, login).await;
-                let logged_in = logged_in.map_err(|error| error.host(name));
+                let logged_in = logged_in.map_err(|error| no_login(error, name));
                 drop(waits);
                 open.failed.keep(began, &logged_in);
                 open.reach.insert(logged_in?).clone()
@@ -282,6 +282,12 @@ impl Way {
         let host = Arc::new(Host { password: None, ..(*recipe.host).clone() });
         Recipe { host, known_hosts: recipe.known_hosts.clone() }.login(pass).await
     }
+}
+
+/// A host that neither lets anybody in nor refuses them is not reached, and nothing was done there.
+fn no_login(error: Error, host: &str) -> Error {
+    let kind = if error.kind == Kind::Timeout { Kind::Unreachable } else { error.kind };
+    Error { kind, ..error.host(host) }
 }
 
 impl Recipe {

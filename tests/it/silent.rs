@@ -90,9 +90,19 @@ fn a_connection_that_nobody_accepts_is_a_timeout() {
         "opsh.toml",
         &format!("[limits]\nconnect_s = 2\n[host.far]\nssh = \"nobody@127.0.0.1\"\nport = {}\n", address.port()),
     );
-    fails(&home, "host(\"far\").read([\"uptime\"])", "timeout: ", "far has neither let opsh in nor refused it for 2 s");
+    fails(
+        &home,
+        "host(\"far\").read([\"uptime\"])",
+        "unreachable: ",
+        "far has neither let opsh in nor refused it for 2 s",
+    );
     // A change that was never sent has not happened.
-    fails(&home, "host(\"far\").run([\"true\"])", "timeout: ", "far has neither let opsh in nor refused it for 2 s");
+    fails(
+        &home,
+        "host(\"far\").run([\"true\"])",
+        "unreachable: ",
+        "far has neither let opsh in nor refused it for 2 s",
+    );
     let outcome = |record: &serde_json::Value| record["body"]["outcome"].as_str().map(String::from);
     let ends = home.records().into_iter().filter(|record| record["kind"] == "effect.end");
     assert_eq!(ends.filter_map(|record| outcome(&record)).collect::<Vec<_>>(), ["failed"]);
@@ -109,7 +119,7 @@ fn several_that_wait_for_one_login_share_its_failure() {
                 for one in all { print(`${one.error.kind}: ${one.error.why}`); }";
     let ran = bounded(&home, &["--yes", &home.put("s.rhai", code)]).exits(0);
     let lines: Vec<&str> = ran.out.lines().collect();
-    assert_eq!(lines, ["timeout: far has neither let opsh in nor refused it for 2 s"; 40]);
+    assert_eq!(lines, ["unreachable: far has neither let opsh in nor refused it for 2 s"; 40]);
     let logins = home.records().into_iter().filter(|record| record["kind"] == "host.login").count();
     assert!(logins <= 1, "one attempt for all of them, not {logins}");
 }
