@@ -1,6 +1,8 @@
 //! What is secret, and the one sink that screen, journal, errors and panics pass through.
 
+mod fields;
 mod forms;
+mod invisible;
 mod known;
 mod names;
 mod needles;
@@ -9,6 +11,7 @@ mod props;
 mod shapes;
 mod variables;
 
+pub use invisible::{is_combining, is_invisible};
 pub use names::{add as add_names, check as check_name, is_secret_name};
 
 use known::known;
@@ -178,7 +181,17 @@ pub fn tags() -> Vec<String> {
 
 /// Text as it may be shown or stored: known secrets, their encodings and secret shapes become `•••#3f9a`, where the
 /// tag is the same for equal values within this process.
+///
+/// A secret that has characters in it which nobody sees, or a carriage return that a terminal leaves out, is found, too: the
+/// text is then shown without such characters.
 pub fn clean(text: &str) -> String {
+    let shown = clean_once(text);
+    let Some(bare) = invisible::without(text) else { return shown };
+    let of_bare = clean_once(&bare);
+    if invisible::without(&shown).unwrap_or_else(|| shown.clone()) == of_bare { shown } else { of_bare }
+}
+
+fn clean_once(text: &str) -> String {
     let mut stream = Stream::new();
     let mut out = stream.feed(text.as_bytes());
     out.extend(stream.end());
@@ -236,7 +249,7 @@ fn mark(value: &str) -> String {
 pub fn clean_json(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(clean(&text)),
-        Value::Array(items) => items.into_iter().map(clean_json).collect(),
+        Value::Array(items) => clean_items(items),
         Value::Object(map) => map.into_iter().map(clean_entry).collect(),
         Value::Number(number) => {
             let secret = known().and_then(|known| known.number(&number.to_string()));
@@ -244,6 +257,20 @@ pub fn clean_json(value: Value) -> Value {
         }
         other => other,
     }
+}
+
+/// The items of a list; what stands behind `--password` or the like is hidden, as in words of a command.
+fn clean_items(items: Vec<Value>) -> Value {
+    let mut is_next = false;
+    let mut clean = |item: Value| {
+        let text = item.as_str().unwrap_or_default();
+        let is_value = std::mem::replace(&mut is_next, fields::is_option(text)) && !fields::is_ordinary(text);
+        match item {
+            Value::String(text) if is_value => Value::String(marked(text)),
+            other => clean_json(other),
+        }
+    };
+    items.into_iter().map(&mut clean).collect()
 }
 
 fn clean_entry((key, value): (String, Value)) -> (String, Value) {
@@ -358,6 +385,28 @@ mod tests {
             assert_eq!(clean_json(other.clone()), other);
         }
         assert!(clean_json(json!(8061399)).as_str().is_some_and(|text| text == clean("8061399")), "one tag for both");
+    }
+
+    #[test]
+    fn a_secret_with_unseen_characters_in_it_is_hidden() {
+        learn("violet-of-the-coast-31");
+        for inside in ["\r", "\u{200b}", "\u{ad}", "\u{feff}", "\u{3164}", "\u{e0041}", "\u{2060}\r"] {
+            let text = format!("before violet-of-{inside}the-coast-31 after\r\n");
+            let shown = clean(&text);
+            assert!(shown.starts_with("before •••#") && shown.trim_end().ends_with(" after"), "{inside:?}: {shown:?}");
+        }
+        for text in ["plain\r\n", "a\u{200b}b", "\u{feff}x: y\r\n"] {
+            assert_eq!(clean(text), text);
+        }
+    }
+
+    #[test]
+    fn the_word_behind_an_option_for_a_secret_is_hidden() {
+        let words =
+            json!(["psql", "--password", "tulip-in-may", "-h", "db", "--token-file", "/run/x", "--token", "-v"]);
+        let shown = clean_json(words).to_string();
+        assert!(!shown.contains("tulip-in-may") && shown.contains(r#"["psql","--password","•••#"#), "{shown}");
+        assert!(shown.ends_with(r#""-h","db","--token-file","/run/x","--token","-v"]"#), "{shown}");
     }
 
     #[test]

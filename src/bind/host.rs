@@ -186,7 +186,7 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     reads::check_dir(dir.as_deref().unwrap_or_default()).map_err(|why| call.bad(&why))?;
     call.in_range("within_s", within_s, 1..=3600)?;
     let args = json!({ "words": words, "dir": dir });
-    let look = |host| Look::at(host, words.join(" "), args.clone()).within(within_s);
+    let look = |host| Look::at(host, ssh::readable(&words), args.clone()).within(within_s);
     call.read_each(partial, look, (words.clone(), dir), move |pass, way, (words, dir)| async move {
         let (reach, name) = (way.reach(&pass).await?, way.name());
         let command = Command { cwd: dir.clone(), ..words_of(read_words(&words)) };
@@ -204,7 +204,7 @@ fn run(call: &Call<'_>) -> Result<Each<Receipt>> {
     if words.is_empty() {
         return Err(call.bad("words is empty"));
     }
-    let says = words.join(" ");
+    let says = ssh::readable(&words);
     durable(call, call.options(1)?, says, None, Command { ..words_of(words) })
 }
 

@@ -49,7 +49,7 @@ fn on_host(call: &Call<'_>) -> Result<Each<Receipt>> {
         return Err(call.bad("one terminal is not given to programs on several hosts: name one host"));
     }
     let words = words(call, 0)?;
-    let says = if words.is_empty() { "a shell".into() } else { words.join(" ") };
+    let says = if words.is_empty() { "a shell".into() } else { super::ssh::readable(&words) };
     let change = |host| change(Look::at(host, &says, json!({ "words": words })));
     call.change_each(1, change, words.clone(), |pass, way, words| async move {
         let reach = way.reach(&pass).await?;
@@ -63,7 +63,7 @@ fn in_container(call: &Call<'_>) -> Result<Receipt> {
         return Err(call.bad("words is empty"));
     }
     let (stack, way) = call.stack_and_way()?;
-    let says = format!("{service}: {}", words.join(" "));
+    let says = format!("{service}: {}", super::ssh::readable(&words));
     let look = Look::at(call.world.stack_target(&stack), says, json!({ "service": service, "words": words }));
     call.change(change(look), (stack, way, service, words), |pass, (stack, way, service, words)| async move {
         let container = running(&way.engine(&pass).await?, &stack, &service).await?;

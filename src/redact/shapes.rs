@@ -12,9 +12,11 @@
 //! | `://user:` | a space or `/` | hidden up to the last `@`; shown when there is none |
 //! | `ghp_` and other tokens | a character that no such token has | hidden when long enough, else shown |
 //! | `-----BEGIN … PRIVATE KEY-----` | `-----`, or 16 KiB | hidden |
+//! | `name = `, `name: `, `--name `, `<name>`, `Cookie:` and others of `fields.rs` | the end of the field | hidden unless ordinary |
 //!
 //! At most 4 KiB are held (16 KiB of a private key); a secret that goes on is dropped as it comes.
 
+use super::fields::{self, Ends, Sure};
 use super::names::is_secret_name_in_text;
 
 /// Bytes held of one secret; its tag is that of as many.
@@ -97,6 +99,8 @@ enum Kind {
     Jwt { dots: u8, since: usize },
     /// The body of a private key.
     Key,
+    /// The value of a field, see `fields.rs`; `open` is the quote that it began with.
+    Field { ends: Ends, sure: Sure, open: Option<u8> },
 }
 
 const WORD: Kind = Kind::Word { quote: None, quoted: false, escape: false };
@@ -213,6 +217,16 @@ impl Shapes {
             Kind::Jwt { dots: 2, .. } => self.hide_token("eyJ", held, out, mark),
             Kind::Jwt { .. } if run.over => self.hide_token("eyJ", held, out, mark),
             Kind::Token(_) | Kind::Jwt { .. } => self.again.extend(held.iter().rev()),
+            Kind::Field { ends, sure, open } => {
+                let part = if run.over { Some(0..held.len()) } else { field(held, ends, sure, open, behind) };
+                match part {
+                    Some(part) => {
+                        self.again.extend(held[part.end..].iter().rev());
+                        self.hide(&held[..part.end], part, out, mark);
+                    }
+                    None => self.again.extend(held.iter().rev()),
+                }
+            }
             Kind::Key => {
                 // The dashes that ended it are text.
                 let body = if behind == Some(b'-') { held.strip_suffix(b"----").unwrap_or(held) } else { held };
@@ -267,6 +281,22 @@ impl Run {
             Kind::Token(token) => !(token.body)(byte),
             Kind::Jwt { dots, since } => !goes_on(byte, dots, since),
             Kind::Key if self.held.is_empty() && byte.is_ascii_whitespace() => return Next::Show,
+            Kind::Field { ends, open, .. } => {
+                if self.held.is_empty() && open.is_none() {
+                    match (*ends, byte) {
+                        (Ends::Line | Ends::Flow | Ends::Blank, b' ' | b'\t' | b'>') => return Next::Show,
+                        (Ends::Quote(_), b' ') => return Next::Show,
+                        // It was a comparison.
+                        (Ends::Line | Ends::Flow | Ends::Blank, b'=') => return Next::End,
+                        (Ends::Line | Ends::Flow | Ends::Blank, b'"' | b'\'') => {
+                            *open = Some(byte);
+                            return Next::Show;
+                        }
+                        _ => {}
+                    }
+                }
+                field_ends(byte, *ends, *open, &self.held)
+            }
             Kind::Key => (byte == b'-' && self.held.ends_with(b"----")) || self.held.len() >= MOST_OF_A_KEY,
         };
         if is_end { Next::End } else { Next::Hold }
@@ -312,8 +342,50 @@ fn goes_on(byte: u8, dots: &mut u8, since: &mut usize) -> bool {
     word(byte) && announced
 }
 
+/// Whether `byte` stands behind the value of a field.
+fn field_ends(byte: u8, ends: Ends, open: Option<u8>, held: &[u8]) -> bool {
+    let escaped = held.iter().rev().take_while(|b| **b == b'\\').count() % 2 == 1;
+    if let Some(quote) = open {
+        return byte == b'\n' || (byte == quote && !escaped);
+    }
+    match ends {
+        Ends::Line => byte == b'\n' || byte == b'\r',
+        Ends::Flow => b"\n\r,;&}])'\"".contains(&byte),
+        Ends::Blank => byte.is_ascii_whitespace() || b"'\"".contains(&byte),
+        Ends::Quote(quote) => byte == b'\n' || (byte == quote && !escaped),
+        Ends::Tag => byte == b'<' || byte == b'\n',
+    }
+}
+
+/// The part of a field's value that is secret.
+fn field(held: &[u8], ends: Ends, sure: Sure, open: Option<u8>, behind: Option<u8>) -> Option<std::ops::Range<usize>> {
+    let mut end = held.trim_ascii_end().len();
+    if ends == Ends::Line && open.is_none() {
+        let comment = held[..end].windows(2).position(|two| two == b" #" || two == b" ;");
+        end = held[..comment.unwrap_or(end)].trim_ascii_end().len();
+    }
+    let value = &held[..end];
+    let text = String::from_utf8_lossy(value);
+    let is_secret = match sure {
+        Sure::Always => true,
+        // Whoever quotes a value means it.
+        Sure::UnlessOrdinary if open.is_some() => !fields::is_ordinary(&text) || text.contains(' '),
+        Sure::UnlessOrdinary => !fields::is_ordinary(&text),
+        Sure::IfLogin => fields::is_login(value),
+    };
+    let tag = ends != Ends::Tag || (behind == Some(b'<') && !held.starts_with(b" "));
+    (end > 0 && is_secret && tag).then_some(0..end)
+}
+
 /// What the end of the text says about what follows.
 fn announced(context: &[u8]) -> Option<Kind> {
+    announced_word(context).or_else(|| {
+        let (ends, sure) = fields::announced(context, &is_secret)?;
+        Some(Kind::Field { ends, sure, open: None })
+    })
+}
+
+fn announced_word(context: &[u8]) -> Option<Kind> {
     let (&last, before) = context.split_last()?;
     match last {
         b'=' if is_secret(name(before)) => Some(WORD),
@@ -360,14 +432,11 @@ fn unescaped(text: &[u8]) -> (&[u8], bool) {
 
 fn is_header(before: &[u8]) -> bool {
     let (text, _) = unescaped(before.strip_suffix(b"\"").unwrap_or(before));
-    let name = name(text);
-    ["authorization", "proxy-authorization", "x-api-key", "x-auth-token"]
-        .iter()
-        .any(|header| name.eq_ignore_ascii_case(header.as_bytes()))
+    fields::is_header(name(text))
 }
 
 fn is_scheme(word: &[u8]) -> bool {
-    ["bearer", "basic", "token", "digest", "negotiate", "apikey"]
+    ["bearer", "basic", "token", "digest", "negotiate", "ntlm", "apikey", "key", "jwt", "hmac", "oauth", "sharedkey"]
         .iter()
         .any(|scheme| word.eq_ignore_ascii_case(scheme.as_bytes()))
 }

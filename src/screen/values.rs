@@ -98,7 +98,7 @@ pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16, height: Op
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
     table.set_header(columns.iter().map(|column| Cell::new(column.to_uppercase())));
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect::<Vec<_>>()));
     keep_narrow(&mut table, width);
     if let Some(height) = height {
         table.set_truncation_indicator("…");
@@ -114,6 +114,15 @@ pub fn lines_of(columns: &[&str], rows: Vec<Vec<String>>, width: u16, height: Op
         last.set_padding((0, 0));
     }
     table.lines().map(|line| line.trim_end().to_string()).collect::<Vec<_>>().join("\n")
+}
+
+/// A line end in a cell could forge a row, and a tab a column.
+fn on_one_line(cell: &str) -> String {
+    let cell = cell.trim_end_matches('\n');
+    if !cell.contains(['\n', '\t', '\r']) && !cell.contains("          ") {
+        return cell.into();
+    }
+    super::short_blanks(&super::shown(cell, |c| matches!(c, '\n' | '\t' | '\r')))
 }
 
 /// Blanks between two columns.

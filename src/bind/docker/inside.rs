@@ -102,7 +102,7 @@ fn exec(call: &Call<'_>) -> Result<Receipt> {
 }
 
 fn says(service: &str, words: &[String]) -> String {
-    format!("{service}: {}", words.join(" "))
+    format!("{service}: {}", crate::bind::ssh::readable(words))
 }
 
 async fn run(

@@ -66,6 +66,13 @@ pub fn refuse_variable(name: &str, value: &str) -> Option<String> {
     value.contains('\0').then(|| format!("the value of {name} contains a NUL byte"))
 }
 
+/// Words as a person reads them: quoted where they would look like others, or like more words than there are.
+pub fn readable(words: &[String]) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-{}~^".contains(c);
+    let one = |word: &String| if !word.is_empty() && word.chars().all(is_plain) { word.clone() } else { quote(word) };
+    words.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::test_quoting::Dice;
@@ -75,6 +82,15 @@ mod tests {
     fn printed_by(shell: &[&str], line: &str) -> Vec<u8> {
         let mut command = Command::new(shell[0]);
         command.args(&shell[1..]).arg(line).output().unwrap().stdout
+    }
+
+    #[test]
+    fn readable_words_can_be_told_apart() {
+        let of = |words: &[&str]| readable(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
+        assert_eq!(of(&["rm", "-rf", "a b"]), "rm -rf 'a b'");
+        assert_eq!(of(&["rm", "-rf", "a", "b"]), "rm -rf a b");
+        assert_eq!(of(&["echo", "", "it's", "$X"]), "echo '' 'it'\\''s' '$X'");
+        assert_eq!(of(&["docker", "ps", "--format={{.Names}}"]), "docker ps --format={{.Names}}");
     }
 
     #[test]
