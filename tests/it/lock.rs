@@ -58,7 +58,7 @@ impl Stage {
         Stage { alice, bob, server, sshd, pipes }
     }
 
-    fn dir(&self) -> String {
+    pub fn dir(&self) -> String {
         self.server.path().display().to_string()
     }
 
@@ -73,7 +73,7 @@ impl Stage {
 
     /// Code with these functions: `slow()` changes until `go` is written, `mark(word)` is a change that is over at once,
     /// `look()` reads until `look` is written.
-    fn code(&self, code: &str) -> String {
+    pub fn code(&self, code: &str) -> String {
         let host = if self.sshd.is_some() { "web-1" } else { "local" };
         let dir = json!(self.dir());
         format!(

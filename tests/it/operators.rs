@@ -3,6 +3,7 @@
 
 use crate::home::{Home, Ran};
 use crate::lock::{Running, Stage, value};
+use crate::terminal::Terminal;
 use serde_json::{Value, json};
 use std::os::unix::fs::{chown, symlink};
 
@@ -272,4 +273,57 @@ fn files_of_a_newer_opsh_are_shown_and_not_written() {
     assert!(releases.contains("\"format\":1"), "{releases}");
     std::fs::write(stage.file(".opsh/releases.jsonl"), releases + "{\"format\":2,\"kind\":\"later\"}\n").unwrap();
     stage.run("bob", &[], RECORD).exits(1).says(&["a newer opsh wrote", "releases.jsonl"]);
+}
+
+// ── what is shown first ──
+
+/// Lines of a report that may be typed.
+fn next_of(wrong: &Value) -> Vec<String> {
+    let one = |row: &Value| row["next"].as_str().map(String::from);
+    wrong.as_array().unwrap().iter().filter_map(one).collect()
+}
+
+/// Asserts what `status` and `doctor` show to another operator.
+fn shows_first(home: &Home, first: &str) {
+    for (code, key) in [("status()", "wrong"), ("preflight()", "rows")] {
+        let seen = value(&home.run(&["--json", "-e", &format!("stack(\"prod\").{code}")]).exits(0));
+        let why = seen[key][0]["why"].as_str().unwrap();
+        assert!(why.starts_with(first), "{code}: {why}");
+        for next in next_of(&seen[key]) {
+            let changes = ["start(", "thaw(", "restart(", "recreate(", "opsh scripts/", "rollback"]
+                .iter()
+                .any(|word| next.contains(word));
+            assert!(!changes, "{code} proposes {next}");
+        }
+    }
+}
+
+#[test]
+fn status_and_doctor_show_the_lock_first_and_only_looks() {
+    let stage = Stage::local();
+    let alice = stage.alice_looks("look()");
+    let by = holder(&stage);
+    shows_first(&stage.bob, &format!("LOCKED by {by}: hotfix, since 20"));
+    alice.kill();
+    crate::processes::until("it is left", || (lock_of(&stage.bob)["state"] == "left").then_some(()));
+    shows_first(&stage.bob, &format!("BEGUN by {by}: hotfix, since 20"));
+}
+
+#[test]
+fn at_a_terminal_a_y_is_not_the_holders_name() {
+    let stage = Stage::local();
+    let alice = stage.alice_looks("look()");
+    let by = holder(&stage);
+    let script = stage.bob.put("t.rhai", &stage.code("mark(\"b\")"));
+    let question = format!("Type {by} to go on all the same, or Enter to stop:");
+    let mut bob = Terminal::run(&mut Terminal::command(&stage.bob, &[&script]), 100, 30);
+    bob.until(&format!("LOCKED by {by}: hotfix")).until(&question).keys("y\r").until("asked once more").keys("\r");
+    bob.ends();
+    assert_eq!(stage.counted(), "a\n");
+    let mut bob = Terminal::run(&mut Terminal::command(&stage.bob, &[&script]), 100, 30);
+    bob.until(&question).keys(&format!("{by}\r"));
+    bob.ends();
+    assert_eq!(stage.counted(), "a\nb\n");
+    stage.end_look();
+    alice.ended().exits(0);
 }
