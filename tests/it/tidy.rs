@@ -106,6 +106,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
             "bind/docker",
             "bind/http",
             "bind/lock",
+            "bind/secret",
             "bind/ssh",
             "gate/pass",
             "gate/wait",
