@@ -10,6 +10,7 @@ use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
 use super::ssh::{Command, Reach};
 use super::undo::{Now, Past};
+use super::values::literal;
 use super::way::Way;
 use super::world::Versions;
 use super::{Binding, Call, Change, Look, Receipt, host};
@@ -203,7 +204,11 @@ impl Compose {
                 let host = &self.stack.host;
                 let why = format!("{file} is not on {host}, or cannot be read there");
                 return Err(Error::new(Kind::NotFound, format!("no compose for {}", self.stack.name), why)
-                    .next(format!("host(\"{host}\").read([\"ls\", \"-la\", \"{dir}\"]).out     what is there"))
+                    .next(format!(
+                        "host({}).read([\"ls\", \"-la\", {}]).out     what is there",
+                        literal(host),
+                        literal(dir)
+                    ))
                     .next(format!(
                         "[stack.{}] compose = {{ files = […], env_file = … }}     in opsh.toml",
                         self.stack.name
@@ -425,8 +430,11 @@ impl Compose {
         let what = || format!("{service} was not recreated on {}", stack.host);
         let wanted = self.engine.image(reference).await?.map(|image| image.id).ok_or_else(|| {
             let why = format!("there is no image {reference} on {}", stack.host);
-            Error::new(Kind::NotFound, what(), why)
-                .next(format!("stack(\"{}\").build(\"{service}\", COMMIT)     makes one", stack.name))
+            Error::new(Kind::NotFound, what(), why).next(format!(
+                "stack({}).build({}, COMMIT)     makes one",
+                literal(&stack.name),
+                literal(service)
+            ))
         })?;
         let old = docker::look_for(&self.engine, stack, service).await?.map(|container| container.id);
         let generation = self.generation(pass, service).await?;

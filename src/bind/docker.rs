@@ -20,6 +20,7 @@ pub mod wait;
 
 use super::ssh::{Complaints, Reach};
 use super::undo::{Now, Past};
+use super::values::literal;
 use super::{Binding, Call, Change, Look, Receipt, compose, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result, nearest, suggestion};
@@ -208,11 +209,11 @@ pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
             suggestion(service, known)
         );
         let error = Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
-            .next(format!("stack(\"{}\").ps()     what runs", stack.name));
+            .next(format!("stack({}).ps()     what runs", literal(&stack.name)));
         if slip {
             return error;
         }
-        let bring_back = format!("stack(\"{}\").recreate(\"{service}\")", stack.name);
+        let bring_back = format!("stack({}).recreate({})", literal(&stack.name), literal(service));
         error.next(format!("{bring_back}     make it from the image that compose names"))
     })
 }
@@ -425,9 +426,10 @@ fn tag_image(call: &Call<'_>) -> Result<Receipt> {
     })?;
     let mut change = wanted();
     if let Some(old) = before.as_str() {
-        // None of these may end its text: what stands behind it would be part of the line.
-        let (name, image, reference) = (json!(stack.name), json!(old), json!(reference));
-        change = change.undone_by(format!("stack({name}).tag_image({image}, {reference})"), old);
+        change = change.undone_by(
+            format!("stack({}).tag_image({}, {})", literal(&stack.name), literal(old), literal(&reference)),
+            old,
+        );
     }
     let (repository, tag) = (repository.to_string(), tag.to_string());
     let context = (stack, way, image_id, reference, repository, tag, before);
@@ -489,7 +491,7 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     })?;
     let stale = compose::env::stale(call, &service)?;
     if !stale.is_empty() {
-        let line = format!("stack(\"{}\").recreate(\"{service}\")", stack.name);
+        let line = format!("stack({}).recreate({})", literal(&stack.name), literal(&service));
         let keys = stale.join(", ");
         call.world
             .gate
@@ -504,8 +506,13 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
         let after = engine.inspect(&before.id).await?;
         if after.state != "running" || after.started_at == began {
             let why = format!("it is {} and has not started again", after.state);
-            return Err(Error::new(Kind::Failed, format!("{service} did not restart on {}", stack.host), why)
-                .next(format!("stack(\"{}\").logs(\"{service}\", #{{ tail: 50 }})     its last lines", stack.name)));
+            return Err(Error::new(Kind::Failed, format!("{service} did not restart on {}", stack.host), why).next(
+                format!(
+                    "stack({}).logs({}, #{{ tail: 50 }})     its last lines",
+                    literal(&stack.name),
+                    literal(&service)
+                ),
+            ));
         }
         Ok(Did { changed: true, before: json!(before.state), after: json!(after.state), ..Did::default() })
     })

@@ -13,6 +13,7 @@ pub mod tame;
 use super::host::{self, HostHandle, words_of};
 use super::ssh::Reach;
 use super::undo::{Now, Past};
+use super::values::literal;
 use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::config::Stack;
@@ -410,7 +411,7 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
     })?;
     let before = before.as_str().unwrap_or_default().to_string();
     let change = change
-        .undone_by(format!("{}.checkout({})", repo.line, json!(before)), before.as_str())
+        .undone_by(format!("{}.checkout({})", repo.line, literal(&before)), before.as_str())
         .lives(Lives::Run(repo.host.clone()));
     call.change(change, (tree, before, commit), |pass, (tree, before, commit)| async move {
         let git = tree.git(&pass).await?;

@@ -5,6 +5,7 @@ mod reads;
 use super::fleet::Each;
 use super::function::Function;
 use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
+use super::values::literal;
 use super::{Binding, Call, Change, Look, Receipt, World, git};
 use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
@@ -123,7 +124,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     engine.register_get("name", |host: &mut HostHandle| host.name());
     engine.register_fn("repo", |host: &mut HostHandle, dir: &str| git::RepoHandle::of_host(host, dir));
     engine.register_fn("to_string", |host: &mut HostHandle| host.name());
-    engine.register_fn("to_debug", |host: &mut HostHandle| format!("host(\"{}\")", host.name()));
+    engine.register_fn("to_debug", |host: &mut HostHandle| format!("host({})", literal(&host.name())));
 }
 
 /// The host of that name, or an error that names the nearest one.
@@ -239,7 +240,7 @@ fn durable(
     let with = aside.into_iter().chain(dir.as_ref().map(|dir| format!("in {dir}")));
     let with = Some(with.collect::<Vec<_>>().join("   ")).filter(|text| !text.is_empty());
     let change = |host: Target| {
-        let inverse = undo.as_ref().map(|line| line.replace("{host}", &host.name));
+        let inverse = undo.as_ref().map(|line| line.replace("{host}", literal(&host.name).trim_matches('"')));
         let lives = Lives::Run(host.name.clone());
         Change {
             aside: with.clone(),

@@ -4,6 +4,7 @@ mod client;
 
 use super::fleet::Each;
 use super::ssh::{Command, Reach};
+use super::values::literal;
 use super::way::Way;
 use super::{Binding, Call, Look, host, stack};
 use crate::config::{From, Probe, Stack};
@@ -288,7 +289,7 @@ async fn settle(reach: &Reach, pass: &Pass, stack: &Stack, options: &WaitOptions
             };
             let what = format!("{} is not healthy after {} s", stack.name, options.within_s);
             return Err(
-                Error::new(Kind::Unmet, what, why).next(format!("stack(\"{}\").ps()     what runs", stack.name))
+                Error::new(Kind::Unmet, what, why).next(format!("stack({}).ps()     what runs", literal(&stack.name)))
             );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

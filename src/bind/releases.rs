@@ -8,7 +8,7 @@ use super::docker::{self, REVISION, SERVICE_LABEL, STACK_LABEL};
 use super::git::Repository;
 use super::undo::{Now, Past};
 use super::way::Way;
-use super::{Binding, Call, Change, Look, Receipt, beside, host, migrate, stack};
+use super::{Binding, Call, Change, Look, Receipt, beside, host, migrate, stack, values};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
@@ -159,8 +159,9 @@ impl Place {
             return Err(error);
         }
         let next = format!(
-            "host(\"{}\").read([\"ls\", \"-la\", \"{}\"]).out     who may write there",
-            self.stack.host, self.stack.dir
+            "host({}).read([\"ls\", \"-la\", {}]).out     who may write there",
+            values::literal(&self.stack.host),
+            values::literal(&self.stack.dir)
         );
         Err(Error::new(Kind::Failed, what, host::last_lines(&ran.err, 3)).next(next))
     }
@@ -350,14 +351,9 @@ fn record(call: &Call<'_>) -> Result<Receipt> {
     let look = Look::at(call.world.stack_target(&place.stack), format!("{how} of {tag}"), wanted);
     let struck =
         json!({ "tag": tag, "commit": line["commit"], "how": how, "image_id": line["image_id"], "before": before });
-    let change =
-        Change::of(look).undone_by(format!("stack({name}).strike_release(#{})", in_rhai(&struck)), before.clone());
+    let change = Change::of(look)
+        .undone_by(format!("stack({name}).strike_release({})", values::in_rhai(&struck)), before.clone());
     added(call, change, place, line, before)
-}
-
-/// A map as a line of Rhai has it: nothing is `()` there, and a map in it begins with a `#` too.
-fn in_rhai(map: &Value) -> String {
-    map.to_string().replace(":null", ":()").replace(":{", ":#{")
 }
 
 /// A release that is taken back, with the tag that is the newest one then.
@@ -388,8 +384,10 @@ fn strike(call: &Call<'_>) -> Result<Receipt> {
     let look = Look::at(call.world.stack_target(&place.stack), says, json!({ "wanted": then }));
     let release = json!({ "tag": tag, "commit": struck.commit, "how": struck.how, "image_id": struck.image_id });
     let before = json!({ "tag": tag, "releases": releases });
-    let change = Change::of(look)
-        .undone_by(format!("stack({}).record_release(#{release})", json!(place.stack.name)), before.clone());
+    let change = Change::of(look).undone_by(
+        format!("stack({}).record_release({})", json!(place.stack.name), values::in_rhai(&release)),
+        before.clone(),
+    );
     let line = json!({ "kind": "struck", "tag": tag });
     added(call, change, place, line, before)
 }
@@ -465,7 +463,7 @@ fn mark(call: &Call<'_>, why: Option<String>) -> Result<Receipt> {
     call.intends(|| Change::of(Look::at(target, says.clone(), json!({ "tag": tag, "why": why }))))?;
     let look = Look::at(call.world.stack_target(&place.stack), "", json!({ "before": "mark", "tag": tag }));
     let seen = call.read(look, (place.clone(), tag.clone()), |pass, (place, tag)| async move {
-        let list = format!("stack(\"{}\").repo.tags(10)     the tags there are", place.stack.name);
+        let list = format!("stack({}).repo.tags(10)     the tags there are", values::literal(&place.stack.name));
         let commit = place.repository.commit_of(&pass, &tag, &list).await?;
         let bad = place.history(&pass).await?.bad.get(&commit).map(|(_, why)| why.clone());
         Ok(json!({ "commit": commit, "bad": bad }))

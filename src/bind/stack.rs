@@ -3,6 +3,7 @@
 use super::db::DbHandle;
 use super::function::Function;
 use super::git::RepoHandle;
+use super::values::literal;
 use super::way::Way;
 use super::{Call, World};
 use crate::bind::values::thrown;
@@ -96,7 +97,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     });
     engine.register_get("wants", |stack: &mut StackHandle| super::map(wants(&stack.0)));
     engine.register_fn("to_string", |stack: &mut StackHandle| stack.name().to_string());
-    engine.register_fn("to_debug", |stack: &mut StackHandle| format!("stack(\"{}\")", stack.name()));
+    engine.register_fn("to_debug", |stack: &mut StackHandle| format!("stack({})", literal(stack.name())));
 }
 
 fn wants(stack: &Stack) -> Value {

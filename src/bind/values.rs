@@ -152,6 +152,37 @@ pub fn weight(value: &Dynamic, most: usize) -> usize {
     1
 }
 
+/// A string of Rhai that is this text: whatever is in it, it ends where it should, and nothing in it is evaluated.
+pub fn literal(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out += "\\n",
+            '\t' => out += "\\t",
+            '\r' => out += "\\r",
+            c if c.is_control() => out += &format!("\\u{:04x}", c as u32),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A line of Rhai that is this value.
+pub fn in_rhai(value: &Value) -> String {
+    match value {
+        Value::Null => "()".into(),
+        Value::String(text) => literal(text),
+        Value::Array(items) => format!("[{}]", items.iter().map(in_rhai).collect::<Vec<_>>().join(",")),
+        Value::Object(map) => {
+            let pair = |(key, value): (&String, &Value)| format!("{}:{}", literal(key), in_rhai(value));
+            format!("#{{{}}}", map.iter().map(pair).collect::<Vec<_>>().join(","))
+        }
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
 /// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word. What is nested too deeply is left
 /// out, and says so: [`check_depth`] is asked where that would be an answer.
 pub fn to_json(value: &Dynamic) -> Value {
@@ -274,6 +305,26 @@ mod tests {
     fn json_comes_back_the_same() {
         let value = json!({"a": [1, 2.5, "x", null, true], "b": {"c": "日本"}});
         assert_eq!(to_json(&from_json(&value)), value);
+    }
+
+    #[test]
+    fn a_text_in_a_line_of_rhai_never_becomes_code() {
+        let engine = rhai::Engine::new_raw();
+        let parts = [
+            "\"", "`", "${x()}", "\\", "\n", "\r", "\t", "\0", "\u{8}", "\u{c}", "\u{7f}", "\u{85}", "\u{2028}",
+            "\u{202e}", "\");", "x()", "/*", "*/", "//", "'", "#{", "{host}", "日本", "😀", "\\u0022", "$",
+        ];
+        // A line of each pair, so that what one begins another may end.
+        for (first, second) in parts.iter().flat_map(|one| parts.iter().map(move |other| (one, other))) {
+            let text = format!("{first}{second}{first}");
+            let line = format!("[{}, 1]", literal(&text));
+            let back: rhai::Array = engine.eval(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(back[0].clone().into_string().expect("a string"), text, "{line}");
+            let value = json!({ text.clone(): [text, null, { "a": true }], "n": -1, "f": 2.5 });
+            let line = in_rhai(&value);
+            let back: Dynamic = engine.eval(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            assert_eq!(to_json(&back), value, "{line}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Lines that are typed as words: `logs backend --tail 50`, `@prod-1 df -h /`, `!ls`. One rule makes Rhai of each, from the
 //! signatures of verbs; nothing is looked up anywhere else.
 
+pub use crate::bind::values::literal;
 use crate::bind::{self, host};
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Param, Signature};
@@ -242,23 +243,6 @@ fn seconds(text: &str) -> Option<i64> {
         _ => (text, 1),
     };
     number.parse::<i64>().ok().filter(|number| *number >= 0)?.checked_mul(unit)
-}
-
-/// A string of Rhai that is this text.
-pub fn literal(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out += "\\n",
-            '\t' => out += "\\t",
-            '\r' => out += "\\r",
-            c if c.is_control() => out += &format!("\\u{:04x}", c as u32),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 fn split_words(text: &str) -> std::result::Result<Vec<String>, String> {

@@ -65,6 +65,34 @@ fn no_way_to_evaluate_a_text_is_left() {
     }
 }
 
+/// A value that stands between quotes in a line of Rhai may end them, and what follows is evaluated at an undo or by whoever
+/// copies the hint.
+#[test]
+fn no_line_of_rhai_is_made_by_pasting_a_value_between_quotes() {
+    fn files(dir: &std::path::Path, out: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap().flatten() {
+            match entry.path() {
+                path if path.is_dir() => files(&path, out),
+                path => out.push(path),
+            }
+        }
+    }
+    let pasted = regex::Regex::new(r#"\w\(\\"\{[\w.]*\}\\"|, \\"\{[\w.]*\}\\"[\])]"#).unwrap();
+    assert!(pasted.is_match(r#"format!("stack(\"{}\").ps()", name)"#));
+    assert!(pasted.is_match(r#"format!("x([\"ls\", \"{dir}\"])")"#));
+    let (mut all, mut found) = (Vec::new(), Vec::new());
+    files(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut all);
+    for path in all.iter().filter(|path| !path.display().to_string().contains("test")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        let product = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        let lines = product.lines().enumerate().filter(|(_, line)| pasted.is_match(line));
+        found.extend(lines.map(|(at, line)| format!("{}:{}: {}", path.display(), at + 1, line.trim())));
+    }
+    // How an operator is told to write a line that a person wrote himself.
+    found.retain(|line| !line.contains("write host("));
+    assert!(found.is_empty(), "use values::literal:\n{}", found.join("\n"));
+}
+
 // ── bounds ──
 
 #[test]

@@ -4,6 +4,7 @@
 use super::{Compose, Place, open};
 use crate::bind::docker::{self, model::Env};
 use crate::bind::git::Repository;
+use crate::bind::values::literal;
 use crate::bind::{Binding, Call, Look, host};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
@@ -178,7 +179,7 @@ impl Compose {
         }
         let why = format!("it runs, and its environment still differs from the files in {}", keys.join(", "));
         Err(Error::new(Kind::Failed, format!("{service} was not recreated on {}", self.stack.host), why)
-            .next(format!("stack(\"{}\").env_drift()     what differs", self.stack.name)))
+            .next(format!("stack({}).env_drift()     what differs", literal(&self.stack.name))))
     }
 }
 

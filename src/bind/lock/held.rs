@@ -5,6 +5,7 @@ use super::intent;
 use super::words::{locked_words, quoted};
 use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
 use crate::bind::ssh::{Durable, Reach};
+use crate::bind::values::literal;
 use crate::bind::way::Way;
 use crate::bind::{Call, Look, World, beside, host, migrate, work};
 use crate::config::Stack;
@@ -365,7 +366,7 @@ impl Held {
                     let name = &self.stack.name;
                     let by = intent::name(&answer.value["holder"]["by"]);
                     let why = format!("the lock of {name} was taken over by {by}: {}", quoted(&answer.value));
-                    let next = format!("stack(\"{name}\").lock()     who has it now");
+                    let next = format!("stack({}).lock()     who has it now", literal(name));
                     return Err(Error::new(Kind::Unmet, format!("nothing was changed on {name}"), why).next(next));
                 }
             }
