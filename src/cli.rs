@@ -14,7 +14,7 @@ use crate::gate::Grants;
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::replay::FailAt;
-use crate::screen::{self, Options as ScreenOptions, Screen};
+use crate::screen::{self, Options as ScreenOptions, Screen, Written};
 use crate::session::discover::Place;
 use crate::session::plugin::Plugin;
 use crate::session::{self, Options, Replay, Session, doc, help};
@@ -149,16 +149,43 @@ pub fn main() -> u8 {
 fn run_command_line() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // clap prints help to standard output and mistakes to standard error.
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return if error.use_stderr() { 2 } else { 0 };
+            return 2;
+        }
+        Err(help) => {
+            let screen = Screen::new(ScreenOptions::detect(false));
+            screen.raw(help.render().to_string().trim_end());
+            return ended(&screen, 0, 1);
         }
     };
     let screen = Rc::new(Screen::new(ScreenOptions::detect(cli.json)));
     silence_panics(&screen);
+    let is_check = plugin(&cli).is_some();
+    let code = run_and_say(cli, &screen);
+    // A check whose line was not written says nothing of what it checks.
+    ended(&screen, code, if is_check { 3 } else { 1 })
+}
+
+/// The exit code, when it is known whether all that was written is there: `code`, or `cut` in place of success.
+fn ended(screen: &Screen, code: u8, cut: u8) -> u8 {
+    /// As of a program that the signal of a closed pipe ends.
+    const PIPE: u8 = 128 + 13;
+    let code_of_loss = match screen.written() {
+        Written::Whole => return code,
+        Written::Closed => PIPE,
+        Written::Cut(error) => {
+            screen.error(&error, &Sources::default());
+            cut
+        }
+    };
+    if code == 0 { code_of_loss } else { code }
+}
+
+/// Runs the command line and shows how it ended.
+fn run_and_say(cli: Cli, screen: &Rc<Screen>) -> u8 {
     let (mut left, plugin) = (Left::default(), plugin(&cli));
-    let result = run(cli, &screen, &mut left);
+    let result = run(cli, screen, &mut left);
     let failed = result.is_err();
     let said = match (result, plugin) {
         (Ok(()), None) => return 0,

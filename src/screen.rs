@@ -13,7 +13,7 @@ mod values;
 pub use human::span;
 pub use stream::{Streamer, head};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::redact;
 use crate::sources::Sources;
 use human::Zone;
@@ -94,6 +94,19 @@ pub struct Screen {
     long: RefCell<String>,
     /// Of the times that are shown.
     zone: RefCell<Zone>,
+    /// Why standard output takes nothing any more.
+    cut: RefCell<Option<std::io::Error>>,
+}
+
+/// What became of all that was written to standard output.
+#[derive(Debug)]
+pub enum Written {
+    /// All of it is there.
+    Whole,
+    /// Its reader has enough, and closed the pipe.
+    Closed,
+    /// It was cut, with what the operator is told.
+    Cut(Error),
 }
 
 /// Time after which a wait is said where there is no terminal; said again when three times as much has passed.
@@ -121,6 +134,7 @@ impl Screen {
             streams: StdCell::new(0),
             long: RefCell::default(),
             zone: RefCell::new(Zone::system()),
+            cut: RefCell::default(),
         }
     }
 
@@ -429,10 +443,29 @@ impl Screen {
         }
     }
 
+    /// The one place that writes to standard output. What comes after a line that was not written is not written either: an
+    /// output is whole, or it ends where it was cut.
     fn to_stdout(&self, text: &str) {
         self.fresh_line();
-        // A closed pipe is the reader's way to say that it has enough.
-        let _ = writeln!(std::io::stdout().lock(), "{text}");
+        if self.cut.borrow().is_some() {
+            return;
+        }
+        let mut out = std::io::stdout().lock();
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            self.cut.replace(Some(error));
+        }
+    }
+
+    /// Whether all that was written to standard output is there. Asked once, at the end of the program.
+    pub fn written(&self) -> Written {
+        match self.cut.borrow().as_ref() {
+            None => Written::Whole,
+            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Written::Closed,
+            Some(error) => Written::Cut(
+                Error::new(Kind::Failed, "the output is not whole", format!("standard output: {error}"))
+                    .next("the same again, to where there is room; look first at what a script changed: opsh runs"),
+            ),
+        }
     }
 
     fn to_stderr(&self, text: &str) {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::clock;
-use crate::gate::journal::{Journal, Prunable, RunLine};
+use crate::gate::journal::{Journal, Prunable, RunLine, export};
 use crate::screen::Screen;
 use crate::session::record;
 use clap::Subcommand;
@@ -61,9 +61,7 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
         Command::Settle { run, saw } => record::settle(&journal, &run, &saw, screen)?,
         Command::Verify => verify(&journal, screen)?,
         Command::Export { run } => {
-            for entry in journal.run(&run)? {
-                screen.raw(&entry.to_json().to_string());
-            }
+            export::lines(&journal.run(&run)?).iter().for_each(|line| screen.raw(line));
         }
         Command::Prune { before, to, yes } => prune(&journal, state_dir, &before, to, yes, screen)?,
     }

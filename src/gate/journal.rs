@@ -11,6 +11,7 @@
 
 mod aside;
 mod entry;
+pub mod export;
 mod place;
 mod prune;
 mod query;

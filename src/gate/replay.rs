@@ -3,6 +3,7 @@
 //! `expect` does, is judged anew. The first thing that differs ends the replay, whatever the script does with the error.
 
 use super::consent::Intended;
+use super::journal::export;
 use super::outcome::settle;
 use super::pass::Came;
 use super::policy::Mode;
@@ -113,10 +114,7 @@ impl Recording {
             Error::new(Kind::Usage, format!("{name} is no recording"), why)
                 .next("opsh journal export RUN > FILE     makes one")
         };
-        let mut entries: Vec<Value> = Vec::new();
-        for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            entries.push(serde_json::from_str(line).map_err(|error| bad(format!("line {}: {error}", at + 1)))?);
-        }
+        let entries = export::records(name, text)?;
         let start = entries.first().filter(|entry| entry["kind"] == "run.start");
         let start = start.ok_or_else(|| bad("its first line is no run.start".into()))?;
         let run = text_of(start, "run");

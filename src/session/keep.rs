@@ -3,11 +3,11 @@
 use super::sitting::Line;
 use super::{Session, file_of, text_of, words};
 use crate::error::{Error, Kind, Result};
+use crate::gate::journal::export;
+use crate::whole::Part;
 use rhai::Stmt;
 use serde_json::{Value, json};
-use std::fs::OpenOptions;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What [`Session::save`] wrote.
@@ -56,7 +56,7 @@ impl Session {
             noted += usize::from(entry.kind == "line");
             noted == 0 || lines.iter().any(|line| line.noted == noted)
         });
-        Ok(kept.map(|entry| format!("{}\n", entry.to_json())).collect())
+        Ok(export::lines(kept).iter().map(|line| format!("{line}\n")).collect())
     }
 
     fn as_script(&self, file: &str, lines: &[Line]) -> (String, Option<String>) {
@@ -112,19 +112,22 @@ impl Session {
 /// Writes files that are not there yet, readable by their owner only: all of them, or none.
 #[expect(clippy::disallowed_methods, reason = "a script is what the operator writes, not an effect of it")]
 fn write_new(files: &[&(PathBuf, String)]) -> std::result::Result<(), String> {
-    let mut made: Vec<&Path> = Vec::new();
-    let mut write = |path, text: &str| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        made.push(path);
-        file.write_all(text.as_bytes())
+    let failed = |path: &Path, error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => {
+            format!("{} is there already, and no file is written over", path.display())
+        }
+        _ => format!("{}: {error}", path.display()),
     };
-    let written = files.iter().try_for_each(|(path, text)| {
-        write(path.as_path(), text).map_err(|error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                format!("{} is there already, and no file is written over", path.display())
-            }
-            _ => format!("{}: {error}", path.display()),
-        })
+    let begun = files.iter().map(|(path, text)| {
+        let part = Part::create(path, 0o600).and_then(|mut part| part.write_all(text.as_bytes()).map(|()| part));
+        part.map(|part| (path.as_path(), part)).map_err(|error| failed(path, error))
+    });
+    let begun: Vec<(&Path, Part)> = begun.collect::<std::result::Result<_, String>>()?;
+    let mut made: Vec<&Path> = Vec::new();
+    let written = begun.into_iter().try_for_each(|(path, part)| {
+        part.finish().map_err(|error| failed(path, error))?;
+        made.push(path);
+        Ok(())
     });
     if written.is_err() {
         made.iter().for_each(|path| drop(std::fs::remove_file(path)));

@@ -359,7 +359,7 @@ fn the_journal_lists_shows_exports_and_verifies_what_was_done() {
     }
     let end = &first[first.len() - 4..];
     let exported = home.run(&["journal", "export", end]).exits(0);
-    assert_eq!(exported.out.lines().count(), 4, "{}", exported.out);
+    assert_eq!(exported.out.lines().count(), 5, "{}", exported.out);
     home.run(&["journal", "show", "zzzz"]).exits(1).says(&["no run \"zzzz\"", "opsh journal list"]);
     home.run(&["journal", "verify"]).exits(0).prints("6 records, 1 changes: the chain is whole\n");
 }

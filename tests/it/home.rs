@@ -146,7 +146,9 @@ impl Ran {
     }
 
     /// Standard output as values, one a line.
+    /// What was printed as JSON lines, without the last line of an export, which is no record.
     pub fn json_lines(&self) -> Vec<Value> {
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["kind"] != "recording.end").collect()
     }
 }

@@ -481,7 +481,9 @@ fn prune_exports_removes_and_leaves_a_chain_that_verifies() {
     assert!(done.out.contains("pruned-1-8.jsonl"), "{}", done.out);
     let exported = home.state().join("pruned-1-8.jsonl");
     assert_eq!(mode(&exported), 0o600);
-    assert_eq!(std::fs::read_to_string(exported).unwrap().lines().count(), 8);
+    let exported = std::fs::read_to_string(exported).unwrap();
+    assert_eq!(exported.lines().count(), 9);
+    assert!(exported.lines().last().unwrap().contains("\"recording.end\""), "{exported}");
     home.run(&["-e", "1"]).exits(0);
     let whole = "3 records, 0 changes, after 8 that were pruned: the chain is whole";
     home.run(&["journal", "verify"]).exits(0).shows(&[whole]);

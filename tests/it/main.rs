@@ -58,4 +58,5 @@ mod undo;
 mod verbs;
 mod what_if;
 mod work;
+mod written;
 mod zone;

@@ -17,8 +17,8 @@ const LAYERS: &[(&[&str], &str)] = &[
     (&["gate"], "the door: it cannot know what it guards, or it could not guard it all"),
     (&["config", "screen"], "what was decided before, and what is shown; neither asks the other"),
     (
-        &["sources", "redact", "interrupt", "memory", "shield"],
-        "facts that anybody may need: texts, secrets, Ctrl-C, memory, panics",
+        &["sources", "redact", "interrupt", "memory", "shield", "whole"],
+        "facts that anybody may need: texts, secrets, Ctrl-C, memory, panics, files that are whole",
     ),
     (&["error"], "the one error type: a thing that knows something else could not be thrown everywhere"),
 ];
@@ -49,6 +49,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
             "shell",
             "shield",
             "sources",
+            "whole",
         ],
         "it starts a session; besides, it lists verbs, shows the journal, checks a secret and adopts host keys, which are no scripts",
     ),
@@ -59,10 +60,10 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     ),
     (
         "bind",
-        &["config", "error", "gate", "memory", "redact", "shield", "sources"],
+        &["config", "error", "gate", "memory", "redact", "shield", "sources", "whole"],
         "a binding returns values: what is shown, and when, is the gate's and the engine's",
     ),
-    ("gate", &["error", "interrupt", "redact", "screen"], "it decides about verbs, not about systems"),
+    ("gate", &["error", "interrupt", "redact", "screen", "whole"], "it decides about verbs, not about systems"),
 ];
 
 /// A crate that touches the world, or is large enough to leak into everything, is named in these places only. `a/b`
@@ -84,7 +85,17 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     (
         "libc",
-        &["bind/secret", "bind/ssh", "config/trust", "gate/clock", "gate/fault", "gate/journal", "redact", "screen"],
+        &[
+            "bind/secret",
+            "bind/ssh",
+            "config/trust",
+            "gate/clock",
+            "gate/fault",
+            "gate/journal",
+            "redact",
+            "screen",
+            "whole",
+        ],
         "what std lacks",
     ),
     ("openssh", &["bind/ssh"], "ssh"),
@@ -134,6 +145,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
             "gate/clock",
             "gate/journal",
             "session",
+            "whole",
         ],
         "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts; those that scripts name",
     ),

@@ -7,10 +7,11 @@ use super::launch::{self, ControlDir, Ssh};
 use super::route::{self, Route};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
+use crate::whole;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -204,7 +205,7 @@ pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Re
         text => text.map_err(failed)?,
     };
     match with_key(&old, &login.alias(), key, replace) {
-        Ok(new) => write(&login.known_hosts, &new).map_err(failed),
+        Ok(new) => whole::replace(&login.known_hosts, &new, 0o600).map_err(failed),
         Err(known) => {
             Err(Error::new(Kind::Refused, what, format!("{known} is known, and {} is another key", key.fingerprint))
                 .next(format!("opsh host adopt --replace {}", shell_word(&login.name)))
@@ -256,15 +257,6 @@ fn lock(list: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(list.with_extension("lock"))?;
     file.lock()?;
     Ok(file)
-}
-
-fn write(list: &Path, text: &str) -> io::Result<()> {
-    let new = list.with_extension("new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&new, list)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::Verdict;
 use super::child::{self, Ran};
 use crate::error::{Error, Kind, Result};
+use crate::whole;
 use serde_json::Value;
 use similar::TextDiff;
 use std::path::{Path, PathBuf};
@@ -128,7 +129,12 @@ impl Case {
         let path = self.dir.join("screen");
         let state = child::folder()?;
         let ran = self.replay(state.path(), &[])?;
-        // No screen makes that right.
+        // No screen makes these right.
+        if let Some(why) =
+            ran.err.lines().find(|line| line.starts_with("error: ") && line.ends_with(" is no recording"))
+        {
+            return Err(format!("{}\n{}", why.trim_start_matches("error: "), ran.screen()));
+        }
         if ran.err.contains("error: the replay differs from its recording") {
             return Err(format!("it does something else than it did\n{}", ran.screen()));
         }
@@ -141,7 +147,7 @@ impl Case {
             if let Some(why) = self.ended_otherwise(state.path())? {
                 return Err(format!("{why}; that is no other screen: record it anew\n{}", ran.screen()));
             }
-            std::fs::write(&path, &shown).map_err(|error| format!("{}: {error}", path.display()))?;
+            whole::replace(&path, &shown, 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
             return Ok("rewritten".into());
         }
         let diff = TextDiff::from_lines(&wanted, &shown);

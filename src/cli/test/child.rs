@@ -1,5 +1,6 @@
 //! The opsh that a test is: with its own folder, its own environment, and a recording in place of the world.
 
+use crate::gate::journal::export;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,7 +39,7 @@ pub fn records(state: &Path) -> Result<Vec<Value>, String> {
     if ran.code != Some(0) {
         return Err(format!("it left no record: {}", ran.err));
     }
-    ran.out.lines().map(|line| serde_json::from_str(line).map_err(|error| error.to_string())).collect()
+    export::records("its record", &ran.out).map_err(|error| error.to_string())
 }
 
 /// A new folder that goes with what is returned.

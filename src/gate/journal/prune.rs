@@ -5,15 +5,15 @@
 //! else ever sees the table without it.
 
 use super::entry::{Entry, SELECT, entry, hex, put};
+use super::export::Lines;
 use super::query::IS_UNSETTLED;
 use super::schema::NO_DELETE;
 use super::{Journal, Record, clock, words};
 use crate::error::{Error, Kind, Result};
+use crate::whole::Part;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde_json::json;
-use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
 use std::path::Path;
 
 /// What a pruning would remove.
@@ -54,7 +54,7 @@ impl Journal {
             return Err(not_pruned("it changed since it was looked at; the same again".into()));
         }
         let io = |error: std::io::Error| not_pruned(format!("{}: {error}", to.display()));
-        export(&transaction, found.to, create(to).map_err(io)?).map_err(sql)?.map_err(io)?;
+        export(&transaction, found.to, Part::create(to, 0o600).map_err(io)?).map_err(sql)?.map_err(io)?;
         remove(&transaction, found, to).map_err(sql)?;
         transaction.commit().map_err(sql)?;
         // The records are gone either way; what is lost without these is only space on the disk.
@@ -89,21 +89,16 @@ fn holder(connection: &Connection, to: i64) -> rusqlite::Result<Option<(i64, Str
     connection.query_row(&sql, params![to], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the journal's own export, before its records go")]
-fn create(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create_new(true).write(true).mode(0o600).open(path)
-}
-
-fn export(connection: &Connection, to: i64, file: File) -> rusqlite::Result<std::io::Result<()>> {
-    let mut out = BufWriter::new(file);
+fn export(connection: &Connection, to: i64, mut out: Part) -> rusqlite::Result<std::io::Result<()>> {
+    let mut lines = Lines::default();
     let mut statement = connection.prepare(&format!("{SELECT} WHERE seq <= ?1 ORDER BY seq"))?;
     let mut rows = statement.query(params![to])?;
     while let Some(row) = rows.next()? {
-        if let Err(error) = writeln!(out, "{}", entry(row)?.to_json()) {
+        if let Err(error) = writeln!(out, "{}", lines.record(&entry(row)?)) {
             return Ok(Err(error));
         }
     }
-    Ok(out.into_inner().map_err(|error| error.into_error()).and_then(|file| file.sync_all()))
+    Ok(writeln!(out, "{}", lines.end()).and_then(|()| out.finish()))
 }
 
 fn remove(transaction: &Connection, found: &Prunable, to: &Path) -> rusqlite::Result<()> {
