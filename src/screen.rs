@@ -9,6 +9,7 @@ mod escapes;
 mod human;
 mod stream;
 mod values;
+mod visible;
 
 pub use human::span;
 pub use stream::{Streamer, head};
@@ -23,6 +24,7 @@ use std::borrow::Cow;
 use std::cell::{Cell as StdCell, RefCell};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
+use visible::{fit, one_line, safe, short_blanks};
 
 /// What kind of screen this is; read once at the start.
 #[derive(Clone, Copy, Debug)]
@@ -165,15 +167,25 @@ impl Screen {
         if self.options.json { self.to_stderr(&text) } else { self.to_stdout(&text) }
     }
 
-    /// A line of an export: already redacted when it was recorded, for programs rather than eyes.
-    pub fn raw(&self, line: &str) {
-        self.to_stdout(&redact::clean(line));
+    /// A text for programs rather than eyes.
+    pub fn raw(&self, text: &str) {
+        self.to_stdout(&redact::clean(text));
+    }
+
+    /// A value as one line of JSON, redacted text by text: what finds fields would take a quote of JSON for a value's.
+    pub fn json(&self, value: &Value) {
+        self.to_stdout(&redact::clean_json(value.clone()).to_string());
+    }
+
+    /// A line of an export, which was redacted so.
+    pub fn record(&self, line: &str) {
+        self.to_stdout(line);
     }
 
     /// The value of `-e CODE` or of a line at the prompt.
     pub fn value(&self, value: &Value) {
         if self.options.json {
-            return self.to_stdout(&redact::clean_json(value.clone()).to_string());
+            return self.json(value);
         }
         if !value.is_null() {
             self.to_stdout(&fit(&self.show(value)));
@@ -487,87 +499,6 @@ pub enum Mark {
     Would,
 }
 
-/// Text that is safe to show: sequences left out, secrets hidden, other control and bidirectional characters visible.
-fn fit(text: &str) -> String {
-    if !text.contains(|c| is_dangerous(c) || redact::is_combining(c)) {
-        return redact::clean(text);
-    }
-    // Before secrets are looked for: one with colours in its middle is found all the same.
-    safe(&redact::clean(&escapes::strip(text)))
-}
-
-/// Text that cannot act on the terminal, and in which everything is seen.
-fn safe(text: &str) -> String {
-    if !text.contains(|c| is_dangerous(c) || redact::is_combining(c)) {
-        return text.into();
-    }
-    // A carriage return is half of a line end in what programs print.
-    shown(&text.replace('\r', ""), is_dangerous)
-}
-
-/// As [`fit`], on one line that a person can read: a line end in an argument must not forge a line of ours, nor blanks push
-/// the end of a question off the screen.
-fn one_line(text: &str) -> String {
-    bounded(&short_blanks(&shown(&redact::clean(text), |c| c == '\n' || c == '\t' || is_dangerous(c))))
-}
-
-/// The characters, those that `is_hidden` tells as their codes, and marks that are piled on one letter, too.
-fn shown(text: &str, is_hidden: impl Fn(char) -> bool) -> String {
-    let mut marks = 0;
-    let mut one = |c: char| {
-        marks = if redact::is_combining(c) { marks + 1 } else { 0 };
-        if is_hidden(c) || marks > MOST_MARKS { visible(c) } else { c.to_string() }
-    };
-    text.chars().map(&mut one).collect()
-}
-
-/// Marks on one letter that are drawn; scripts in use have fewer.
-const MOST_MARKS: usize = 4;
-/// Blanks in a row that are shown as they are.
-const MOST_BLANKS: usize = 40;
-/// Characters of one line of a question, a plan or an effect, and how many of them are its end.
-const MOST_OF_A_LINE: usize = 4_000;
-const END_OF_A_LINE: usize = 500;
-
-/// The text with many blanks in a row as their number.
-fn short_blanks(text: &str) -> String {
-    let is_blank = |c: char| c != '\n' && c.is_whitespace();
-    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(is_blank) {
-        let behind = rest[at..].trim_start_matches(is_blank);
-        let blanks = &rest[at..rest.len() - behind.len()];
-        let count = blanks.chars().count();
-        out += &rest[..at];
-        out += &if count > MOST_BLANKS { format!(" <{count} blanks> ") } else { blanks.to_string() };
-        rest = behind;
-    }
-    out + rest
-}
-
-/// A line of a bounded length: beginning and end of a longer one.
-fn bounded(line: &str) -> String {
-    let count = line.chars().count();
-    if count <= MOST_OF_A_LINE {
-        return line.into();
-    }
-    let begin: String = line.chars().take(MOST_OF_A_LINE - END_OF_A_LINE).collect();
-    let end: String = line.chars().skip(count - END_OF_A_LINE).collect();
-    format!("{begin} <{} characters> {end}", count - MOST_OF_A_LINE)
-}
-
-/// Controls, and characters that nobody sees or that turn the order of the text around them.
-fn is_dangerous(c: char) -> bool {
-    (c.is_control() && c != '\n' && c != '\t') || redact::is_invisible(c)
-}
-
-fn visible(c: char) -> String {
-    match c {
-        '\n' => "␤".into(),
-        c if (c as u32) < 0x20 => char::from_u32(0x2400 + c as u32).unwrap_or('?').to_string(),
-        c => format!("<{:04x}>", c as u32),
-    }
-}
-
 /// A line of standard input, given up on Ctrl-C.
 fn read_line() -> Option<String> {
     loop {
@@ -692,35 +623,6 @@ mod tests {
         for value in [json!({"name": "a", "password": "tulip-9"}), json!([{"name": "a", "DB_PASSWORD": "tulip-9"}])] {
             let shown = screen.show(&value);
             assert!(shown.contains("•••#") && !shown.contains("tulip"), "{shown}");
-        }
-    }
-
-    #[test]
-    fn remote_text_cannot_act_on_the_terminal() {
-        assert_eq!(fit("a\x1b]52;c;x\x07b\x07\x1b[1mc"), "ab␇c");
-        assert_eq!(fit("a\u{202e}b"), "a<202e>b");
-        assert_eq!(fit("1\r\n2"), "1\n2");
-        assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
-        assert_eq!(one_line("rm a\rls"), "rm a␍ls");
-        assert_eq!(one_line("a\u{61c}b\u{2028}c"), "a<061c>b<2028>c");
-    }
-
-    #[test]
-    fn unseen_characters_blanks_and_piled_marks_are_shown() {
-        for c in
-            ['\u{200b}', '\u{200f}', '\u{2060}', '\u{2066}', '\u{3164}', '\u{115f}', '\u{ad}', '\u{feff}', '\u{e0041}']
-        {
-            let (text, seen) = (format!("rm{c} x"), format!("rm<{:04x}> x", c as u32));
-            assert_eq!((fit(&text), one_line(&text)), (seen.clone(), seen));
-        }
-        assert_eq!(one_line(&format!("ls{}; rm -rf /", " ".repeat(6_000))), "ls <6000 blanks> ; rm -rf /");
-        assert_eq!(one_line("a\tb"), "a␉b");
-        let piled = format!("e{}", "\u{301}".repeat(6));
-        assert_eq!(fit(&piled), format!("e{}<0301><0301>", "\u{301}".repeat(4)));
-        let long = one_line(&format!("{}rm", "x".repeat(90_000)));
-        assert!(long.len() < 4_100 && long.ends_with("rm") && long.contains(" <86002 characters> "), "{}", long.len());
-        for plain in ["naïve ação 日本語　本番", "⚠️ done", "a  b"] {
-            assert_eq!((fit(plain), one_line(plain)), (plain.into(), plain.into()));
         }
     }
 

@@ -273,7 +273,7 @@ fn evaluate(session: &mut Session, line: &str) -> After {
     let after = if result.is_ok() { After::Next } else { After::Failed };
     match result {
         Ok(Done::Value(value)) => screen.glimpse(&value),
-        Ok(Done::Json(value)) => screen.raw(&crate::redact::clean(&value.to_string())),
+        Ok(Done::Json(value)) => screen.json(&value),
         Ok(Done::Quit) => return After::Quit,
         // Who pressed Ctrl-C knows why; what goes on without its opsh is another matter.
         Err(error) if error.kind == Kind::Interrupted && error.next.is_empty() => {

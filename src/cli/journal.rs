@@ -61,7 +61,7 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
         Command::Settle { run, saw } => record::settle(&journal, &run, &saw, screen)?,
         Command::Verify => verify(&journal, screen)?,
         Command::Export { run } => {
-            export::lines(&journal.run(&run)?).iter().for_each(|line| screen.raw(line));
+            export::lines(&journal.run(&run)?).iter().for_each(|line| screen.record(line));
         }
         Command::Prune { before, to, yes } => prune(&journal, state_dir, &before, to, yes, screen)?,
     }

@@ -53,7 +53,7 @@ fn show(finding: &Finding, json: bool, screen: &Screen) {
     let rule = rule.word();
     if json {
         let object = json!({ "path": path, "line": line, "column": column, "rule": rule, "why": why, "fix": fix });
-        return screen.raw(&object.to_string());
+        return screen.json(&object);
     }
     screen.print(&format!("{path}:{line}:{column}  {rule}  {why}\n  {fix}"));
 }

@@ -94,7 +94,7 @@ pub fn run(test: &Test, screen: &Screen) -> Result<()> {
             match (json, verdict) {
                 (true, verdict) => {
                     let (ok, says) = (verdict.is_ok(), verdict.unwrap_or_else(|why| why));
-                    screen.raw(&json!({ "test": name, "ok": ok, "says": says }).to_string());
+                    screen.json(&json!({ "test": name, "ok": ok, "says": says }));
                 }
                 (_, Ok(says)) if says.is_empty() => screen.print(&format!("ok      {name}")),
                 (_, Ok(says)) => screen.print(&format!("ok      {name}     {says}")),
@@ -104,7 +104,7 @@ pub fn run(test: &Test, screen: &Screen) -> Result<()> {
     );
     let passed = tests.len() - failed;
     match json {
-        true => screen.raw(&json!({ "passed": passed, "failed": failed }).to_string()),
+        true => screen.json(&json!({ "passed": passed, "failed": failed })),
         false => screen.print(&format!("{passed} passed, {failed} failed")),
     }
     match failed {

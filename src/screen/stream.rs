@@ -2,7 +2,8 @@
 //! terminal.
 
 use super::escapes::Escapes;
-use super::{Screen, Tone, is_dangerous, one_line, terminal_width, visible};
+use super::visible::{is_dangerous, one_line, visible};
+use super::{Screen, Tone, terminal_width};
 use crate::redact;
 use std::io::Write;
 

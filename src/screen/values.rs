@@ -2,6 +2,7 @@
 
 use super::human::Zone;
 use super::stream::columns;
+use super::visible;
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Table, presets};
 use serde_json::Value;
 
@@ -122,7 +123,7 @@ fn on_one_line(cell: &str) -> String {
     if !cell.contains(['\n', '\t', '\r']) && !cell.contains("          ") {
         return cell.into();
     }
-    super::short_blanks(&super::shown(cell, |c| matches!(c, '\n' | '\t' | '\r')))
+    visible::short_blanks(&visible::shown(cell, |c| matches!(c, '\n' | '\t' | '\r')))
 }
 
 /// Blanks between two columns.

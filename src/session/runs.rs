@@ -41,7 +41,7 @@ pub fn list(journal: &Journal, count: usize, json: bool, waiting: Option<&str>, 
         row.next = vec![CHOICES.map(|(choice, _)| choice).join(", ")];
     }
     if json {
-        rows.iter().for_each(|row| screen.raw(&to_json(row).to_string()));
+        rows.iter().for_each(|row| screen.json(&to_json(row)));
         return Ok(());
     }
     if rows.is_empty() {

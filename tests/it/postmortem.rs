@@ -103,7 +103,7 @@ const GOLDEN: &str = r"# インシデント報告: [要記入: タイトル]
 ";
 
 /// What the hostile change and its failure are as Markdown.
-const SHELL: &str = r"sh -c echo '\# \| &lt;b&gt;\`x\`&lt;/b&gt; ＠channel'; exit 3: 失敗: exit code 3: \# \| &lt;b&gt;\`x\`&lt;/b&gt; ＠channel";
+const SHELL: &str = r"sh -c 'echo '\\''\# \| &lt;b&gt;\`x\`&lt;/b&gt; ＠channel'\\''; exit 3': 失敗: exit code 3: \# \| &lt;b&gt;\`x\`&lt;/b&gt; ＠channel";
 
 #[test]
 fn the_journal_fills_the_template_and_the_rest_is_marked_for_a_person() {

@@ -178,10 +178,10 @@ fn whatever_is_wrong_is_said_when_all_of_it_is_wrong_at_once() {
         ],
     );
     let found: Vec<&str> = rows.iter().map(|row| &row[..row.match_indices(' ').nth(1).unwrap().0]).collect();
-    let expected = "services BAD, services WARN, probes BAD, probes BAD, tag BAD, tree BAD, commits BAD, git BAD, git BAD, \
+    let expected = "work WARN, services BAD, services WARN, probes BAD, probes BAD, tag BAD, tree BAD, commits BAD, git BAD, git BAD, \
                     git WARN, image BAD, release BAD, release OK, files WARN, env BAD, env WARN, environment WARN, \
                     programs BAD, programs BAD, schema BAD, schema BAD, schema BAD, schema WARN, schema WARN, schema WARN, \
-                    migrations WARN, migrations WARN, work BAD, work WARN, work BAD, branches WARN, cron BAD";
+                    migrations WARN, migrations WARN, work BAD, work BAD, branches WARN, cron BAD";
     assert_eq!((verdict.as_str(), found.join(", ")), ("BAD", expected.to_string()), "{rows:#?}");
 
     let gone = [("files now", Ok(listing("1", "compose.yml"))), ("files then", Ok(listing("2", "other.yml")))];

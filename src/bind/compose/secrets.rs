@@ -188,9 +188,9 @@ fn written(name: &str, value: &str) {
 
 /// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`.
 ///
-/// A value that is replaced in part has the parts of it in lines of their own, so that none of them is taken for a whole.
+/// A value that is replaced in part is empty, unless it is a URL, whose password may stand there: a part is no secret.
 fn literal(value: &str) -> (String, Vec<String>) {
-    let (mut out, mut defaults, mut rest) = (String::new(), Vec::new(), value);
+    let (mut out, mut defaults, mut rest, mut replaced) = (String::new(), Vec::new(), value, false);
     while let Some((before, after)) = rest.split_once('$') {
         out += before;
         if let Some(after) = after.strip_prefix('$') {
@@ -209,9 +209,8 @@ fn literal(value: &str) -> (String, Vec<String>) {
             // The default stands in a URL as its password does.
             out += default;
         }
-        rest = after;
+        (rest, replaced) = (after, true);
     }
-    let replaced = out.is_empty() || (value.contains('$') && !value.contains("$$"));
     out += rest;
     let whole = if replaced && !out.contains("://") { String::new() } else { out };
     (whole, defaults)

@@ -16,7 +16,8 @@ pub fn check(words: &[String]) -> Result<(), String> {
         // The configuration of a name: ssh connects to nothing. Its `Match exec` lines run, as at every login of this
         // account, and get the name: that must not be a shell's.
         "ssh" => {
-            let is_read = matches!(rest, [flag, name] if flag == "-G" && is_plain(name) && !name.starts_with('-'));
+            let is_name = |name: &str| is_plain(name.strip_prefix("ssh://").unwrap_or(name)) && !name.starts_with('-');
+            let is_read = matches!(rest, [flag, name] if flag == "-G" && is_name(name));
             return if is_read { Ok(()) } else { Err("ssh is a read as `ssh -G NAME` only: use host.run".into()) };
         }
         // The words behind the container are those of `ps`.

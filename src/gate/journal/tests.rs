@@ -358,7 +358,7 @@ fn pruning_takes_whole_settled_runs_and_the_chain_still_verifies() {
     assert_eq!((found.from, found.to, found.records, found.runs, found.held_by.as_deref()), (1, 8, 8, 2, Some("c")));
     let to = dir.path().join("out.jsonl");
     journal.prune(later, &found, &to).expect("pruned");
-    assert_eq!(std::fs::read_to_string(&to).expect("exported").lines().count(), 8);
+    assert_eq!(std::fs::read_to_string(&to).expect("exported").lines().count(), 9);
     assert_eq!(journal.verify().expect("whole"), Verified { records: 9, effects: 2, open: 0, pruned: 8 });
     assert!(journal.connection.borrow().execute("DELETE FROM journal", []).is_err(), "append-only again");
     let again = journal.prune(later, &found, &dir.path().join("other")).expect_err("it is gone");
