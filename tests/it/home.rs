@@ -145,7 +145,6 @@ impl Ran {
         self
     }
 
-    /// Standard output as values, one a line.
     /// What was printed as JSON lines, without the last line of an export, which is no record.
     pub fn json_lines(&self) -> Vec<Value> {
         let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());

@@ -151,7 +151,10 @@ fn a_pg_dump_that_dies_half_way_leaves_no_file_and_a_second_backup_is_told_of_th
     let _held = hold(&lab);
     let running = opsh.start(&["--yes", "-e", MAKE]);
     until_it_dumps(&lab);
-    opsh.run(&["--yes", "-e", MAKE]).exits(1).explains(&["another backup is being made"]);
+    let locked = opsh.run(&["--yes", "-e", MAKE]).exits(3).explains(&["LOCKED by", "backup.make"]);
+    let holder = locked.err.split_once("--under-lock-of ").unwrap().1.split_whitespace().next().unwrap();
+    let named = opsh.run(&["--yes", "--under-lock-of", holder, "-e", MAKE]);
+    named.exits(1).explains(&["another backup is being made"]);
     lab.sh("pkill -KILL -x pg_dump");
     running.wait().exits(1).explains(&["pg_dump ended with 137"]);
     assert_eq!(files(&lab), "");

@@ -116,7 +116,9 @@ impl<'a> Opsh<'a> {
     /// The records of a run.
     pub fn journal(&self, run: &str) -> Vec<Value> {
         let ran = self.run(&["journal", "export", run]).exits(0);
-        ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let lines = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The last line of an export is no record.
+        lines.filter(|line| line["kind"] != "recording.end").collect()
     }
 
     /// The verbs of the changes that a run began, in order.
