@@ -26,7 +26,7 @@ struct Inner {
     open: Mutex<Open>,
     /// Of whoever dials the Engine: it may hang, and what needs the login alone does not wait for it.
     dialling: Mutex<Failed>,
-    /// What is secret there.
+    /// Secrets of the host.
     lessons: Lessons,
 }
 
@@ -167,7 +167,7 @@ impl Way {
         let began = Instant::now();
         let dialled = self.dial(known, &reach, &what, pass).await;
         failed.keep(began, &dialled);
-        // What rides on a link that was lost meanwhile is of no use to the next.
+        // An Engine over a link that was lost meanwhile is of no use to the next effect.
         self.0.open.lock().await.engine = dialled.as_ref().ok().filter(|_| reach.is_up()).cloned();
         let engine = dialled?;
         // It is asked without a pass: from here on anything may have been.
@@ -229,7 +229,10 @@ impl Way {
                     let why = "the one there was is gone, and nobody waits for another";
                     return Err(Error::new(Kind::Unreachable, what, why));
                 }
-                open.failed.answer(asked)?;
+                // A wrong password has an answer of its own, however long ago it was tried.
+                if open.denied.is_none() {
+                    open.failed.answer(asked)?;
+                }
                 self.0.lessons.forget_login();
                 let (began, name) = (Instant::now(), self.name());
                 let waits = pass.waits_for(format!("{name} to let opsh log in"));

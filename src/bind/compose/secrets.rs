@@ -1,4 +1,4 @@
-//! What the files of a stack keep secret: env files, compose files, and the files of compose's own secrets.
+//! Secrets in the files of a stack: env files, compose files, and the files of compose's own secrets.
 //!
 //! The files are read to learn what must be hidden. A file that cannot be parsed teaches less; it is never an error.
 
@@ -7,7 +7,7 @@ use crate::redact;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// What a file is to its stack.
+/// Role of a file in its stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// `NAME=value` lines.
@@ -186,7 +186,7 @@ fn written(name: &str, value: &str) {
     redact::learn_variable(name, &literal);
 }
 
-/// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`.
+/// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`, `${NAME+other}`.
 ///
 /// A value that is replaced in part is empty, unless it is a URL, whose password may stand there: a part is no secret.
 fn literal(value: &str) -> (String, Vec<String>) {
@@ -204,7 +204,10 @@ fn literal(value: &str) -> (String, Vec<String>) {
                 after.split_at(after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len()))
             }
         };
-        if let Some((_, default)) = inner.split_once('-').filter(|(_, default)| !default.is_empty()) {
+        // `${NAME:?message}` has a text, too, which is no value.
+        let operator = inner.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let operator = operator.strip_prefix(':').unwrap_or(operator);
+        if let Some(default) = operator.strip_prefix(['-', '+']).filter(|default| !default.is_empty()) {
             defaults.push(default.to_string());
             // The default stands in a URL as its password does.
             out += default;

@@ -97,8 +97,12 @@ fn a_history_that_cannot_be_written_is_an_error_and_takes_back_no_rollback_that_
     let Some(lab) = Lab::take() else { return };
     lab.bring("ADDITIVE");
     let (good, opsh) = (lab.release("GOOD"), Opsh::new(&lab));
-    let _folder = lab.afterwards("rm -f /opt/vrcshift/.opsh");
-    lab.sh("touch /opt/vrcshift/.opsh; cd /opt/vrcshift; echo .opsh >>.git/info/exclude");
+    let _folder = lab.afterwards("umount /opt/vrcshift/.opsh; rm -rf /opt/vrcshift/.opsh");
+    lab.sh("cd /opt/vrcshift; echo .opsh >>.git/info/exclude; rm -rf .opsh; touch .opsh");
+    let before = lab.state();
+    roll_back(&opsh, &["--yes"], &good.tag).exits(1).explains(&["/opt/vrcshift/.opsh is no folder"]);
+    assert_eq!(lab.state(), before, "a history that cannot be read stops a rollback before its first change");
+    lab.sh("cd /opt/vrcshift; rm .opsh; mkdir .opsh; mount -t tmpfs -o ro,mode=755 tmpfs .opsh");
     let ran = roll_back(&opsh, &["--yes"], &good.tag).exits(1).prints(&[&format!("prod serves {}", good.tag)]);
     ran.explains(&["the history of prod was not written on prod-1"]);
     assert_eq!(lab.state()["head"], good.commit.as_str());
