@@ -505,7 +505,7 @@ pub struct Change {
     pub look: Look,
     /// Only when it differs from the verb's: never lower than `change`.
     pub class: Option<Class>,
-    /// What a question says besides.
+    /// Further words of the question.
     pub aside: Option<String>,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,

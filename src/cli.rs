@@ -385,7 +385,7 @@ fn agree(cli: &mut Cli) {
     cli.under_lock_of.extend(agreed.under_lock_of);
 }
 
-/// What a person saw of a run is for colleagues, too: closes what it began on its stacks, as far as an opsh.toml names them.
+/// Colleagues need what a person saw of a run, too: closes what it began on its stacks, as far as an opsh.toml names them.
 fn settle_beside(run: &str, saw: &str, config: Option<&Path>, state_dir: PathBuf, screen: &Rc<Screen>) {
     let Ok(config) = configuration(config) else { return };
     let (mode, grants) = (Mode::Apply, Grants::default());

@@ -68,12 +68,12 @@ pub struct Effect {
     pub target: Target,
     /// Arguments, for the record.
     pub args: Value,
-    /// What the script called: receiver and arguments. Consent is to it. Null for an effect that no call stands for; never
+    /// The script's call: receiver and arguments. Consent is to it. Null for an effect that no call stands for; never
     /// recorded, since it may hold secrets.
     pub call: Value,
     /// The arguments as a person reads them: `backend → 79bf821`.
     pub says: String,
-    /// What a question says besides: the folder, the arguments of a script.
+    /// Further words of the question: the folder, the arguments of a script.
     pub aside: Option<String>,
     /// The line of Rhai that takes it back.
     pub inverse: Option<String>,
@@ -199,7 +199,7 @@ struct Run {
     shown: Vec<(String, String)>,
     /// Targets, and holders of their locks that were named.
     named: BTreeSet<(String, String)>,
-    /// What is run, as the record says it; a script can be resumed.
+    /// Name of the run in its record, and whether it is a script, which can be resumed.
     what: (String, bool),
     /// Targets on which a change was skipped: the plan is exact up to there.
     skipped: BTreeSet<String>,
@@ -291,7 +291,7 @@ impl Gate {
         self.run.borrow().id.clone()
     }
 
-    /// What the run that goes on is, as its record says it, and whether it is a script.
+    /// Name of the current run in its record, and whether it is a script.
     pub fn run_what(&self) -> (String, bool) {
         self.run.borrow().what.clone()
     }

@@ -12,7 +12,7 @@ static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
 /// Bytes beyond that while a script that was stopped goes back.
 static ROOM: AtomicUsize = AtomicUsize::new(0);
 
-/// What going back may take: it needs little, and none of it is there when a script has taken all.
+/// Reserve for going back: it needs little, and none of it is there when a script has taken all.
 const ROOM_TO_GO_BACK: usize = 256 << 20;
 
 thread_local! {

@@ -100,7 +100,7 @@ pub struct Screen {
     cut: RefCell<Option<std::io::Error>>,
 }
 
-/// What became of all that was written to standard output.
+/// Outcome of all writes to standard output.
 #[derive(Debug)]
 pub enum Written {
     /// All of it is there.

@@ -120,7 +120,7 @@ impl Drop for Part {
 fn sync_folder(path: &Path) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match File::open(folder)?.sync_all() {
-        // What a file system says that cannot sync a folder.
+        // Errors of file systems that cannot sync a folder.
         Err(error) if error.kind() != ErrorKind::InvalidInput => Err(error),
         _ => Ok(()),
     }

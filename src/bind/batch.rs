@@ -177,7 +177,7 @@ pub struct Parts {
     pub binding: &'static Binding,
     /// Its signature.
     pub signature: Signature,
-    /// What stands before the dot, if anything does, and the arguments.
+    /// The receiver, if there is one, and the arguments.
     pub args: Vec<Dynamic>,
 }
 

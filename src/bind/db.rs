@@ -98,7 +98,7 @@ async fn read(engine: &Engine, stack: &Stack, sql: &str, params: &[Value], judge
     said.out.lines().filter(|line| !line.is_empty()).map(row).collect()
 }
 
-/// What psql said.
+/// Output of psql.
 struct Said {
     out: String,
     err: String,

@@ -236,7 +236,7 @@ fn durable(
         return Err(call.bad("undo takes back what was done on one host: write host(\"{host}\") in it"));
     }
     let args = json!({ "words": command.words, "dir": dir });
-    // What `$1` is decides what a script does.
+    // The value of `$1` decides what a script does.
     let with = aside.into_iter().chain(dir.as_ref().map(|dir| format!("in {dir}")));
     let with = Some(with.collect::<Vec<_>>().join("   ")).filter(|text| !text.is_empty());
     let change = |host: Target| {

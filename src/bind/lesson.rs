@@ -1,4 +1,4 @@
-//! What a host keeps secret, learned before the first output of an effect there is shown or recorded.
+//! Secrets of a host, learned before the first output of an effect there is shown or recorded.
 //!
 //! A lesson reads the env and compose files of the host's stacks and the environment of all its containers. It begins
 //! with the first effect after a login, and again with the first effect after a change. It belongs to no effect and has
@@ -67,7 +67,7 @@ enum End {
     Complete,
     /// No Docker Engine runs now.
     NoEngine,
-    /// What is not known, and why.
+    /// The reason why something is not known.
     Gap(String),
 }
 

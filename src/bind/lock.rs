@@ -146,7 +146,7 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         }
         return work.call_raw(context, None, []);
     }
-    // What was changed before the scope has ended; its holder would be another one.
+    // Changes made before this scope have ended; their holder would be another one.
     others::leave_stack(call.world, &stack.name);
     let held = take(call, &stack, &why, &options).map_err(fail)?;
     let scope = Scope::enter(call.world, held);

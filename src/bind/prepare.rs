@@ -98,7 +98,7 @@ impl Call<'_> {
         preparing.take(vec![self.effect(change())])
     }
 
-    /// What was called: what stands before the dot, unless the target of the effect says it, and the arguments.
+    /// The call: its receiver, unless the target of the effect names it, and its arguments.
     pub fn as_json(&self) -> Value {
         let (on, args) = match self.signature.receiver {
             Some(_) => (self.args.first(), self.args.get(1..).unwrap_or_default()),

@@ -140,7 +140,7 @@ fn guard(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
     }
     match unwind(context.engine(), call.world, &trail, &cause(&error), &options) {
         Ok(said) if root(&error).is_catchable() => Err(amended(*error, &said).into()),
-        // What cannot be caught ends the script as it is.
+        // An error that cannot be caught ends the script unchanged.
         Ok(said) => {
             call.world.gate.say(&said);
             Err(error)

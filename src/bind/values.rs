@@ -7,7 +7,7 @@ use rhai::{Dynamic, EvalAltResult, FnPtr, Map, Position};
 use serde_json::Value;
 use std::any::TypeId;
 
-/// What a native function gives back to Rhai.
+/// Result of a native function for Rhai.
 pub type RhaiResult<T = Dynamic> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Levels of lists and maps that a value may have where it becomes JSON: what is recorded must be read again, and the

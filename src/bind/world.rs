@@ -37,7 +37,7 @@ pub struct World {
     pub locks: Locks,
     /// The same for changes outside of `locked`: the holder stays for the run, or line, and has the lock during each.
     pub briefly: Locks,
-    /// What was said of other operators, by run: once is enough.
+    /// Warnings about other operators, by run: each is shown once.
     pub told: RefCell<BTreeSet<(String, String)>>,
     /// Git did not say in time where a script comes from: nobody waits for that again.
     pub git_is_slow: Cell<bool>,

@@ -93,7 +93,7 @@ fn too_large(text: &str) -> Option<&str> {
     None
 }
 
-/// What follows the end of a string whose beginning was passed.
+/// Text behind the end of a string whose beginning was passed.
 fn after_string(text: &str) -> &str {
     let mut escaped = false;
     for (at, c) in text.char_indices() {

@@ -94,7 +94,7 @@ impl Modules {
     fn load(&self, engine: &Engine, name: &str, text: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
         self.world.sources.put(name, text);
         let inside = |error: Box<EvalAltResult>| match *error {
-            // What ends the script ends it, and cannot be caught for where it was called.
+            // An end of the script cannot be caught by the caller.
             EvalAltResult::Exit(..) | EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorDataTooLarge(..) => {
                 error
             }

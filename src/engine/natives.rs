@@ -3,7 +3,7 @@
 //! A function that could do more than compute is replaced in `bounded.rs`, `json.rs` or by a verb; a test compares this list
 //! with the engine.
 
-/// What a function could do, if nothing took its place.
+/// Effects that a function could have if nothing replaced it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Power {
     /// Computes with what it is given: what it returns is at most a constant number of times as large.

@@ -1,4 +1,4 @@
-//! What was agreed to: one performance of one prepared call. Kept in memory only: a digest of arguments in the journal
+//! Consent: one performance of one prepared call. Kept in memory only: a digest of arguments in the journal
 //! could be tried out by whoever reads it.
 
 use super::consent::Intended;
@@ -16,7 +16,7 @@ pub(super) struct Agreed {
     verb: &'static str,
     target: String,
     class: Class,
-    /// What is lost, of a destroy.
+    /// Loss of a destroy.
     lost: Option<String>,
     /// Arguments that were not known yet.
     later: Vec<Path>,

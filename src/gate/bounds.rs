@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What bounds every effect.
+/// Bounds of every effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The most that connecting adds to a deadline.
@@ -30,7 +30,7 @@ pub(super) struct Clock {
     waits: Mutex<Waits>,
 }
 
-/// What an effect waits for, the newest last; each with a number that removes it.
+/// Waits of an effect, the newest last; each with a number that removes it.
 #[derive(Default)]
 struct Waits {
     next: u64,
@@ -42,7 +42,7 @@ struct Waits {
 pub struct Late {
     /// The deadline that passed.
     pub within: Duration,
-    /// What was waited for, and for how long.
+    /// The wait and its length.
     pub stuck: Option<String>,
 }
 
@@ -102,7 +102,7 @@ impl Clock {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is waited for now, without the time.
+    /// The newest wait, without its length.
     pub fn waits_for(&self) -> Option<String> {
         self.waits().list.last().map(|(_, what, _)| what.clone())
     }

@@ -21,13 +21,13 @@ pub struct Intended {
     pub target: Target,
     /// As a person reads it.
     pub says: String,
-    /// What a question says besides.
+    /// Further words of the question.
     pub aside: Option<String>,
     /// What is lost.
     pub lost: Option<String>,
     /// What is lost comes back whole when this is undone.
     pub returns: bool,
-    /// What is called: receiver and arguments.
+    /// The call: receiver and arguments.
     pub call: Value,
     /// Arguments that are not known yet.
     pub later: Vec<Path>,
@@ -329,7 +329,7 @@ impl Gate {
             let mut reason = *reason;
             if let (Reason::NeedsHolder, Some(other)) = (reason, &one.other) {
                 add(&mut flags, format!("--under-lock-of {}", other.by));
-                // What is missing besides.
+                // The flag that is missing besides.
                 match self.decide_with(&Intended { other: None, ..one.clone() }, false) {
                     Decision::Refuse(besides) => reason = besides,
                     _ => continue,
@@ -426,7 +426,7 @@ impl Intended {
         self.lost.as_deref().map(str::trim).filter(|lost| !lost.is_empty()).unwrap_or("it")
     }
 
-    /// What a destroy loses. Consent to a change is none to a destroy, whether or not that says what is lost.
+    /// Loss of a destroy. Consent to a change is none to a destroy, whether or not that says what is lost.
     pub(super) fn lost_for_good(&self) -> Option<String> {
         (self.class == Class::Destroy).then(|| self.lost.clone().unwrap_or_default())
     }

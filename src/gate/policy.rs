@@ -59,7 +59,7 @@ pub struct Facts {
     pub allowed: bool,
     /// Somebody else has the stack's lock.
     pub locked: bool,
-    /// That holder was named: typed in this run, or by `--under-lock-of`.
+    /// The holder was named: typed in this run, or by `--under-lock-of`.
     pub named: bool,
 }
 

@@ -254,7 +254,7 @@ impl Wires {
     }
 }
 
-/// What the first of those that have not ended waits for.
+/// Wait of the first flight that has not ended.
 fn waits(flights: &[Flight<'_>], results: &[Option<Result<Done>>]) -> Option<String> {
     let late = flights.iter().filter(|flight| results[flight.at].is_none());
     late.filter_map(|flight| flight.marks.clock().waits_for()).next()

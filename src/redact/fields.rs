@@ -1,4 +1,4 @@
-//! Which texts announce a secret besides `NAME=`: fields of INI, TOML, YAML and XML, options, headers, files of logins. And
+//! Texts that announce a secret besides `NAME=`: fields of INI, TOML, YAML and XML, options, headers, files of logins. And
 //! which values under such a name are ordinary: operators must read `token_count: 5` and `password: expired`.
 
 /// Where a value ends.
@@ -27,7 +27,7 @@ pub enum Sure {
     IfLogin,
 }
 
-/// What the last byte of `context` announces, as [`super::shapes`] asks for each byte; `is_secret` says whether a name is one of a secret.
+/// The field that the last byte of `context` announces, as [`super::shapes`] asks for each byte; `is_secret` says whether a name is one of a secret.
 pub fn announced(context: &[u8], is_secret: &dyn Fn(&[u8]) -> bool) -> Option<(Ends, Sure)> {
     let (&last, before) = context.split_last()?;
     let counts = |name: &[u8]| is_secret(name) && !is_measure(name);

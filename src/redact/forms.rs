@@ -240,7 +240,7 @@ fn xmls(value: &str) -> Vec<String> {
     all.push(all[2].replace("&#39;", "&#039;"));
     all.push(all[1].replace("&gt;", ">"));
     all.push(all[0].replace("&gt;", ">"));
-    // What is not ASCII, as references.
+    // Characters that are not ASCII, as references.
     let referred = |text: &String| {
         text.chars().map(|c| if c.is_ascii() { c.to_string() } else { format!("&#{};", c as u32) }).collect()
     };
@@ -284,7 +284,7 @@ mod tests {
         }
     }
 
-    /// What programs print of a value with everything that is special somewhere.
+    /// Printed forms of a value with every character that is special somewhere.
     #[test]
     fn forms_of_other_languages_are_listed() {
         let forms = of("p'a\"s\\&<é\tw+rd");

@@ -39,7 +39,7 @@ struct Table {
     work: Option<Work>,
     /// Runs that were killed and not settled, by what they were for.
     open: Vec<String>,
-    /// What must have been written.
+    /// Marks that must have been written.
     count: String,
     number: usize,
 }
@@ -133,7 +133,7 @@ impl Table {
         self.stage.run(who, &[], &code).exits(0);
     }
 
-    /// What the host tells is what was done, for both.
+    /// The host tells both operators what was done.
     fn check(&self) {
         for who in ["alice", "bob"] {
             let seen = self.lock(who);

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 const QUESTION: &str = "Enter to stop:";
 const HEADER: &str = "//! A test.\n//!\n//! usage: opsh s.rhai\n";
 
-/// What a run at a terminal did.
+/// Outcome of a run at a terminal.
 struct Ran {
     said: String,
     questions: usize,

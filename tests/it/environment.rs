@@ -1,4 +1,4 @@
-//! What the processes of opsh have in their environment and leave in core files: no secret of opsh.toml.
+//! Environments and core files of opsh's processes hold no secret of opsh.toml.
 
 use super::home::Home;
 

@@ -145,7 +145,7 @@ impl Ran {
         self
     }
 
-    /// What was printed as JSON lines, without the last line of an export, which is no record.
+    /// Standard output as JSON lines, without the last line of an export, which is no record.
     pub fn json_lines(&self) -> Vec<Value> {
         let lines = self.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["kind"] != "recording.end").collect()

@@ -1,4 +1,4 @@
-//! What the language may do: no text becomes code, what is too much is refused, and a script's exit code is the program's.
+//! Bounds of the language: no text becomes code, too much is refused, and a script's exit code is the program's.
 
 use crate::home::{Home, Ran};
 use serde_json::{Value, json};

@@ -266,7 +266,7 @@ fn files_of_a_newer_opsh_are_shown_and_not_written() {
         stage.run("bob", &[], code).exits(1).says(&["a newer opsh wrote", "lock.json", "opsh --version"]);
     }
     assert_eq!((stage.text("lock.json").as_str(), stage.counted().as_str()), (newer, "a\n"));
-    // What has no number is of the first format.
+    // A line without a number has the first format.
     std::fs::write(stage.file(".opsh/lock.json"), newer.replace("\"format\":2,", "")).unwrap();
     stage.run("bob", &[], RECORD).exits(0);
     let releases = stage.text("releases.jsonl");

@@ -1,4 +1,4 @@
-//! What is written is checked: an output that was cut is an error, and a file has its name only when it is whole.
+//! Writes are checked: an output that was cut is an error, and a file has its name only when it is whole.
 
 use crate::home::{Home, Ran};
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Which functions a statement calls, judged before it runs. A READ ONLY transaction ends neither a session nor keeps a
+//! Judges the functions that a statement calls, before it runs. A READ ONLY transaction ends neither a session nor keeps a
 //! function from dropping a slot: "in observe nothing changes" needs every function to be known.
 //!
 //! The server itself tells: it analyses the statement as a prepared one, which executes nothing, and prints the tree of
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 /// Bytes of a tree that are kept: the largest views of PostgreSQL's own take some hundred KiB.
 const TREE: usize = 8 << 20;
 
-/// What the refusal begins with on its way back.
+/// Prefix of the refusal on its way back.
 const REFUSED: &str = "opsh refuses:";
 
 /// Nodes of which everything that can run is collected, in small letters, as PostgreSQL 12 to 17 name them.
@@ -210,7 +210,7 @@ pub async fn calls_of(engine: &Engine, stack: &Stack, sql: &str, params: &[Value
     Ok(judgement(&calls, own))
 }
 
-/// What psql reads to have the statement analysed. First the functions are judged that analysis itself may run: those
+/// Script for psql that has the statement analysed. First the functions are judged that analysis itself may run: those
 /// of a domain's check, by a constant. Then a cursor is opened for the PREPARE, which always fails: by that the server
 /// tells whether it is one statement. Only then is it executed, which analyses what it prepares.
 fn analysis(sql: &str, params: &[Value], own: &[String]) -> Result<String, String> {
@@ -285,7 +285,7 @@ impl Calls {
     }
 }
 
-/// What stands before the number of a function.
+/// Text before the number of a function.
 const FUNCTIONS: &[&str] = &[
     ":aggfnoid",
     ":endInRangeFunc",
@@ -298,7 +298,7 @@ const FUNCTIONS: &[&str] = &[
     ":winfnoid",
 ];
 
-/// What stands before the number of an operator, or several.
+/// Text before the number of an operator, or of several.
 const OPERATORS: &[&str] = &[":cycle_mark_neop", ":eqop", ":opno", ":opnos", ":sortop"];
 
 /// Names and numbers as SQL has them in a list; never an empty one.
@@ -357,7 +357,7 @@ fn judgement(calls: &Calls, own: &[String]) -> String {
     format!("DO {};", text(&sql))
 }
 
-/// What was refused on the server.
+/// Functions that the server refused.
 pub fn refused(said: &str) -> Option<Vec<String>> {
     let (_, calls) = said.rsplit_once(REFUSED)?;
     Some(calls.lines().next()?.split_whitespace().map(String::from).collect())

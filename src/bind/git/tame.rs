@@ -2,7 +2,7 @@
 //! checkers, transports and credential helpers. Whoever can write the repository's settings would run code otherwise,
 //! in observe and as the account that opsh logs in as.
 //!
-//! What the account's own settings and the system's name stays: an origin over ssh needs its key, files of LFS their
+//! Programs that the account's own settings and the system's name are kept: an origin over ssh needs its key, files of LFS their
 //! filter.
 
 /// Settings that are the same for every repository.

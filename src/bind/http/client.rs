@@ -77,7 +77,7 @@ pub async fn get_seeing(
     }
 }
 
-/// What a GET waits for, as an error tells it.
+/// Phase that a GET waits for, as an error names it.
 struct Phase(Mutex<&'static str>);
 
 impl Default for Phase {

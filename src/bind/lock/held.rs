@@ -106,7 +106,7 @@ impl Held {
                         *line = None;
                         return Ok(json!({ "state": "none", "why": why }));
                     }
-                    // What the one before left running is waited for under his name.
+                    // Work that the previous holder left running is waited for under that name.
                     *self.was.lock().await = answer.value;
                     continue;
                 }
@@ -193,7 +193,7 @@ async fn beat(held: Weak<Held>) {
     }
 }
 
-/// What runs under the stack's lock: durable runs of this account, and containers of everybody.
+/// Work that runs under the stack's lock: durable runs of this account, and containers of everybody.
 pub(super) async fn works(stack: &Stack, way: &Way, pass: &Pass, reach: &Reach) -> Result<Vec<Value>> {
     let folder = beside::folder(stack);
     let listed = reach.durable_list(pass).await?;
@@ -262,7 +262,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
         let ours = answer.value["holder"]["by"] == journal::actor_here().as_str();
         match answer.word.as_str() {
             "got" => break,
-            // What this operator left running is known to him.
+            // Operators know what they left running themselves.
             "works" if ours => {
                 if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got")
                     && held.sign(holder).await?.is_none()

@@ -1,4 +1,4 @@
-//! What was begun on a stack and has not ended: what a look at its folder tells of the lock and of open intents.
+//! Intents: changes that were begun on a stack and have not ended, as a look at its folder tells of lock and intents.
 //!
 //! An intent is a file of lines beside the lock: who began what, each change before it is made, and why it stopped. Its
 //! holder has it locked while it lives. An intent that nobody has locked was left: its opsh failed, was killed or lost

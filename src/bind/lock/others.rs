@@ -152,7 +152,7 @@ fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> 
 fn say_open(world: &World, stack: &Stack, seen: &intent::Seen) {
     for open in &seen.open {
         let run = open["run"].as_str().unwrap_or_default();
-        // What its holder does now is said of the lock.
+        // The lock tells what its holder does now.
         if run == world.gate.run_id() || seen.is_taken() && seen.lock["holder"]["run"] == run {
             continue;
         }

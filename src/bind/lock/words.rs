@@ -9,7 +9,7 @@ pub fn by(seen: &Value) -> String {
     intent::name(&seen["lock"]["holder"]["by"])
 }
 
-/// What a plan and a question say of a lock that somebody else has.
+/// Words of a plan and a question for a lock that somebody else has.
 pub fn locked_words(state: &str, lock: &Value) -> String {
     let holder = &lock["holder"];
     let by = intent::name(&holder["by"]);
@@ -17,7 +17,7 @@ pub fn locked_words(state: &str, lock: &Value) -> String {
     format!("LOCKED by {by}: {}, since {}{}", text(&holder["why"]), text(&lock["since"]), last_words(&lock["last"]))
 }
 
-/// What a plan, a question and a status say of what was begun and did not end.
+/// Words of a plan, a question and a status for an open intent.
 pub fn began_words(stack: &str, open: &Value) -> String {
     let (by, since) = (text(&open["by"]), text(&open["since"]));
     let how = match (open["alive"] == json!(true), open["outcome"].as_str()) {
@@ -58,7 +58,7 @@ pub fn first_line(state: &str, lock: &Value, open: &Value) -> String {
     }
 }
 
-/// What may be typed about it: nothing that changes the stack while somebody works there.
+/// Lines to type about it. None changes the stack while somebody works there.
 pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec<String> {
     let name = json!(stack);
     let run = |value: &Value| text(&value["run"]);

@@ -14,7 +14,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// Bytes of its standard error that are shown.
 const MOST_SAID: usize = 8 << 10;
 
-/// What the words print on standard output within this time. They have no terminal and no input; what they print on standard error is shown
+/// Standard output of the program, printed within this time. They have no terminal and no input; what they print on standard error is shown
 /// as it comes. Fails with the second half of a sentence.
 #[expect(clippy::disallowed_methods, reason = "a secret that a local program keeps")]
 pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<Vec<u8>, String> {
@@ -40,7 +40,7 @@ pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<V
                 child.wait().await.map_err(|error| error.to_string())
             }
             status = child.wait() => {
-                // What it left in the background may hold the outputs open for ever.
+                // A program that it left in the background may hold the outputs open for ever.
                 if let Ok(read) = tokio::time::timeout(LATE, outputs).await {
                     read?;
                 }

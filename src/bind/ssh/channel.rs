@@ -99,7 +99,7 @@ impl Drop for Channel {
                 if tokio::time::timeout(ENDS_WITHIN, &mut gone).await.is_ok() {
                     return;
                 }
-                // What talks to a server that hangs does not see that its pipes are closed, and would hold one of the
+                // A program that talks to a hung server does not see that its pipes are closed, and would hold one of the
                 // host's sessions until that server goes on. One at a time: a kill takes a session, too.
                 let _one = link.one_kill().await;
                 let _ = tokio::time::timeout(KILLED_WITHIN, kill(&link, pid)).await;

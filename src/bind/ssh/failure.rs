@@ -83,7 +83,7 @@ fn cause(lines: &[&str], n: usize, answers: &Answers<'_>) -> Option<Trouble> {
         return Some(Trouble::Unresolved);
     }
     if line.starts_with("ssh: connect to host ") {
-        // What the system says of an error number.
+        // Texts of error numbers.
         return Some(match line.rsplit(": ").next().unwrap_or_default() {
             "Connection refused" => Trouble::Refused,
             "No route to host" | "Network is unreachable" => Trouble::NoRoute,

@@ -35,7 +35,7 @@ enum How {
     Ended,
     /// Nothing ended, and the time is over.
     Late(Duration),
-    /// What was printed has no end.
+    /// The login prints without end.
     Loud,
 }
 
@@ -83,7 +83,7 @@ impl Hello {
             Err(_) => How::Late(within),
         };
         if matches!(how, How::Ended) {
-            // What it complained of may be on its way.
+            // Its complaint may be on its way.
             let _ = tokio::time::timeout(STATUS_WITHIN, until(&mut channel.stderr, &mut err, None)).await;
         }
         Err(Silence { how, noise: shown(&err).or_else(|| shown(&out)).unwrap_or_default() })

@@ -76,12 +76,12 @@ impl ControlDir {
         self.0.join("k")
     }
 
-    /// What the ssh of jump host `n` says.
+    /// Log of the ssh of jump host `n`.
     fn log_of(&self, n: usize) -> PathBuf {
         self.0.join(format!("l{n}"))
     }
 
-    /// What the ssh of the host itself says.
+    /// Log of the ssh of the host itself.
     fn log(&self) -> PathBuf {
         self.0.join("l")
     }
@@ -133,7 +133,7 @@ pub struct Ssh {
     pub child: Child,
     /// Its process group: it leads a session of its own.
     group: Option<i32>,
-    /// What its ssh, those of jump hosts, a ProxyCommand and the server's banner write to stderr. A server may say anything
+    /// Standard error of its ssh, those of jump hosts, a ProxyCommand and the server's banner. A server may say anything
     /// here, so nothing in it is believed.
     stderr: Words,
     /// Where the ssh of each hop writes what it says itself, the nearest first and the host's own last.
@@ -226,7 +226,7 @@ impl Ssh {
         Ok(Ssh { child, group, stderr, logs, asks, reader, held: Vec::new() })
     }
 
-    /// What the ssh of each hop, the nearest first, and that of the host have said.
+    /// Logs of each hop's ssh, the nearest first, and of the host's.
     pub fn said(&self) -> Said {
         let read = |path: &PathBuf| {
             let bytes = std::fs::read(path).unwrap_or_default();
@@ -319,7 +319,7 @@ impl Ssh {
     }
 }
 
-/// What the ssh of each hop said, and what came to stderr.
+/// Log of each hop's ssh, and standard error.
 pub struct Said {
     /// By hop, the nearest first; the last is that of the host itself. Only ssh writes here.
     pub logs: Vec<String>,

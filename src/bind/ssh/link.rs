@@ -85,7 +85,7 @@ pub async fn connect(pass: &Pass, login: &Login) -> Result<Link, LoginFailed> {
 /// A login that failed.
 #[derive(Debug)]
 pub struct LoginFailed {
-    /// What to say of it.
+    /// Error for the operator.
     pub error: Error,
     /// A configured password was given and not accepted: giving it again would only lock the account.
     pub password_refused: bool,

@@ -24,7 +24,7 @@ const ASKED_WITHIN: Duration = Duration::from_secs(10);
 pub struct Route {
     /// Hosts to go through, the nearest first.
     pub hops: Vec<Hop>,
-    /// What ssh looks the host's key up by when others are reached through it.
+    /// Name under which ssh looks up the host's key when it is a jump.
     pub known_as: String,
     /// A ProxyCommand of the operator carries the bytes to the first of all hosts.
     pub by_command: bool,
@@ -38,13 +38,13 @@ pub struct Hop {
     /// As it was written, in opsh.toml or ssh_config.
     pub written: String,
     address: Address,
-    /// What ssh calls whom it logs in as: `USER@` and what it looks the key up by.
+    /// `USER@` and the name under which ssh looks up the key.
     pub who: String,
-    /// What ssh looks its key up by: `HOST`, or `[HOST]:PORT`.
+    /// Name under which ssh looks up its key: `HOST`, or `[HOST]:PORT`.
     pub known_as: String,
 }
 
-/// What ssh says that it would do.
+/// Answer of `ssh -G`.
 struct Plan(String);
 
 impl Plan {
@@ -113,7 +113,7 @@ fn expanded(jump: &str, plan: &Plan) -> String {
     text.replace('\0', "%")
 }
 
-/// What ssh would do to reach an address, with these options and the operator's files.
+/// Asks ssh how it would reach an address, with these options and the operator's files.
 async fn ask(options: &[String], address: &Address) -> Result<Plan, String> {
     let mut command = tokio::process::Command::new("ssh");
     command.arg("-G").args(options.iter().flat_map(|option| ["-o", option])).args(words(address));

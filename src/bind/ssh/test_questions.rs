@@ -1,4 +1,4 @@
-//! What a server may ask and say during a login, asked by PAM and said by a banner: a configured password is the answer to
+//! Questions of PAM and banners during a login: a configured password is the answer to
 //! one question, and no text of a server passes for one of ssh's own.
 
 use super::tests::{Lab, PASSWORD, exited, live, pass, skip, words};

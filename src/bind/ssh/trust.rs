@@ -8,7 +8,7 @@ use crate::gate::Pass;
 use std::process::Stdio;
 use tokio::sync::OnceCell;
 
-/// Who decides about an option.
+/// Party that decides about an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// opsh, always with this value.
@@ -86,7 +86,7 @@ pub const TABLE: &[(&str, Rule, &str)] = &[
     ("ProxyUseFdpass", Operator, "it belongs to ProxyCommand; opsh's own jumps set it to no"),
     ("RefuseConnection", Operator, "it only refuses"),
     ("VersionAddendum", Operator, "it only names the client"),
-    // Who the operator is.
+    // Identity of the operator.
     ("IdentityFile", Operator, "identity in opsh.toml comes first"),
     ("IdentitiesOnly", Operator, "with identity in opsh.toml it is yes"),
     ("IdentityAgent", Operator, "where the operator's keys are"),
@@ -109,7 +109,7 @@ pub const TABLE: &[(&str, Rule, &str)] = &[
     ("AddKeysToAgent", Set("no"), "a key that opsh unlocked would stay open behind it"),
     ("BatchMode", Set("no"), "opsh answers the questions"),
     ("NumberOfPasswordPrompts", Set("2"), "the second question proves that the first answer was wrong"),
-    // What happens beside opsh's channels.
+    // Effects beside opsh's channels.
     ("ClearAllForwardings", Set("yes"), "forwardings in ssh_config are for people"),
     ("LocalForward", Cleared, ""),
     ("RemoteForward", Cleared, ""),
@@ -141,7 +141,7 @@ pub const TABLE: &[(&str, Rule, &str)] = &[
     ("EnableEscapeCommandline", Set("no"), "as EscapeChar"),
     ("SendEnv", Operator, "what the operator wants to be set there; opsh sends no environment of its own"),
     ("SetEnv", Operator, "what the operator wants to be set there"),
-    // What ssh says.
+    // Messages of ssh.
     ("LogLevel", Set("ERROR"), "of what ssh says of itself; a server's texts come below it, and are not read"),
     ("LogVerbose", Set(SAID_BELOW), "causes that ssh says below this LogLevel, marked with where they come from"),
     ("SyslogFacility", Operator, "ssh writes to a file of opsh's"),

@@ -349,7 +349,7 @@ impl<'a> Walk<'a> {
         self.arguments(name, &call.args);
     }
 
-    /// What `exit` refuses when the script runs.
+    /// Arguments that `exit` refuses at run time.
     fn exit_code(&mut self, code: &Expr) {
         let is_wrong = match code {
             Expr::IntegerConstant(code, _) => u8::try_from(*code).is_err(),

@@ -14,7 +14,7 @@ const LISTENER: &str = "-f 'sshd.*[[]listener]'";
 const SESSIONS: &str = "-f '^sshd: root@notty'";
 const DATABASE: &str = "-x postgres";
 
-/// What an operator's own `opsh.toml` says, so that nobody waits for the usual deadlines.
+/// Lines of an operator's own `opsh.toml` that shorten the usual deadlines.
 const LIMITS: &str = "[limits]\nconnect_s = 6\ndeadline_s = 9\n";
 
 const ENGINE_HANGS: &str = "the Docker Engine on prod-1 accepted the connection and has not answered for 6 s";

@@ -37,7 +37,7 @@ ip link set lo up
 exec chroot top/root sh "$1/attack" "$1"
 "#;
 
-/// What is to stay as it is: a listening socket, a connection, a process, files, the names and settings of the kernel.
+/// State that must not change: a listening socket, a connection, a process, files, the names and settings of the kernel.
 const BEGIN: &str = r#"
 cd "$1/work"
 sleep 600 & decoy=$!

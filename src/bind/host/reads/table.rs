@@ -5,7 +5,7 @@
 //! them in the same sense. An option is on the list only when it neither writes, executes, connects, signals, loads code
 //! nor enters another root, on any implementation that is in use.
 
-/// Which words a value or an operand may be.
+/// Words that a value or an operand may be.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Shape {
     /// None at all.
@@ -34,9 +34,9 @@ pub struct Program {
     pub short: &'static str,
     /// Options that are words.
     pub long: &'static str,
-    /// What a value of an option may be.
+    /// Shape of an option's value.
     pub value: Shape,
-    /// What an operand may be.
+    /// Shape of an operand.
     pub operand: Shape,
     /// An option without which the program is another: `crontab` without `-l` reads a new table.
     pub needs: Option<char>,
