@@ -134,10 +134,13 @@ enum Command {
     Script(Vec<String>),
 }
 
+/// Bytes of the engine's stack. A script may nest 128 calls, each of a body as deep as the parser accepts; with less, such a
+/// script ends the program, and no guard goes back. Only the part that is used costs memory.
+const STACK: usize = 512 << 20;
+
 /// Runs the command line; returns the exit code.
 pub fn main() -> u8 {
-    // Scripts may nest calls 128 deep; the main thread's 8 MiB do not hold that.
-    let engine = std::thread::Builder::new().name("opsh".into()).stack_size(64 << 20).spawn(run_command_line);
+    let engine = std::thread::Builder::new().name("opsh".into()).stack_size(STACK).spawn(run_command_line);
     screen::leave_stopping_to_others();
     match engine.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => code,

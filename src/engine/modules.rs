@@ -50,6 +50,9 @@ pub struct Modules {
     noted: RefCell<HashMap<(String, String), String>>,
 }
 
+/// Bytes of a module; a longer file is none.
+const LONGEST: u64 = 16 << 20;
+
 impl Modules {
     /// A resolver that remembers texts for errors, and writes down what a run imports.
     pub fn new(world: Rc<World>, ending: Ending) -> Modules {
@@ -79,7 +82,10 @@ impl Modules {
         let file = tidy(&folder.join(path).with_extension("rhai"));
         // What is built in has that name.
         let own = if file.starts_with("std") { Path::new(".").join(&file) } else { file };
-        std::fs::read_to_string(&own).ok().map(|text| (own.display().to_string(), text))
+        // Reading a pipe or a device under that name would never end.
+        let is_text = std::fs::metadata(&own).is_ok_and(|file| file.is_file() && file.len() <= LONGEST);
+        let text = is_text.then(|| std::fs::read_to_string(&own).ok()).flatten()?;
+        Some((own.display().to_string(), text))
     }
 
     /// The text that a module has now, by the name and the file that a run noted.

@@ -199,6 +199,38 @@ fn deep_nesting_is_refused_before_the_stack_ends() {
 }
 
 #[test]
+fn recursion_through_nested_blocks_is_an_error_and_goes_back() {
+    // About as deep as the parser accepts; 128 calls of each.
+    for (opens, closes, depth) in
+        [("{", "}", 60), ("switch 1 { 1 => ", "}", 60), ("if true {", "}", 40), ("try {", "} catch {}", 31)]
+    {
+        let home = Home::new();
+        let made = json!(home.path("made").display().to_string());
+        let code = format!(
+            "fn f(n) {{ {}f(n){} }}\nundo::guard(|| {{ host(\"local\").run([\"mkdir\", {made}], \
+             #{{ undo: `host(\"local\").run([\"rmdir\", {made}])` }}); f(1); }});",
+            opens.repeat(depth),
+            closes.repeat(depth)
+        );
+        let ran = run(&home, &["--yes", &home.put("deep.rhai", &code)]);
+        assert!(ran.code == Some(1) && ran.err.contains("Stack overflow"), "{opens}: {ran:?}");
+        assert!(!home.path("made").exists(), "{opens}: the guard went back");
+    }
+}
+
+#[test]
+fn a_module_that_is_a_pipe_or_a_device_is_none() {
+    let home = Home::new();
+    let pipe = home.path("pipe.rhai");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", home.path("zero.rhai")).unwrap();
+    for name in ["pipe", "zero"] {
+        let ran = run(&home, &[&home.put("s.rhai", &format!("import \"{name}\" as m; print(1)"))]);
+        assert!(ran.code != Some(0) && ran.err.contains(name), "{name}: {ran:?}");
+    }
+}
+
+#[test]
 fn allocating_for_ever_ends_by_an_interrupt() {
     let home = Home::new();
     let code = "print(\"begun\"); let a = []; loop { a = [0]; a.pad(1000, 0); }";
