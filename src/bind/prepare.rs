@@ -8,7 +8,7 @@ use super::host::HostHandle;
 use super::values::{self, to_json, type_name};
 use super::{Binding, Call, Change};
 use crate::error::{Error, Kind, Result};
-use crate::gate::verb::{Class, Signature};
+use crate::gate::verb::Class;
 use crate::gate::{Effect, Intended};
 use rhai::{Dynamic, Engine};
 use serde_json::{Value, json};
@@ -142,7 +142,7 @@ pub fn prepared(call: &Call<'_>, entry: Dynamic) -> Result<Vec<Intended>> {
         return Err(call.bad(&format!("{} {why}", verb.name)));
     }
     batch::fits(binding, &signature, &args).map_err(|why| call.bad(&why))?;
-    let receivers = args.len() - given(binding, &signature, &args);
+    let receivers = usize::from(!binding.receivers(&signature).is_empty());
     let mut later = Vec::new();
     for (at, arg) in args.iter_mut().enumerate().skip(receivers) {
         let param = signature.params.get(at - receivers).map_or("", |param| param.name);
@@ -160,11 +160,6 @@ pub fn prepared(call: &Call<'_>, entry: Dynamic) -> Result<Vec<Intended>> {
     }
     let is_exact = !preparing.before_looking.take() && later.is_empty();
     Ok(effects.iter().map(|effect| Intended { later: later.clone(), is_exact, ..effect.intended() }).collect())
-}
-
-/// How many of these are behind the dot.
-fn given(binding: &Binding, signature: &Signature, args: &[Dynamic]) -> usize {
-    args.len() - usize::from(!binding.receivers(signature).is_empty())
 }
 
 /// Puts words in the place of each placeholder, and notes where it is. Fails where the verb takes none.

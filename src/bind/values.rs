@@ -27,12 +27,12 @@ pub struct ExitCode {
 }
 
 impl ExitCode {
-    /// That of a script's value or error, if it ended so.
+    /// The exit code of a script that ended by `exit`.
     pub fn of(result: &RhaiResult) -> Option<ExitCode> {
         result.as_ref().map_or_else(|error| ExitCode::of_error(error), |value| value.clone().try_cast())
     }
 
-    /// That of an error on its way out.
+    /// The exit code that an error on its way out carries.
     pub fn of_error(error: &EvalAltResult) -> Option<ExitCode> {
         match root(error) {
             EvalAltResult::Exit(value, _) => value.clone().try_cast(),

@@ -111,19 +111,29 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
 /// How the folders of these stacks of one host stand.
 pub(super) fn look_at(world: &World, host: &str, stacks: &[&Arc<Stack>]) -> Result<BTreeMap<String, intent::Seen>> {
     let Some(first) = stacks.first() else { return Ok(BTreeMap::new()) };
-    let way = world.way(host)?;
     let words = holder::look(&stacks.iter().map(|stack| beside::folder(stack)).collect::<Vec<_>>());
-    let look = Look::at(world.stack_target(first), "who works there", json!({})).within(LOOK_WITHIN_S);
-    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
-    let text = world.gate.look_inside(&effect, |pass| {
+    let text = run_inside(world, host, first, "who works there", words, false)?;
+    Ok(intent::read(text.as_str().unwrap_or_default()))
+}
+
+/// Runs words on a host for opsh itself, and gives what they print. `check`: fails when they fail.
+fn run_inside(world: &World, host: &str, stack: &Stack, says: &str, words: Vec<String>, check: bool) -> Result<Value> {
+    let way = world.way(host)?;
+    let effect = inside(Look::at(world.stack_target(stack), says, json!({})).within(LOOK_WITHIN_S));
+    world.gate.look_inside(&effect, |pass| {
         let (way, words) = (way.clone(), words.clone());
         async move {
             let reach = way.reach(&pass).await?;
             let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
+            let ran = if check { ran.checked(way.name(), &words[..1])? } else { ran };
             Ok(Did::value(json!(ran.out)))
         }
-    })?;
-    Ok(intent::read(text.as_str().unwrap_or_default()))
+    })
+}
+
+/// An effect of opsh's own, for which nobody is asked.
+fn inside(look: Look) -> Effect {
+    Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) }
 }
 
 fn refuse_unusable(stack: &Stack, seen: &intent::Seen) -> Result<()> {
@@ -284,8 +294,7 @@ pub fn leave_stack(world: &World, stack: &str) {
 
 fn leave_one(world: &World, held: &Arc<Held>, error: Option<&Error>) {
     let (last, stopped) = last_line(world, held, error);
-    let look = Look::at(world.stack_target(&held.stack), "release", json!({})).within(10);
-    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
+    let effect = inside(Look::at(world.stack_target(&held.stack), "release", json!({})).within(10));
     let left = world.gate.look_inside(&effect, |_| {
         let (held, last) = (Arc::clone(held), last.clone());
         async move { held.leave(&last, stopped).await.map(|()| Did::default()) }
@@ -344,17 +353,6 @@ pub fn settle_runs(world: &World, runs: &[String], targets: BTreeSet<String>, ho
 }
 
 fn close(world: &World, stack: &Arc<Stack>, run: &str, line: Value) -> Result<()> {
-    let way = world.way(&stack.host)?;
     let words = holder::settle(&beside::folder(stack), run, &line);
-    let look = Look::at(world.stack_target(stack), "settle", json!({})).within(LOOK_WITHIN_S);
-    let effect = Effect { class: Class::Read, ..Change::of(look).effect(&TAKE) };
-    let done = world.gate.look_inside(&effect, |pass| {
-        let (way, words) = (way.clone(), words.clone());
-        async move {
-            let reach = way.reach(&pass).await?;
-            let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
-            ran.checked(way.name(), &words[..1]).map(|_| Did::default())
-        }
-    });
-    done.map(drop)
+    run_inside(world, &stack.host, stack, "settle", words, true).map(drop)
 }

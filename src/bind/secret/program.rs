@@ -14,8 +14,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// Bytes of its standard error that are shown.
 const MOST_SAID: usize = 8 << 10;
 
-/// Standard output of the program, printed within this time. They have no terminal and no input; what they print on standard error is shown
-/// as it comes. Fails with the second half of a sentence.
+/// Standard output of the program, printed within this time. The program has no terminal and no input; its standard
+/// error is shown as it comes. Fails with the second half of a sentence.
 #[expect(clippy::disallowed_methods, reason = "a secret that a local program keeps")]
 pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<Vec<u8>, String> {
     let mut command = tokio::process::Command::new(words.first().map_or("", String::as_str));

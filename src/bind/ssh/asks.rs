@@ -303,7 +303,7 @@ mod tests {
             "Password for alice@h: and a code:",
             "alice@h's password: ",
             "x@y's password:",
-            "Enter passphrase for key '/root/.ssh/id': ",
+            "Enter passphrase for key '/home/me/.ssh/id': ",
             "The authenticity of host 'h' can't be established (yes/no/[fingerprint])? ",
             "Please type 'yes', 'no' or the fingerprint: ",
             "Password:\nCode:",
