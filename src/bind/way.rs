@@ -157,7 +157,12 @@ impl Way {
         drop(waits);
         failed.answer(asked)?;
         let reach = self.reach(pass).await?;
-        let known = self.0.open.lock().await.engine.clone().or_else(|| self.0.lessons.engine());
+        let known = {
+            let mut open = self.0.open.lock().await;
+            // Kept, or nobody would find the host open: the names for Tab are read there only then.
+            open.engine = open.engine.take().or_else(|| self.0.lessons.engine());
+            open.engine.clone()
+        };
         if let Some(engine) = &known
             && !engine.is_doubted()
         {
