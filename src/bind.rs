@@ -243,7 +243,8 @@ fn register_one(
             Some(module) => {
                 let module = modules.entry(module).or_default();
                 let func = native(move |context, args| perform(context.expect("it was registered with one"), args));
-                let func = RhaiFunc::Pure { func, has_context: true, is_pure: false, is_volatile: true };
+                // No `Pure`: a panic in one of those ends the program (see `register_pure`).
+                let func = RhaiFunc::Method { func, has_context: true, is_pure: true, is_volatile: true };
                 FuncRegistration::new(signature.name).set_into_module_raw(module, types, func);
             }
             None => {
@@ -386,7 +387,7 @@ impl Call<'_> {
     /// Argument `at` as JSON.
     pub fn json(&self, at: usize) -> Result<Value> {
         let value = self.required(at)?;
-        values::check_depth(value).map_err(|error| self.bad(&error.why))?;
+        values::check_size(value).map_err(|error| self.bad(&error.why))?;
         Ok(to_json(value))
     }
 
@@ -396,7 +397,7 @@ impl Call<'_> {
         if !value.is_map() {
             return Err(self.wrong_type(at, value));
         }
-        values::check_depth(value).map_err(|error| self.bad(&error.why))?;
+        values::check_size(value).map_err(|error| self.bad(&error.why))?;
         serde_json::from_value(to_json(value)).map_err(|error| self.bad(&error.to_string()))
     }
 

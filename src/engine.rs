@@ -7,6 +7,7 @@ mod json;
 pub mod modules;
 pub mod natives;
 mod order;
+mod texts;
 
 use crate::bind::function::{self, Function};
 use crate::bind::values::{self, ExitCode, NO_MEMORY, RhaiResult};
@@ -130,6 +131,7 @@ pub fn build(world: &Rc<World>) -> Engine {
     register_exit(&mut engine, ending);
     json::register(&mut engine);
     bounded::register(&mut engine);
+    texts::register(&mut engine);
     order::register(&mut engine);
     let from = Rc::clone(world);
     engine.register_fn("mode", move || from.gate.mode().word());
@@ -169,13 +171,24 @@ fn limit(engine: &mut Engine) {
 /// would win by its exact type; what a `print` returns is what `on_print` is given.
 fn register_text(engine: &mut Engine, world: &Rc<World>) {
     let screen = world.gate.screen().clone();
-    let show = move |value: Dynamic| screen.show(&values::to_json(&value));
+    let show = move |context: &NativeCallContext<'_>, value: Dynamic| -> RhaiResult<String> {
+        values::check_text(&value).map_err(|error| values::thrown(error, context.call_position()))?;
+        Ok(screen.show(&values::to_json(&value)))
+    };
     let shown = show.clone();
-    engine.register_fn("print", move |map: Map| shown(map.into()));
+    texts::register_pure(engine, "print", move |context: NativeCallContext<'_>, map: &mut Map| {
+        shown(&context, map.clone().into())
+    });
     let shown = show.clone();
-    engine.register_fn("print", move |list: Array| shown(list.into()));
-    engine.register_fn("print", show.clone());
-    engine.register_fn("table", show);
+    texts::register_pure(engine, "print", move |context: NativeCallContext<'_>, list: &mut Array| {
+        shown(&context, list.clone().into())
+    });
+    for name in ["print", "table"] {
+        let shown = show.clone();
+        texts::register_pure(engine, name, move |context: NativeCallContext<'_>, value: &mut Dynamic| {
+            shown(&context, value.clone())
+        });
+    }
     let screen = world.gate.screen().clone();
     engine.register_fn("local_time", move |at: &str| screen.minute(at));
     engine.register_fn("hidden", redact::clean);

@@ -129,7 +129,7 @@ pub fn functions_of(text: &str) -> std::result::Result<Vec<(String, usize)>, Str
     Ok(names)
 }
 
-/// The value of what was evaluated. Fails as it did, with another exit code than 0, and for a value that is nested too deeply.
+/// The value of what was evaluated. Fails as it did, with another exit code than 0, and for a value that is too large to show.
 fn value_of(result: RhaiResult, name: &str) -> Result<Dynamic> {
     match ExitCode::of(&result) {
         Some(exit) if exit.code == 0 => return Ok(Dynamic::UNIT),
@@ -137,7 +137,7 @@ fn value_of(result: RhaiResult, name: &str) -> Result<Dynamic> {
         None => {}
     }
     let value = result.map_err(|error| engine::errors::translate(&error, name))?;
-    values::check_depth(&value)?;
+    values::check_size(&value)?;
     Ok(value)
 }
 

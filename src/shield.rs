@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 thread_local! {
     /// How many shields this thread is behind.
@@ -17,7 +17,16 @@ pub fn run<T>(work: impl FnOnce() -> T) -> Result<T> {
     DEPTH.set(DEPTH.get() + 1);
     let result = catch_unwind(AssertUnwindSafe(work));
     DEPTH.set(DEPTH.get() - 1);
-    result.map_err(|payload| bug(&SAID.take().unwrap_or_else(|| text_of(&*payload))))
+    result.map_err(|payload| match payload.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(payload) => bug(&SAID.take().unwrap_or_else(|| text_of(&*payload))),
+    })
+}
+
+/// Ends the work behind the nearest shield with this error, where whoever called has no way to pass one on. Only for code
+/// that is surely behind one.
+pub fn stop(error: Error) -> ! {
+    resume_unwind(Box::new(error))
 }
 
 /// Keeps what the panic hook was told, when a shield on this thread makes an error of it. False: the hook shows it.
@@ -50,5 +59,12 @@ mod tests {
         let error = run(|| run(|| list[list.len() + 3])).expect("the outer one").expect_err("the inner one");
         assert!(error.why.contains("index out of bounds"), "{}", error.why);
         assert!(!keeps("after it"));
+    }
+
+    #[test]
+    fn what_stops_the_work_is_its_error() {
+        let stopped = || -> u8 { stop(Error::new(Kind::Usage, "a value is too large", "of its texts")) };
+        let error = run(stopped).expect_err("it was stopped");
+        assert_eq!((error.kind, error.why.as_str()), (Kind::Usage, "of its texts"));
     }
 }

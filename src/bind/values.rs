@@ -14,6 +14,10 @@ pub type RhaiResult<T = Dynamic> = std::result::Result<T, Box<EvalAltResult>>;
 /// reader of JSON stops at 128.
 pub const DEEPEST: usize = 100;
 
+/// Bytes of text that a list or a map may hold where it becomes one text. Scripts share a text as often as they like; what is
+/// made of all of them is a copy of each.
+const MOST_TEXT: usize = 64 << 20;
+
 /// Says in [`EvalAltResult::ErrorTerminated`] that a script took too much memory; any other token is Ctrl-C.
 pub const NO_MEMORY: &str = "memory";
 
@@ -101,16 +105,58 @@ pub fn from_json(value: &Value) -> Dynamic {
     }
 }
 
-/// Fails when a value is nested deeper than JSON of it could be read again.
-pub fn check_depth(value: &Dynamic) -> Result<(), Error> {
-    if !is_deeper(value, DEEPEST) {
-        return Ok(());
+/// Fails when a value is nested deeper than JSON of it could be read again, or holds more than becomes one text.
+pub fn check_size(value: &Dynamic) -> Result<(), Error> {
+    if is_deeper(value, DEEPEST) {
+        let why = format!("it has more than {DEEPEST} levels of lists and maps");
+        return Err(Error::new(Kind::Usage, "a value is nested too deeply", why));
     }
-    Err(Error::new(
-        Kind::Usage,
-        "a value is nested too deeply",
-        format!("it has more than {DEEPEST} levels of lists and maps"),
-    ))
+    check_text(value)
+}
+
+/// Fails when a value holds more than becomes one text.
+pub fn check_text(value: &Dynamic) -> Result<(), Error> {
+    // A text by itself is there already, and grows by nothing.
+    match !value.is_string() && text_bytes(value, MOST_TEXT) > MOST_TEXT {
+        true => Err(too_much_text()),
+        false => Ok(()),
+    }
+}
+
+/// The error of a value that is too large to become one text.
+fn too_much_text() -> Error {
+    let most = MOST_TEXT >> 20;
+    Error::new(Kind::Usage, "a value is too large", format!("the texts in it have more than {most} MiB"))
+        .next("value.len()     look at its size and its parts instead of all of it")
+}
+
+/// Bytes of the texts in a value, each as often as it stands there; counted as far as `most` and a little further. A value
+/// that is no text counts as a short one. Recursion ends, since `deep.rs` bounds the levels.
+fn text_bytes(value: &Dynamic, most: usize) -> usize {
+    const SHORT: usize = 8;
+    let mut sum = SHORT;
+    if let Ok(text) = value.as_immutable_string_ref() {
+        return text.len();
+    }
+    if let Ok(items) = value.as_array_ref() {
+        for item in items.iter() {
+            sum = sum.saturating_add(text_bytes(item, most.saturating_sub(sum)));
+            if sum > most {
+                break;
+            }
+        }
+        return sum;
+    }
+    if let Ok(map) = value.as_map_ref() {
+        for (key, value) in map.iter() {
+            sum = sum.saturating_add(key.len()).saturating_add(text_bytes(value, most.saturating_sub(sum)));
+            if sum > most {
+                break;
+            }
+        }
+        return sum;
+    }
+    value.read_lock::<rhai::Blob>().map_or(SHORT, |bytes| bytes.len() * 2)
 }
 
 /// True when a value has more than `levels` of lists and maps.
@@ -183,13 +229,20 @@ pub fn in_rhai(value: &Value) -> String {
     }
 }
 
-/// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word. What is nested too deeply is left
-/// out, and says so: [`check_depth`] is asked where that would be an answer.
+/// A Rhai value as JSON; a handle becomes its name, a fleet its names, a closure a word. What is nested too deeply and what is
+/// beyond [`MOST_TEXT`] is left out, and says so: [`check_size`] is asked where that would be an answer.
 pub fn to_json(value: &Dynamic) -> Value {
-    as_json(value, DEEPEST)
+    if let Ok(text) = value.as_immutable_string_ref() {
+        return text.as_str().into();
+    }
+    as_json(value, DEEPEST, &mut MOST_TEXT.clone())
 }
 
-fn as_json(value: &Dynamic, levels: usize) -> Value {
+/// `left` counts down the bytes of text that may still be copied.
+fn as_json(value: &Dynamic, levels: usize, left: &mut usize) -> Value {
+    if *left == 0 {
+        return "… left out: it is too large".into();
+    }
     if levels == 0 && (value.is_array() || value.is_map()) {
         return format!("… nested more than {DEEPEST} deep").into();
     }
@@ -203,15 +256,19 @@ fn as_json(value: &Dynamic, levels: usize) -> Value {
         return number.into();
     }
     if let Ok(text) = value.as_immutable_string_ref() {
-        return text.as_str().into();
+        *left = left.saturating_sub(text.len());
+        return match *left {
+            0 => "… left out: it is too large".into(),
+            _ => text.as_str().into(),
+        };
     }
     if let Ok(items) = value.as_array_ref() {
-        return items.iter().map(|item| as_json(item, levels - 1)).collect();
+        return items.iter().map(|item| as_json(item, levels - 1, left)).collect();
     }
     if let Ok(map) = value.as_map_ref() {
         return map
             .iter()
-            .map(|(key, value)| (key.to_string(), as_json(value, levels - 1)))
+            .map(|(key, value)| (key.to_string(), as_json(value, levels - 1, left)))
             .collect::<serde_json::Map<_, _>>()
             .into();
     }

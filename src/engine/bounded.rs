@@ -10,8 +10,12 @@ const MOST_BYTES: usize = 64 << 20;
 /// Values of an array that one call may make, with what lies in them.
 const MOST_VALUES: usize = 1_000_000;
 
+/// Pieces that one call may cut a text or a blob into: each takes up to 64 bytes besides what is in it.
+const MOST_PIECES: usize = 4_000_000;
+
 /// Registers them, in place of Rhai's own.
 pub fn register(engine: &mut Engine) {
+    register_pieces(engine);
     engine.register_fn(
         "pad",
         |context: NativeCallContext<'_>, list: &mut Array, length: i64, item: Dynamic| -> RhaiResult<()> {
@@ -73,6 +77,63 @@ pub fn register(engine: &mut Engine) {
             replace(&context, text, what.encode_utf8(&mut [0; 4]), by.encode_utf8(&mut [0; 4]))
         },
     );
+}
+
+/// What cuts a text or a blob into pieces.
+fn register_pieces(engine: &mut Engine) {
+    engine.register_fn("to_chars", |context: NativeCallContext<'_>, text: &str| {
+        pieces(&context, "to_chars", text.chars())
+    });
+    engine.register_fn("to_array", |context: NativeCallContext<'_>, bytes: Blob| {
+        pieces(&context, "to_array", bytes.iter().map(|byte| i64::from(*byte)))
+    });
+    engine.register_fn("split", |context: NativeCallContext<'_>, text: &str| -> RhaiResult<Array> {
+        match text {
+            "" => Ok(vec!["".into()]),
+            _ => pieces(&context, "split", text.split_whitespace().map(ImmutableString::from)),
+        }
+    });
+    split_by::<ImmutableString>(engine);
+    split_by::<char>(engine);
+}
+
+/// `split` and `split_rev` at a delimiter, with and without the most segments.
+fn split_by<T: ToString + Clone + 'static>(engine: &mut Engine) {
+    let split = |context: &NativeCallContext<'_>, text: &str, by: T, most: i64| {
+        let by = by.to_string();
+        pieces(context, "split", text.splitn(segments(text, most), by.as_str()).map(ImmutableString::from))
+    };
+    let split_rev = |context: &NativeCallContext<'_>, text: &str, by: T, most: i64| {
+        let by = by.to_string();
+        pieces(context, "split_rev", text.rsplitn(segments(text, most), by.as_str()).map(ImmutableString::from))
+    };
+    engine.register_fn("split", move |context: NativeCallContext<'_>, text: &str, by: T| {
+        split(&context, text, by, i64::MAX)
+    });
+    engine.register_fn("split", move |context: NativeCallContext<'_>, text: &str, by: T, most: i64| {
+        split(&context, text, by, most)
+    });
+    engine.register_fn("split_rev", move |context: NativeCallContext<'_>, text: &str, by: T| {
+        split_rev(&context, text, by, i64::MAX)
+    });
+    engine.register_fn("split_rev", move |context: NativeCallContext<'_>, text: &str, by: T, most: i64| {
+        split_rev(&context, text, by, most)
+    });
+}
+
+/// As Rhai counts them: less than one is one, and an empty text is one piece whatever it is split at.
+fn segments(text: &str, most: i64) -> usize {
+    if text.is_empty() { 1 } else { usize::try_from(most).unwrap_or(0).max(1) }
+}
+
+fn pieces<T: Into<Dynamic>>(
+    context: &NativeCallContext<'_>,
+    name: &str,
+    pieces: impl Iterator<Item = T> + Clone,
+) -> RhaiResult<Array> {
+    let count = pieces.clone().take(MOST_PIECES + 1).count();
+    within(context, name, Some(count), MOST_PIECES, "pieces or more")?;
+    Ok(pieces.map(Into::into).collect())
 }
 
 /// How many are missing; none when it is that long already.
@@ -139,6 +200,45 @@ fn allowed(name: &str, makes: Option<usize>, most: usize, what: &str) -> Result<
                 format!("{name} would make too much at once"),
                 format!("it would make {makes} {what}, and {most} is the most that one call may"),
             ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rhai::{Dynamic, Engine};
+
+    #[test]
+    fn texts_are_split_as_rhai_splits_them() {
+        let mut ours = Engine::new();
+        super::register(&mut ours);
+        for text in ["", "a", " a  b c ", "a,b,,c,", ",", "日本,語"] {
+            for call in [
+                "split()",
+                "to_chars()",
+                "to_blob().to_array()",
+                "split(\"\")",
+                "split(\",\")",
+                "split(',')",
+                "split(\"b,\")",
+                "split(\",\", 2)",
+                "split(\",\", 0)",
+                "split(\",\", -1)",
+                "split(',', 2)",
+                "split(\"\", 2)",
+                "split(1)",
+                "split(-1)",
+                "split_rev(\",\")",
+                "split_rev(',')",
+                "split_rev(\"\")",
+                "split_rev(\",\", 2)",
+                "split_rev(',', 2)",
+                "split_rev(',', 0)",
+            ] {
+                let script = format!("\"{text}\".{call}");
+                let value = |engine: &Engine| engine.eval::<Dynamic>(&script).map(|value| format!("{value:?}"));
+                assert_eq!(value(&ours).unwrap(), value(&Engine::new()).unwrap(), "{script}");
+            }
         }
     }
 }

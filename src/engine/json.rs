@@ -20,7 +20,8 @@ pub fn register(engine: &mut Engine) {
 }
 
 fn written(context: &NativeCallContext<'_>, value: &Dynamic) -> values::RhaiResult<String> {
-    let text = strict(value, DEEPEST).map(|json| json.to_string());
+    let json = values::check_text(value).map_err(|error| error.why).and_then(|()| strict(value, DEEPEST));
+    let text = json.map(|json| json.to_string());
     text.map_err(|why| {
         let error = Error::new(Kind::Usage, "to_json has no JSON for this value", why);
         values::thrown(error, context.call_position())

@@ -20,6 +20,8 @@ pub enum Power {
     Compiles,
     /// Takes memory by a number that it is given.
     ByNumber,
+    /// Takes many times the memory of what it is given.
+    ByPieces,
     /// Takes memory by the product of the sizes that it is given.
     ByProduct,
 }
@@ -149,8 +151,6 @@ pub const NATIVES: &[(Power, &[&str])] = &[
             "sinh 1x1",
             "sort_desc 1x1",
             "splice 3x4 4x2",
-            "split 1x1 2x5 3x2",
-            "split_rev 2x2 3x2",
             "sqrt 1x1",
             "start 1x2",
             "starts_with 2x2",
@@ -159,10 +159,8 @@ pub const NATIVES: &[(Power, &[&str])] = &[
             "take 1x1",
             "tan 1x1",
             "tanh 1x1",
-            "to_array 1x1",
             "to_binary 1x10",
             "to_blob 1x1",
-            "to_chars 1x1",
             "to_debug 1x10",
             "to_degrees 1x1",
             "to_float 1x12",
@@ -213,6 +211,7 @@ pub const NATIVES: &[(Power, &[&str])] = &[
     (Power::Time, &["elapsed 1x1", "get$elapsed 1x1", "sleep 1x2", "timestamp 0x1"]),
     (Power::Compiles, &["parse_json 1x1"]),
     (Power::ByNumber, &["blob 0x1 1x1 2x1", "pad 3x4"]),
+    (Power::ByPieces, &["split 1x1 2x5 3x2", "split_rev 2x2 3x2", "to_array 1x1", "to_chars 1x1"]),
     (Power::ByProduct, &["replace 3x4"]),
 ];
 

@@ -131,6 +131,52 @@ fn what_takes_memory_by_a_number_is_refused() {
 }
 
 #[test]
+fn a_list_of_shared_texts_is_no_way_past_the_memory_that_a_script_may_take() {
+    let home = Home::new();
+    let list = "let s = \"\"; s.pad(1000000, \"a\"); let a = []; a.pad(200000, s);";
+    let map = "let s = \"\"; s.pad(1000000, \"a\"); let a = #{}; for i in 0..1000 { a[`k${i}`] = [s, s]; }";
+    let ways = [
+        "a.to_string()",
+        "a.to_debug()",
+        "debug(a)",
+        "`${a}`",
+        "\"\" + a",
+        "a + \"\"",
+        "let t = \"\"; t += a;",
+        "let t = \"\"; t.append(a);",
+        "let f = || a; `${a}`",
+        "print(a)",
+        "table(a)",
+        "to_json(a)",
+        "a",
+        "[a].to_string()",
+        "host(\"local\").read([\"date\"], #{ dir: a })",
+        "const c = a; `${c}`",
+    ];
+    for value in [list, map] {
+        for way in ways {
+            let ran = eval(&home, &format!("{value} {way}"));
+            assert_eq!((ran.code, ran.signal), (Some(2), None), "{way}: {ran:?}");
+            assert!(ran.err.contains("64 MiB"), "{way}: {ran:?}");
+            assert!(ran.err.len() < 10_000, "{way}: {} bytes of errors", ran.err.len());
+        }
+        // What is thrown is cut, and guards run.
+        let ran = eval(&home, &format!("{value} try {{ throw a; }} catch (e) {{ print(e.len()); }} throw a;"));
+        assert_eq!((ran.code, ran.signal), (Some(1), None), "{} {}", ran.out, ran.err.len());
+    }
+    let ways = ["\"\"", "'a'", "\"\", 5000000", "\"a\", 5000000"];
+    for by in ways {
+        let ran = eval(&home, &format!("let s = \"\"; s.pad(5000000, \"a\"); s.split({by})"));
+        assert!(ran.code == Some(2) && ran.err.contains("pieces"), "{by}: {ran:?}");
+        let ran = eval(&home, &format!("let s = \"\"; s.pad(5000000, \"a\"); s.split_rev({by})"));
+        assert!(ran.code == Some(2) && ran.err.contains("pieces"), "{by}: {ran:?}");
+    }
+    eval(&home, "let s = \"\"; s.pad(5000000, \"a\"); s.to_chars()").exits(2);
+    eval(&home, "blob(5000000).to_array()").exits(2);
+    eval(&home, "let s = \"\"; s.pad(9000000, \"a \"); s.split()").exits(2);
+}
+
+#[test]
 fn a_script_that_takes_all_memory_is_stopped() {
     let home = Home::new();
     home.put("opsh.toml", "[limits]\nmemory_mib = 128\n");
