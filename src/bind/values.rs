@@ -18,6 +18,9 @@ pub const DEEPEST: usize = 100;
 /// made of all of them is a copy of each.
 const MOST_TEXT: usize = 64 << 20;
 
+/// Bytes of text of a thrown value that become an error.
+const MOST_THROWN: usize = 1 << 20;
+
 /// Says in [`EvalAltResult::ErrorTerminated`] that a script took too much memory; any other token is Ctrl-C.
 pub const NO_MEMORY: &str = "memory";
 
@@ -263,7 +266,14 @@ fn as_json(value: &Dynamic, levels: usize, left: &mut usize) -> Value {
         };
     }
     if let Ok(items) = value.as_array_ref() {
-        return items.iter().map(|item| as_json(item, levels - 1, left)).collect();
+        let mut list = Vec::new();
+        for item in items.iter() {
+            list.push(as_json(item, levels - 1, left));
+            if *left == 0 {
+                break;
+            }
+        }
+        return list.into();
     }
     if let Ok(map) = value.as_map_ref() {
         return map
@@ -342,7 +352,9 @@ fn no_memory() -> Error {
 
 /// The error that a thrown value stands for; any other value is a script's own `throw`.
 pub fn caught(value: &Dynamic) -> Error {
-    let json = to_json(value);
+    // An error of opsh is whole, with its results; of any other value only so much as somebody reads.
+    let is_error = value.as_map_ref().is_ok_and(|map| map.get("what").is_some_and(Dynamic::is_string));
+    let json = if is_error { to_json(value) } else { as_json(value, DEEPEST, &mut MOST_THROWN.clone()) };
     if json.get("what").is_some_and(Value::is_string) {
         return Error::from_json(&json);
     }
