@@ -5,6 +5,7 @@
 
 pub mod env;
 pub mod secrets;
+mod yaml;
 
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
@@ -235,8 +236,8 @@ impl Compose {
         let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
         let ran = host::finished(&self.stack.host, &shown, self.reach.run(pass, &command).await)?
             .checked(&self.stack.host, &shown)?;
-        serde_yaml_ng::from_str(&ran.out).map_err(|error| {
-            Error::new(Kind::Failed, format!("compose config of {} is not YAML", self.stack.name), error.to_string())
+        yaml::parse(&ran.out).map_err(|why| {
+            Error::new(Kind::Failed, format!("compose config of {} cannot be read", self.stack.name), why)
         })
     }
 }

@@ -16,7 +16,10 @@ pub const DEEPEST: usize = 100;
 
 /// Bytes of text that a list or a map may hold where it becomes one text. Scripts share a text as often as they like; what is
 /// made of all of them is a copy of each.
-const MOST_TEXT: usize = 64 << 20;
+pub const MOST_TEXT: usize = 64 << 20;
+
+/// Tag of a map that was read from a text: thrown, it is no error of opsh, whatever its keys are.
+pub const DATA: i32 = 1;
 
 /// Bytes of text of a thrown value that become an error.
 const MOST_THROWN: usize = 1 << 20;
@@ -353,11 +356,11 @@ fn no_memory() -> Error {
 /// The error that a thrown value stands for; any other value is a script's own `throw`.
 pub fn caught(value: &Dynamic) -> Error {
     // An error of opsh is whole, with its results; of any other value only so much as somebody reads.
-    let is_error = value.as_map_ref().is_ok_and(|map| map.get("what").is_some_and(Dynamic::is_string));
-    let json = if is_error { to_json(value) } else { as_json(value, DEEPEST, &mut MOST_THROWN.clone()) };
-    if json.get("what").is_some_and(Value::is_string) {
-        return Error::from_json(&json);
+    let has_what = value.as_map_ref().is_ok_and(|map| map.get("what").is_some_and(Dynamic::is_string));
+    if has_what && value.tag() != DATA {
+        return Error::from_json(&to_json(value));
     }
+    let json = as_json(value, DEEPEST, &mut MOST_THROWN.clone());
     let said = match &json {
         Value::String(text) => text.clone(),
         other => other.to_string(),

@@ -64,6 +64,9 @@ fn strict(value: &Dynamic, deep: usize) -> Result<Value, String> {
 /// that a script cannot hold: either would be lost without a word.
 fn parse(text: &str) -> Result<Dynamic> {
     let not = |why: String| Error::new(Kind::Failed, "parse_json failed: the text is not JSON", why);
+    if text.len() > values::MOST_TEXT {
+        return Err(not(format!("it has more than {} MiB", values::MOST_TEXT >> 20)));
+    }
     let Json(value) = serde_json::from_str(text).map_err(|error| not(error.to_string()))?;
     match too_large(text) {
         Some(number) => {
@@ -166,7 +169,9 @@ impl<'de> Visitor<'de> for Reader {
                 return Err(A::Error::custom(format_args!("the key {key:?} stands twice in one object")));
             }
         }
-        Ok(Json(map.into()))
+        let mut map = Dynamic::from(map);
+        map.set_tag(values::DATA);
+        Ok(Json(map))
     }
 }
 

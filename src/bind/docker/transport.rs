@@ -4,7 +4,7 @@
 use bollard::errors::Error as Wire;
 use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures_util::future::BoxFuture;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::Client;
@@ -96,6 +96,9 @@ impl<R: Unpin, W: AsyncWrite + Unpin, O: Unpin> AsyncWrite for TwoEnds<R, W, O> 
     }
 }
 
+/// Bytes of an answer that is no stream.
+const MOST_ANSWER: usize = 64 << 20;
+
 /// The longest wait for the head of an answer. Bodies have no limit here: the caller's deadline drops the future.
 pub(super) const ANSWER: Duration = Duration::from_secs(120);
 
@@ -144,7 +147,7 @@ impl Http {
             return Ok(response);
         }
         let status_code = response.status().as_u16();
-        let body = response.into_body().collect().await?.to_bytes();
+        let body = whole(response.into_body()).await?;
         let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let message = match said["message"].as_str() {
             Some(message) => message.to_owned(),
@@ -155,9 +158,15 @@ impl Http {
 
     /// GETs JSON of whatever shape.
     pub(super) async fn get_json(&self, path: &str) -> Result<serde_json::Value, Wire> {
-        let body = self.get(path).await?.into_body().collect().await?.to_bytes();
+        let body = whole(self.get(path).await?.into_body()).await?;
         Ok(serde_json::from_slice(&body)?)
     }
+}
+
+/// All of a body that is not a stream.
+async fn whole(body: Incoming) -> Result<Bytes, Wire> {
+    let limited = Limited::new(body, MOST_ANSWER).collect().await;
+    limited.map(http_body_util::Collected::to_bytes).map_err(|error| Wire::IOError { err: io::Error::other(error) })
 }
 
 /// Encodes one value of a query string.
