@@ -4,18 +4,17 @@
 use crate::memory;
 use rhai::{Dynamic, Engine, EvalAltResult, FnPtr, Position, Scope};
 use std::cell::Cell;
+use std::collections::HashMap;
 
 /// Levels of lists, maps and closures within each other.
 pub const MOST_LEVELS: usize = 1000;
 
-/// How often a script takes memory until its variables are looked at again. A level takes memory at least once, so a value is
-/// never deeper than this and [`MOST_LEVELS`], which the stack of the engine's thread holds.
-const LOOK_AFTER: u64 = 4096;
-
-/// Values that one look sees of one variable: of a list of a million numbers it sees the ends.
-const SEEN: usize = 4096;
-/// Items at each end of a list, or at the beginning of a map, that a look goes into.
-const ENDS: usize = 32;
+/// How often a script takes memory until its variables are looked at again, at least: more often where there is much to look
+/// at, so that looking takes no more of the time than the script does.
+const LOOK_AFTER: usize = 4096;
+/// At most. A level takes memory at least once, so a value is never deeper than this and [`MOST_LEVELS`], which the stack of
+/// the engine's thread holds three times.
+const LOOK_AFTER_AT_MOST: usize = 300_000;
 
 /// Ends a script that nests more deeply. Rhai tells of each use of a variable, and of nothing else that has values.
 pub fn watch(engine: &mut Engine) {
@@ -26,8 +25,11 @@ pub fn watch(engine: &mut Engine) {
         if taken < next.get() {
             return Ok(None);
         }
-        next.set(taken + LOOK_AFTER);
-        let is_deep = context.this_ptr().is_some_and(is_too_deep) || too_deep(context.scope()).next().is_some();
+        let mut look = Look::default();
+        let variables = context.scope().iter_raw().map(|(_, _, value)| value);
+        let is_deep =
+            context.this_ptr().into_iter().map(|value| &*value).chain(variables).any(|value| look.is_too_deep(value));
+        next.set(taken + look.seen.clamp(LOOK_AFTER, LOOK_AFTER_AT_MOST) as u64);
         match is_deep {
             true => Err(EvalAltResult::ErrorDataTooLarge(why(), Position::NONE).into()),
             false => Ok(None),
@@ -45,26 +47,52 @@ pub fn too_deep<'a>(scope: &'a Scope<'_>) -> impl Iterator<Item = &'a str> {
 }
 
 fn is_too_deep(value: &Dynamic) -> bool {
-    let mut left = SEEN;
-    goes_beyond(value, MOST_LEVELS, &mut left)
+    Look::default().is_too_deep(value)
 }
 
-fn goes_beyond(value: &Dynamic, levels: usize, left: &mut usize) -> bool {
-    if *left == 0 {
-        return false;
+/// One look at values.
+#[derive(Default)]
+struct Look {
+    /// Values that were seen.
+    seen: usize,
+    /// Values that closures share, with the levels that were left below them: they may be reached in many ways.
+    shared: HashMap<*const (), usize>,
+}
+
+impl Look {
+    fn is_too_deep(&mut self, value: &Dynamic) -> bool {
+        self.goes_beyond(value, MOST_LEVELS)
     }
-    *left -= 1;
-    let deeper = |value: &Dynamic| levels == 0 || goes_beyond(value, levels - 1, left);
-    if let Ok(items) = value.as_array_ref() {
-        let (first, rest) = items.split_at(items.len().min(ENDS));
-        return first.iter().chain(rest.iter().rev().take(ENDS)).any(deeper);
+
+    fn goes_beyond(&mut self, value: &Dynamic, levels: usize) -> bool {
+        self.seen += 1;
+        let is_shared = value.is_shared();
+        if let Ok(items) = value.as_array_ref() {
+            return self.is_new(is_shared, &raw const *items, levels)
+                && items.iter().any(|item| levels == 0 || self.goes_beyond(item, levels - 1));
+        }
+        if let Ok(map) = value.as_map_ref() {
+            return self.is_new(is_shared, &raw const *map, levels)
+                && map.values().any(|item| levels == 0 || self.goes_beyond(item, levels - 1));
+        }
+        match value.read_lock::<FnPtr>() {
+            Some(closure) => {
+                self.is_new(is_shared, &raw const *closure, levels)
+                    && closure.iter_curry().any(|item| levels == 0 || self.goes_beyond(item, levels - 1))
+            }
+            None => false,
+        }
     }
-    if let Ok(map) = value.as_map_ref() {
-        return map.values().take(ENDS).chain(map.values().rev().take(ENDS)).any(deeper);
-    }
-    match value.read_lock::<FnPtr>() {
-        Some(closure) => closure.iter_curry().any(deeper),
-        None => false,
+
+    /// False for what is shared and was looked at with no more levels left than now.
+    fn is_new<T>(&mut self, is_shared: bool, place: *const T, levels: usize) -> bool {
+        if !is_shared {
+            return true;
+        }
+        let known = self.shared.entry(place.cast()).or_insert(usize::MAX);
+        let is_new = levels < *known;
+        *known = levels.min(*known);
+        is_new
     }
 }
 
@@ -84,5 +112,21 @@ mod tests {
         assert!(is_too_deep(&nested(MOST_LEVELS + 1)));
         let wide: rhai::Array = (0..100_000).map(Dynamic::from).collect();
         assert!(!is_too_deep(&wide.into()));
+        // However much stands before it.
+        let mut rows: rhai::Array = (0..100).map(|_| Dynamic::from(vec![Dynamic::from(0); 100])).collect();
+        rows.insert(50, nested(MOST_LEVELS));
+        assert!(is_too_deep(&rows.into()));
+    }
+
+    #[test]
+    fn what_closures_share_is_looked_at_once() {
+        // Each level holds the last one twice: 2^200 ways.
+        let mut shared = Dynamic::from(vec![Dynamic::from(1)]).into_shared();
+        for _ in 0..200 {
+            shared = Dynamic::from(vec![shared.clone(), shared]).into_shared();
+        }
+        let mut look = Look::default();
+        assert!(!look.is_too_deep(&shared));
+        assert!(look.seen < 1000, "{}", look.seen);
     }
 }

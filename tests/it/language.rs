@@ -238,6 +238,8 @@ fn deep_nesting_is_refused_before_the_stack_ends() {
         "let f = || 1; for i in 0..1000000 { let g = f; f = || g.call(); } f.call()",
         "let a = []; for i in 0..1000000 { a = [1, take(a)]; } `${a}`",
         "let a = []; for i in 0..1000000 { a = [[a.pop()]]; } to_json(a)",
+        "let w = []; for i in 0..64 { let r = []; r.pad(64, 0); w.push(r); } let f = || w; let x = []; \
+         for i in 0..1000000 { let l = [f]; l.push(take(x)); x = take(l); } x = ();",
         "fn deep(n) { if n == 0 { return []; } let a = []; for i in 0..1000000 { a = [take(a)]; } a } deep(1)",
     ];
     for code in ways {
