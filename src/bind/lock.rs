@@ -82,8 +82,9 @@ const BREAK: Verb = Verb {
     waits: false,
     sig: "stack.break_lock() -> receipt",
     doc: "Takes the lock from whoever has it. Ends the holder on the host; the other's next change on the stack then \
-          fails. What runs there goes on, and is waited for. `after` is `()`, `before` who had it. Fails with `unmet` \
-          when somebody else has it meanwhile, `failed` when the holder cannot be ended. Deadline 60 s.",
+          fails. What runs there goes on, and is waited for. `after` is `()`, `before` who had it. Ends only an opsh that has the lock, as \
+          the host's kernel says. Fails with `unmet` when somebody else has it meanwhile or a process that is no opsh, `failed` \
+          when the holder cannot be ended. Deadline 60 s.",
     example: r#"stack("prod").break_lock()"#,
 };
 
@@ -277,19 +278,41 @@ fn breaking(stack: &str, seen: &Value) -> Change {
 
 async fn broken(way: &Way, pass: &Pass, folder: &str, lock: Value) -> Result<Did> {
     let reach = way.reach(pass).await?;
-    let words = holder::end(folder, &lock);
+    let words = holder::end(folder, holder::fence(&lock).unwrap_or_default());
     pass.sending();
     let ran = host::finished(way.name(), &words[..1], reach.run(pass, &host::words_of(words.clone())).await)?;
     let what = format!("the lock on {} was not taken over", way.name());
-    match ran.out.trim() {
-        "ended" | "gone" => Ok(Did { changed: true, before: lock["holder"].clone(), ..Did::default() }),
+    let mut said = ran.out.split_whitespace();
+    match said.next().unwrap_or_default() {
+        "ended" => Ok(Did { changed: true, before: lock["holder"].clone(), ..Did::default() }),
+        "free" => Ok(Did::default()),
         "other" => Err(Error::new(Kind::Unmet, what, "somebody else has it meanwhile")),
+        "unknown" => Err(stranger(what, way.name(), folder, said.next().zip(said.next()))),
         _ => {
-            let said = host::last_lines(&ran.err, 1);
-            let why = format!("process {} there does not end: {said}", lock["pid"]);
+            let why = format!("its holder there does not end: {}", host::last_lines(&ran.err, 1));
             Err(Error::new(Kind::Failed, what, why).next("end it there, as the account it belongs to"))
         }
     }
+}
+
+/// A process has the lock that is not the holder that `lock.json` tells of.
+fn stranger(what: String, host: &str, folder: &str, seen: Option<(&str, &str)>) -> Error {
+    let (who, next) = match seen {
+        Some((pid, uid)) => {
+            let words = json!(["ps", "-o", "pid,user,args", "-p", pid]);
+            let next =
+                format!("host({}).read({words}).out     what it is; an administrator ends it there", json!(host));
+            (format!("somebody unknown (pid {pid}, user id {uid})"), next)
+        }
+        None => (
+            "somebody unknown, of another account,".into(),
+            format!("fuser -v {folder}/lock     as root there: who it is"),
+        ),
+    };
+    let why = format!(
+        "{who} has {folder}/lock locked, and is not the holder that lock.json names; opsh ends no such process"
+    );
+    Error::new(Kind::Unmet, what, why).host(host).next(next)
 }
 
 // ── looking at it ──

@@ -428,6 +428,78 @@ fn a_lock_is_broken_by_hand_with_the_agreement_that_names_it() {
     alice.kill();
 }
 
+/// A process that has nothing to do with any lock.
+fn bystander() -> Child {
+    Command::new("sleep").arg("4242").spawn().unwrap()
+}
+
+fn lives(child: &mut Child) -> bool {
+    child.try_wait().unwrap().is_none()
+}
+
+fn end(mut child: Child) {
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+/// A process that is no opsh and has a file of the folder locked.
+pub fn locker(stage: &Stage, how: &str, name: &str) -> Child {
+    let file = stage.file(".opsh").join(name);
+    let child = Command::new("flock").args([how, "--no-fork"]).arg(&file).args(["sleep", "4243"]).spawn().unwrap();
+    let is_locked = || !Command::new("flock").arg("-n").arg(&file).arg("true").status().unwrap().success();
+    until("it is locked", || is_locked().then_some(()));
+    child
+}
+
+/// A `lock.json` that names a process.
+fn naming(pid: u32, fence: &str) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let start: u64 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let holder = format!("{{\"by\":\"deploy@mac\",\"why\":\"x\",\"run\":\"r\"{fence}}}");
+    format!(
+        "{{\"format\":1,\"holder\":{holder},\"pid\":{pid},\"start\":{start},\"boot\":\"{}\",\"since\":\"T\",\"since_up\":1,\"last\":null,\"last_up\":1}}\n",
+        boot.trim()
+    )
+}
+
+const BREAK: &str = "print(prod.break_lock().changed)";
+
+#[test]
+fn breaking_a_lock_ends_no_process_that_lock_json_names() {
+    let stage = Stage::local();
+    is_free(&stage);
+    let mut victim = bystander();
+    for (how, fence) in [("-x", ",\"fence\":\"f\""), ("-x", ""), ("-s", ",\"fence\":\"f\"")] {
+        let mut stranger = locker(&stage, how, "lock");
+        std::fs::write(stage.file(".opsh/lock.json"), naming(victim.id(), fence)).unwrap();
+        let ran = stage.run("bob", &["--allow", "lock.break"], BREAK);
+        if how == "-x" {
+            ran.exits(1).says(&[&format!("somebody unknown (pid {}, user id ", stranger.id()), "is not the holder"]);
+        }
+        assert!(lives(&mut victim) && lives(&mut stranger), "{how} {fence}");
+        end(stranger);
+    }
+    stage.run("bob", &["--allow", "lock.break"], BREAK).exits(0).prints("false\n");
+    assert!(lives(&mut victim));
+    end(victim);
+}
+
+#[test]
+fn breaking_a_lock_ends_its_holder_though_lock_json_names_another() {
+    let stage = Stage::local();
+    let alice = stage.alice_looks("look()");
+    let mut victim = bystander();
+    let seen: Value = serde_json::from_str(&stage.text("lock.json")).unwrap();
+    let fence = format!(",\"fence\":{}", seen["holder"]["fence"]);
+    std::fs::write(stage.file(".opsh/lock.json"), naming(victim.id(), &fence)).unwrap();
+    stage.run("bob", &["--allow", "lock.break"], BREAK).exits(0).prints("true\n");
+    is_free(&stage);
+    assert!(lives(&mut victim));
+    end(victim);
+    alice.kill();
+}
+
 // ── the link ──
 
 /// Cuts the login of an opsh.
@@ -452,6 +524,25 @@ fn after_a_lost_link_the_next_change_takes_the_lock_again_unless_somebody_had_it
     stage.end_look();
     alice.ended().exits(1).says(&["the lock of prod was taken over by bob@"]);
     assert_eq!(stage.counted(), "a\nb\n");
+}
+
+#[test]
+fn after_a_lost_link_no_process_is_ended_that_lock_json_names() {
+    let Some(stage) = Stage::remote() else { return };
+    let alice = stage.alice_looks("look(); mark(\"too late\")");
+    cut(&alice);
+    until("her holder has ended", || {
+        let lock = stage.file(".opsh/lock");
+        Command::new("flock").arg("-n").arg(lock).arg("true").status().unwrap().success().then_some(())
+    });
+    let (mut victim, stranger) = (bystander(), locker(&stage, "-x", "lock"));
+    std::fs::write(stage.file(".opsh/lock.json"), naming(victim.id(), "")).unwrap();
+    stage.end_look();
+    alice.ended().exits(1).says(&["the lock of prod was taken over by "]);
+    assert!(lives(&mut victim), "it is nobody's holder");
+    assert_eq!(stage.counted(), "a\n");
+    end(victim);
+    end(stranger);
 }
 
 // ── where there can be no lock ──

@@ -339,8 +339,8 @@ impl Held {
     /// Takes the lock again that was lost with its link. Fails when anybody has it, or had it meanwhile.
     async fn again(self: &Arc<Held>, pass: &Pass, line: &mut MutexGuard<'_, Option<Holder>>) -> Result<()> {
         let reach = self.way.reach(pass).await?;
-        let (began, ours) =
-            (Instant::now(), |seen: &Value| holder::fence(seen).is_none_or(|fence| fence == self.hold.fence));
+        let began = Instant::now();
+        let ours = |seen: &Value| holder::fence(seen) == Some(self.hold.fence.as_str());
         loop {
             let Ok(holder) = self.holder(pass, &reach, line).await? else { return Ok(()) };
             let answer = holder.ask("try", &Value::Null).await.map_err(|Gone| self.is_gone())?;
@@ -357,7 +357,7 @@ impl Held {
                 }
                 "busy" if ours(&answer.value) && began.elapsed() < AGAIN_WITHIN => {
                     // The host has not noticed yet that the link is gone.
-                    let words = holder::end(&self.hold.folder, &answer.value);
+                    let words = holder::end(&self.hold.folder, &self.hold.fence);
                     let _ = reach.run(pass, &host::words_of(words)).await;
                 }
                 "no" => return Ok(()),

@@ -98,23 +98,49 @@ while IFS=' ' read -r opsh_c opsh_n opsh_x; do
 done 2>/dev/null
 opsh_unwatch"#;
 
-/// Ends a holder that is not ours to speak to. `$1` is the folder, `$2` the fence, `$3` to `$5` process, its start time and
-/// boot. Prints `other` when somebody else has the lock, `gone`, `ended`, or `stays`.
-const END: &str = r#"opsh_folder "$1" && opsh_file lock.json || { echo "$opsh_why" >&2; exit; }
-opsh_l=; IFS= read -r opsh_l <&7
-case $opsh_l in *"\"fence\":\"$2\""*) ;; *) echo other; exit;; esac
-opsh_pid=$3; opsh_at=$4; opsh_boot=$5
-opsh_alive() {
-  IFS= read -r opsh_l </proc/sys/kernel/random/boot_id && [ "$opsh_l" = "$opsh_boot" ] || return
-  IFS= read -r opsh_l <"/proc/$opsh_pid/stat" && set -- ${opsh_l##*) } && [ "$1" != Z ] && [ "${20}" = "$opsh_at" ]
+/// Functions that ask the kernel who has the lock, which is open as descriptor 9: `lock.json` is only what somebody wrote.
+///
+/// `opsh_has PID` is true when that process has it open and locked; an account sees that of its own processes, root of all.
+/// `opsh_is PID FENCE` is true for a process that opsh started as the holder of this fence: what another one was started
+/// with, nobody else can write. `opsh_stranger` prints process and user id of one that has it.
+const KERNEL: &str = r#"opsh_has() {
+  for opsh_y in /proc/$1/fd/*; do
+    [ "$opsh_y" -ef /proc/self/fd/9 ] && grep -q '^lock:.*FLOCK' "/proc/$1/fdinfo/${opsh_y##*/}" && return
+  done
+  return 1
 } 2>/dev/null
-opsh_alive || { echo gone; exit; }
-kill -s TERM "$opsh_pid" || exit
+opsh_is() { [ -n "$2" ] && [ "$(tr '\0' '\n' <"/proc/$1/cmdline" | tail -n 1)" = "$2" ]; } 2>/dev/null
+opsh_stranger() {
+  for opsh_x in /proc/[0-9]*; do
+    ! opsh_has "${opsh_x#/proc/}" || { opsh_ls -ldin "$opsh_x"; echo "${opsh_x#/proc/} $opsh_qu"; return; }
+  done
+}
+"#;
+
+/// Ends the holder of a fence. `$1` is the folder, `$2` the fence. Ends only a process that has the lock, as the kernel says,
+/// and that opsh started for this fence. Prints `ended`, `free` (nobody had the lock), `other` (another fence has it),
+/// `stays`, or `unknown PID UID` when a process has it that is no such holder; both numbers are missing for one that this
+/// account cannot see.
+const END: &str = r#"opsh_folder "$1" && opsh_file lock; case $? in 0) exec 9<&7;; 1) echo free; exit;; *) echo "$opsh_why" >&2; exit;; esac
+opsh_other() {
+  opsh_l=; opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 1) ;; *) echo "$opsh_why" >&2; exit;; esac; exec 7<&-
+  case $opsh_l in *"\"fence\":\"$1\""*) return 1;; *'"fence":"'*) return 0;; *) [ -n "$1" ];; esac
+}
+opsh_free() { flock -n 9 && flock -u 9; }
+! opsh_free || { echo free; exit; }
+! opsh_other "$2" || { echo other; exit; }
+opsh_s=
+for opsh_p in /proc/[0-9]*; do
+  opsh_p=${opsh_p#/proc/}
+  ! { opsh_has "$opsh_p" && opsh_is "$opsh_p" "$2"; } || { kill -s TERM "$opsh_p" && opsh_s="$opsh_s $opsh_p"; }
+done
+# Whoever only looks has it for a moment, too.
 for opsh_x in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-  opsh_alive || { echo ended; exit; }
+  ! opsh_free && ! opsh_other "$2" || { [ -n "$opsh_s" ] && echo ended || echo free; exit; }
   sleep 0.1 2>/dev/null || sleep 1
 done
-echo stays"#;
+for opsh_p in $opsh_s; do ! opsh_has "$opsh_p" || { echo stays; exit; }; done
+echo "unknown $(opsh_stranger)""#;
 
 /// How each folder stands, without taking anything: a line `at FOLDER`, then `STATE UPTIME JSON`, the state `free`, `busy`
 /// (somebody has the lock), `works` (nobody has, and what was left running goes on), `none` (there is no lock) or `odd` with
@@ -156,11 +182,9 @@ fn words(script: &str, args: &[&str]) -> Vec<String> {
     ["sh", "-c", script, "opsh"].iter().chain(args).map(|word| word.to_string()).collect()
 }
 
-/// Words that end the holder in `seen`, a `lock.json`.
-pub fn end(folder: &str, seen: &Value) -> Vec<String> {
-    let number = |key: &str| seen[key].as_u64().unwrap_or(0).to_string();
-    let boot = seen["boot"].as_str().unwrap_or("");
-    words(&with_files(END), &[folder, fence(seen).unwrap_or(""), &number("pid"), &number("start"), boot])
+/// Words that end the holder of this fence.
+pub fn end(folder: &str, fence: &str) -> Vec<String> {
+    words(&format!("{}{KERNEL}{END}", beside::FILES), &[folder, fence])
 }
 
 /// Words that look at the locks of these folders.
