@@ -18,15 +18,19 @@ pub fn folder(stack: &Stack) -> String {
 
 /// Format of a line of a shared file.
 pub fn format_of(line: &Value) -> u64 {
-    line["format"].as_u64().unwrap_or(1)
+    match &line["format"] {
+        Value::Null => 1,
+        // A number that is too large for this opsh, or no number, is of one that is not known.
+        format => format.as_u64().unwrap_or(u64::MAX),
+    }
 }
 
 /// A shared file that an account made which has no business there: nothing is read from it or written to it.
 pub fn not_trusted(what: &str, host: &str, folder: &str, why: &str) -> Error {
-    let look = format!("host({}).read([\"ls\", \"-lan\", {}]).out", Value::from(host), Value::from(folder));
-    Error::new(Kind::Unmet, what, why)
-        .host(host)
-        .next(format!("{look}     what is there; an administrator moves it away or corrects its owner"))
+    let look = format!("host({}).read([\"ls\", \"-la\", {}]).out", Value::from(host), Value::from(folder));
+    Error::new(Kind::Unmet, what, why).host(host).next(format!(
+        "{look}     what is there; an administrator moves it away, corrects its owner, or adds you to its group"
+    ))
 }
 
 /// A shared file that a newer opsh wrote: this one shows it, and does not write beside it.
@@ -57,7 +61,11 @@ pub fn refused(code: i32, said: &str, what: &str, host: &str, folder: &str) -> O
 /// `opsh_folder DIR [make]` enters the folder after it was checked, and `opsh_file NAME` opens a file of it for reading as
 /// descriptor 7. Both give 0, 1 (not there), 2 (there, and not to be used) or 3 (cannot be used), with the reason in
 /// `opsh_why`. `opsh_add NAME LINE` appends a line and waits until it is on the disk; `opsh_put NAME` replaces a file by
-/// its standard input; 4 means that a newer opsh wrote the file.
+/// its standard input, and `opsh_mv FROM TO` renames one, whatever a link at `TO` leads to; 4 means that a newer opsh wrote
+/// the file.
+///
+/// Nobody but the owner, root and the group can open the files, and so have them locked: the folder is 2770, and a file 0660. A
+/// folder that root makes belongs to the owner of the checkout, and to its group when that may write there.
 ///
 /// Legitimate owners are root, this account, the owner of the checkout, and whoever is in the checkout's group when that
 /// may write there. A file is checked by its descriptor, which nobody can swap: a plain file with one name, and the very
@@ -69,27 +77,35 @@ opsh_ls() { opsh_qi=; opsh_qm=; opsh_qk=; opsh_qu=; opsh_qg=; IFS=' ' read -r op
 $(LC_ALL=C ls "$@" 2>/dev/null)
 OPSH
 }
-opsh_groups() { set -- $(LC_ALL=C ls -Ld "$1"); id -G "$3"; }
+opsh_groups() { opsh_ql=$(getent passwd "$1" || grep "^[^:]*:[^:]*:$1:" /etc/passwd) && id -G "${opsh_ql%%:*}"; }
 opsh_known() {
   case $1 in '') return 1;; 0|"$opsh_uid"|"$opsh_tu") return 0;; esac
   case $opsh_tm in ?????w*) ;; *) return 1;; esac
-  for opsh_ql in $(opsh_groups "$2" 2>/dev/null); do [ "$opsh_ql" != "$opsh_tg" ] || return 0; done
+  for opsh_ql in $(opsh_groups "$1" 2>/dev/null); do [ "$opsh_ql" != "$opsh_tg" ] || return 0; done
   return 1
 }
 opsh_folder() {
   opsh_f=$1; opsh_why=; opsh_ql=${1%/.opsh}; opsh_ls -Ldin "${opsh_ql:-/}"; opsh_tm=$opsh_qm; opsh_tu=$opsh_qu; opsh_tg=$opsh_qg
   [ ! -L "$1" ] || { opsh_why="$1 is a symlink"; return 2; }
+  opsh_qn=
   if [ ! -e "$1" ]; then
     [ -n "${2-}" ] || return 1
-    opsh_why=$( (umask 002; mkdir -p "$1") 2>&1) || return 3
+    opsh_why=$( (umask 002; mkdir -p "${1%/.opsh}/" && umask 007 && mkdir "$1") 2>&1) && opsh_qn=1 || [ -d "$1" ] || return 3
   fi
   [ -d "$1" ] || { opsh_why="$1 is no folder"; return 3; }
-  cd "$1" 2>/dev/null || { opsh_why="$1 cannot be entered"; return 3; }
+  cd "$1" 2>/dev/null || {
+    opsh_ls -ldi "$1"; opsh_why="$1 (mode $opsh_qm) is for $opsh_qu and the group $opsh_qg; user id $opsh_uid is not in that group"; return 2; }
   opsh_ls -din "$1"; opsh_qf=$opsh_qi; opsh_ls -din .
   [ -n "$opsh_qi" ] && [ "$opsh_qf" = "$opsh_qi" ] || { opsh_why="$1 was exchanged while it was looked at"; return 2; }
-  opsh_known "$opsh_qu" . || { opsh_why="$1 belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return 2; }
+  opsh_known "$opsh_qu" || { opsh_why="$1 belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return 2; }
   case $opsh_qm in ????????w*) opsh_why="$1 can be written by everybody (mode $opsh_qm)"; return 2;; esac
-  [ -z "${2-}" ] || [ -e .gitignore ] || [ -L .gitignore ] || (umask 002; set -C; echo '*' >.gitignore) 2>/dev/null
+  [ -n "${2-}" ] || return 0
+  if [ -n "$opsh_qn" ] && [ "$opsh_qu" = "$opsh_uid" ] && [ -z "$(ls -A .)" ]; then
+    case $opsh_tm in ?????w*) chgrp "$opsh_tg" .;; esac 2>/dev/null
+    chmod 2770 . 2>/dev/null; [ "$opsh_qu" = "$opsh_tu" ] || chown "$opsh_tu" . 2>/dev/null
+  fi
+  case $opsh_qm in ???????---*) ;; *) chmod o-rwx . 2>/dev/null;; esac
+  [ -e .gitignore ] || [ -L .gitignore ] || (umask 007; set -C; echo '*' >.gitignore) 2>/dev/null
   return 0
 }
 opsh_file() {
@@ -106,13 +122,23 @@ opsh_file() {
   [ -n "$opsh_qi" ] || { exec 7<&-; opsh_odd "$1" 'was exchanged while it was looked at'; return; }
   case $opsh_qm in -*) ;; *) exec 7<&-; opsh_odd "$1" "is no plain file (mode $opsh_qm)"; return;; esac
   [ "$opsh_qk" = 1 ] || { exec 7<&-; opsh_odd "$1" "has $opsh_qk names (hard links), owner user id $opsh_qu, mode $opsh_qm"; return; }
-  opsh_known "$opsh_qu" /proc/self/fd/7 || { exec 7<&-; opsh_odd "$1" "belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return; }
+  opsh_known "$opsh_qu" || { exec 7<&-; opsh_odd "$1" "belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return; }
 }
 opsh_newer() {
-  case $1 in *'"format":'*) ;; *) return 1;; esac
-  opsh_ql=${1##*'"format":'}; opsh_ql=${opsh_ql%%[!0-9]*}; [ "${opsh_ql:-1}" -gt $opsh_format ]
+  opsh_ql=$(printf %s "$1" | tr -d ' \t\r\n')
+  while :; do
+    case $opsh_ql in *'"format":'*) opsh_ql=${opsh_ql#*'"format":'};; *) return 1;; esac
+    case $opsh_ql in ''|[1-$opsh_format]|[1-$opsh_format][,}]*) ;; *) return 0;; esac
+  done
 }
-opsh_make() { (umask 002; set -C; : >"$1") 2>/dev/null || [ -e "$1" ] || [ -L "$1" ] || { opsh_odd "$1" 'cannot be made'; return 3; }; }
+opsh_mv() {
+  [ ! -L "$2" ] || rm -f "$2"
+  case $(mv --help 2>&1) in *-T*) mv -fT "$1" "$2" && return;; *)
+    [ ! -L "$2" ] && [ ! -d "$2" ] && command exec 7<"$1" && mv -f "$1" "$2" && [ ! -L "$2" ] && [ "$2" -ef /proc/self/fd/7 ] && exec 7<&- && return
+  esac 2>/dev/null
+  exec 7<&-; opsh_odd "$2" 'cannot be put in place'; return 3
+}
+opsh_make() { (umask 007; set -C; : >"$1") 2>/dev/null || [ -e "$1" ] || [ -L "$1" ] || { opsh_odd "$1" 'cannot be made'; return 3; }; }
 opsh_add() {
   opsh_file "$1"; opsh_r=$?
   [ $opsh_r != 1 ] || { opsh_make "$1" && opsh_file "$1"; opsh_r=$?; }
@@ -121,7 +147,7 @@ opsh_add() {
   if [ -n "$(tail -c 1 /proc/self/fd/7)" ]; then set -- "$1" "
 $2"; fi
   { printf '%s\n' "$2" >>/proc/self/fd/7; } 2>/dev/null || {
-    (umask 002; rm -f "$1.$$"; set -C; { cat /proc/self/fd/7; printf '%s\n' "$2"; } >"$1.$$") 2>/dev/null && mv -f "$1.$$" "$1" && opsh_file "$1"
+    (umask 007; rm -f "$1.$$"; set -C; { cat /proc/self/fd/7; printf '%s\n' "$2"; } >"$1.$$") 2>/dev/null && opsh_mv "$1.$$" "$1" && opsh_file "$1"
   } || { rm -f "$1.$$"; exec 7<&-; opsh_odd "$1" 'cannot be written: permission denied, or no space left'; return 3; }
   sync -d /proc/self/fd/7 2>/dev/null || :
   exec 7<&-
@@ -129,6 +155,6 @@ $2"; fi
 opsh_put() {
   opsh_file "$1"; case $? in 2) return 2;; esac
   exec 7<&-
-  (umask 002; rm -f "$1.$$"; set -C; cat >"$1.$$") 2>/dev/null && mv -f "$1.$$" "$1" || { rm -f "$1.$$"; opsh_odd "$1" 'cannot be written: permission denied, or no space left'; return 3; }
+  (umask 007; rm -f "$1.$$"; set -C; cat >"$1.$$") 2>/dev/null && opsh_mv "$1.$$" "$1" || { rm -f "$1.$$"; opsh_odd "$1" 'cannot be written: permission denied, or no space left'; return 3; }
 }
 "#;

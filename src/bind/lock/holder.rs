@@ -52,13 +52,15 @@ opsh_trim() {
 opsh_line() { opsh_l="{\"format\":1,\"at\":\"$(opsh_date)\",${1#?}"; }
 opsh_note() { opsh_line "$1"; opsh_add changes.jsonl "$opsh_l"; opsh_check $?; }
 opsh_seen() {
-  opsh_l=null; opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 2) opsh_end odd "$opsh_why";; esac
+  opsh_l=null; opsh_file lock.json; case $? in
+  0) ! opsh_newer "$(head -c 65536 /proc/self/fd/7)" || opsh_end newer "$opsh_f/lock.json"; IFS= read -r opsh_l <&7;;
+  2) opsh_end odd "$opsh_why";;
+  esac
   exec 7<&-; [ -n "$opsh_l" ] || opsh_l=null
-  ! opsh_newer "$opsh_l" || opsh_end newer "$opsh_f/lock.json"
 }
 opsh_take() {
   flock -n 9; opsh_r=$?; opsh_seen
-  case $opsh_r in 0) opsh_r=got;; 1) opsh_r=busy;; *) opsh_no "flock ends with $opsh_r";; esac
+  case $opsh_r in 0) opsh_r=got;; 1) opsh_r=busy; opsh_l=$(printf '%s\n' "$opsh_l" | opsh_true);; *) opsh_no "flock ends with $opsh_r";; esac
 }
 opsh_mine() {
   opsh_who=$1; opsh_since=$(opsh_date); opsh_first=$opsh_u; opsh_last=null; opsh_late=$opsh_u
@@ -66,7 +68,10 @@ opsh_mine() {
 }
 opsh_told() { opsh_line "$1"; opsh_add "$opsh_intent.jsonl" "$opsh_l"; opsh_check $?; }
 opsh_old() {
-  set -- $(ls -t intent-*.done 2>/dev/null); [ $# -le 200 ] || { shift 200; rm -f "$@"; }
+  ls -t 2>/dev/null | { opsh_k=0; while IFS= read -r opsh_l; do
+    case $opsh_l in intent-*[!0-9a-f]*.done) continue;; intent-*.done) opsh_k=$((opsh_k + 1));; *) continue;; esac
+    [ $opsh_k -le 200 ] || rm -f "$opsh_l"
+  done; }
 }
 opsh_folder "$1" make; opsh_check $? || opsh_no "$opsh_why"
 command -v flock >/dev/null || opsh_no 'the host has no flock'
@@ -86,12 +91,14 @@ while IFS=' ' read -r opsh_c opsh_n opsh_x; do
     opsh_was=$opsh_l; [ $opsh_r != got ] || opsh_mine "$opsh_x"; opsh_say $opsh_r "$opsh_was";;
   free) flock -u 9;;
   work) if flock -n 8; then flock -u 8; opsh_say free null; else opsh_say works null; fi;;
-  did) opsh_last=$opsh_x; opsh_late=$opsh_u; [ -z "$opsh_who" ] || opsh_sign; opsh_note "$opsh_x"; opsh_say ok null; opsh_watch;;
+  did) opsh_last=$opsh_x; opsh_late=$opsh_u; opsh_k=0; [ -z "$opsh_who" ] || { opsh_sign; opsh_k=$?; opsh_check $opsh_k; }
+    if opsh_note "$opsh_x" && [ $opsh_k = 0 ]; then opsh_say ok null; else opsh_say full "$opsh_why"; fi; opsh_watch;;
   tell) if opsh_told "$opsh_x"; then
       [ -n "$opsh_has" ] || { opsh_file "$opsh_intent.jsonl" && exec 6<&7 7<&- && flock -s 6 && opsh_has=1; }
       opsh_say ok null
     else opsh_say full "$opsh_why"; fi; opsh_watch;;
-  close) opsh_told "$opsh_x" && mv -f "$opsh_intent.jsonl" "$opsh_intent.done"; opsh_old; opsh_say ok null;;
+  close) if [ ! -e "$opsh_intent.jsonl" ] || opsh_told "$opsh_x" && opsh_mv "$opsh_intent.jsonl" "$opsh_intent.done"; then opsh_say ok null
+    else opsh_say full "$opsh_why"; fi; opsh_old;;
   beat) opsh_watch;;
   end) break;;
   esac
@@ -100,10 +107,12 @@ opsh_unwatch"#;
 
 /// Functions that ask the kernel who has the lock, which is open as descriptor 9: `lock.json` is only what somebody wrote.
 ///
-/// `opsh_has PID` is true when that process has it open and locked; an account sees that of its own processes, root of all.
+/// `opsh_locks PID` is true when that process has it open and locked; an account sees that of its own processes, root of all.
 /// `opsh_is PID FENCE` is true for a process that opsh started as the holder of this fence: what another one was started
-/// with, nobody else can write. `opsh_stranger` prints process and user id of one that has it.
-const KERNEL: &str = r#"opsh_has() {
+/// with, nobody else can write. `opsh_stranger` prints process and user id of one that has it. `opsh_true` passes the line of a
+/// `lock.json` on when its holder has the lock, as far as this account can see, and else one that says that somebody
+/// unknown has it.
+const KERNEL: &str = r#"opsh_locks() {
   for opsh_y in /proc/$1/fd/*; do
     [ "$opsh_y" -ef /proc/self/fd/9 ] && grep -q '^lock:.*FLOCK' "/proc/$1/fdinfo/${opsh_y##*/}" && return
   done
@@ -112,8 +121,25 @@ const KERNEL: &str = r#"opsh_has() {
 opsh_is() { [ -n "$2" ] && [ "$(tr '\0' '\n' <"/proc/$1/cmdline" | tail -n 1)" = "$2" ]; } 2>/dev/null
 opsh_stranger() {
   for opsh_x in /proc/[0-9]*; do
-    ! opsh_has "${opsh_x#/proc/}" || { opsh_ls -ldin "$opsh_x"; echo "${opsh_x#/proc/} $opsh_qu"; return; }
+    ! opsh_locks "${opsh_x#/proc/}" || { opsh_ls -ldin "$opsh_x"; echo "${opsh_x#/proc/} $opsh_qu"; return; }
   done
+  # An account that cannot see what others have open is told the process, when that one still lives.
+  opsh_ls -Ldin /proc/self/fd/9
+  while IFS=' ' read -r opsh_y opsh_k opsh_k opsh_k opsh_p opsh_x opsh_k; do
+    case $opsh_p in ''|0|*[!0-9]*) continue;; esac
+    case $opsh_x in *":$opsh_qi") opsh_ls -ldin "/proc/$opsh_p"; [ -z "$opsh_qu" ] || { echo "$opsh_p $opsh_qu"; return; };; esac
+  done </proc/locks
+} 2>/dev/null
+opsh_true() {
+  IFS= read -r opsh_l; opsh_k=; opsh_p=${opsh_l##*'"pid":'}; opsh_p=${opsh_p%%[!0-9]*}
+  case $opsh_l in *'"fence":"'*) opsh_k=${opsh_l#*'"fence":"'}; opsh_k=${opsh_k%%\"*};; esac
+  [ -r /proc/1/cmdline ] || { printf '%s\n' "$opsh_l"; return; }
+  if opsh_is "${opsh_p:-0}" "$opsh_k" && { [ ! -r "/proc/$opsh_p/fd" ] || opsh_locks "$opsh_p"; }; then printf '%s\n' "$opsh_l"; return; fi
+  for opsh_x in /proc/[0-9]*; do
+    ! { opsh_locks "${opsh_x#/proc/}" && opsh_is "${opsh_x#/proc/}" "$opsh_k"; } || { printf '%s\n' "$opsh_l"; return; }
+  done
+  set -- $(opsh_stranger); opsh_l=${1:+.pid-$1.uid-$2}
+  printf '{"format":1,"holder":{"by":"somebody-unknown%s","why":"a process that is no opsh has the lock file locked"}}\n' "$opsh_l"
 }
 "#;
 
@@ -132,14 +158,14 @@ opsh_free() { flock -n 9 && flock -u 9; }
 opsh_s=
 for opsh_p in /proc/[0-9]*; do
   opsh_p=${opsh_p#/proc/}
-  ! { opsh_has "$opsh_p" && opsh_is "$opsh_p" "$2"; } || { kill -s TERM "$opsh_p" && opsh_s="$opsh_s $opsh_p"; }
+  ! { opsh_locks "$opsh_p" && opsh_is "$opsh_p" "$2"; } || { kill -s TERM "$opsh_p" && opsh_s="$opsh_s $opsh_p"; }
 done
 # Whoever only looks has it for a moment, too.
 for opsh_x in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
   ! opsh_free && ! opsh_other "$2" || { [ -n "$opsh_s" ] && echo ended || echo free; exit; }
   sleep 0.1 2>/dev/null || sleep 1
 done
-for opsh_p in $opsh_s; do ! opsh_has "$opsh_p" || { echo stays; exit; }; done
+for opsh_p in $opsh_s; do ! opsh_locks "$opsh_p" || { echo stays; exit; }; done
 echo "unknown $(opsh_stranger)""#;
 
 /// How each folder stands, without taking anything: a line `at FOLDER`, then `STATE UPTIME JSON`, the state `free`, `busy`
@@ -173,7 +199,7 @@ for opsh_x in intent-*.jsonl; do
   opsh_file "$opsh_x" || continue
   IFS= read -r opsh_l <&7; case $opsh_l in *"\"run\":\"$2\""*) ;; *) continue;; esac
   flock -xn 7 || { echo "somebody is at it" >&2; exit 3; }
-  opsh_add "$opsh_x" "{\"format\":1,\"at\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",${3#?}" && mv -f "$opsh_x" "${opsh_x%.jsonl}.done" || { echo "$opsh_why" >&2; exit 1; }
+  opsh_add "$opsh_x" "{\"format\":1,\"at\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",${3#?}" && opsh_mv "$opsh_x" "${opsh_x%.jsonl}.done" || { echo "$opsh_why" >&2; exit 1; }
   opsh_k=$((opsh_k + 1))
 done
 echo $opsh_k"#;
@@ -184,7 +210,7 @@ fn words(script: &str, args: &[&str]) -> Vec<String> {
 
 /// Words that end the holder of this fence.
 pub fn end(folder: &str, fence: &str) -> Vec<String> {
-    words(&format!("{}{KERNEL}{END}", beside::FILES), &[folder, fence])
+    words(&with_files(&format!("{KERNEL}{END}")), &[folder, fence])
 }
 
 /// Words that look at the locks of these folders.
@@ -217,6 +243,8 @@ pub struct Holder {
     stream: Stream,
     heard: Vec<u8>,
     asked: u64,
+    /// Why a line that was told could not be written.
+    pub unwritten: Option<String>,
     /// It has the lock, and has said whose it is.
     pub holds: bool,
 }
@@ -265,9 +293,9 @@ impl Holder {
         folder: &str,
         intent: &str,
     ) -> Result<Result<Holder, String>> {
-        let script = format!("opsh_silence={silence_s}\n{}", with_files(HOLD));
+        let script = format!("opsh_silence={silence_s}\n{}", with_files(&format!("{KERNEL}{HOLD}")));
         let stream = reach.stream(pass, &words(&script, &[folder, intent])).await?;
-        let mut holder = Holder { stream, heard: Vec::new(), asked: 0, holds: false };
+        let mut holder = Holder { stream, heard: Vec::new(), asked: 0, unwritten: None, holds: false };
         match holder.answer().await {
             Ok(answer) if answer.word == "ready" => Ok(Ok(holder)),
             Ok(answer) => answer.refusal(reach.name(), folder).map_or(Ok(Err(answer.text)), Err),
@@ -306,6 +334,9 @@ impl Holder {
             let mut parts = line.splitn(4, ' ');
             let (number, word) = (parts.next().unwrap_or(""), parts.next().unwrap_or("").to_string());
             let (up, text) = (parts.next().unwrap_or(""), parts.next().unwrap_or("").trim().to_string());
+            if word == "full" {
+                self.unwritten = Some(text.clone());
+            }
             if number == self.asked.to_string() || ["no", "odd", "newer"].contains(&word.as_str()) {
                 let value = serde_json::from_str(&text).unwrap_or_default();
                 return Ok(Answer { word, up: up.parse().unwrap_or(0), value, text });
