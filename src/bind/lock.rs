@@ -163,10 +163,14 @@ fn locked(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
         let look = Look::at(call.world.stack_target(&held.stack), "release", json!({ "step": "release" }));
         let (last, open) =
             others::last_line(call.world, &held, result.as_ref().err().map(|error| cause(error)).as_ref());
-        let _ = call.read(look, held, move |_, held| {
+        let begun = held.begun.load(Ordering::Relaxed);
+        let left = call.read(look, held, move |_, held| {
             let last = last.clone();
             async move { held.leave(&last, open).await.map(|()| Value::Null) }
         });
+        if let Err(error) = left {
+            others::say_stays_open(call.world, &stack.name, begun, &error);
+        }
     }
     result
 }
@@ -243,10 +247,15 @@ fn take(call: &Call<'_>, stack: &Arc<Stack>, why: &str, options: &Options) -> Re
     }
     if seen["state"] == "none" {
         let why = seen["why"].as_str().unwrap_or_default();
-        gate.warn(&format!("{} is not locked, and others may work on it too: {why}", stack.name));
+        gate.warn(&without_lock(&stack.name, why));
         held.bare.store(true, Ordering::Relaxed);
     }
     Ok(held)
+}
+
+/// Words for a change without a lock.
+fn without_lock(stack: &str, why: &str) -> String {
+    format!("{stack} is not locked, and others may work on it too: {why}")
 }
 
 /// After the wait: a person types the holder's name, or `--allow` agreed to it.

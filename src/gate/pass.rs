@@ -85,6 +85,8 @@ pub(super) enum Event {
     Output(Vec<u8>, OwnedSemaphorePermit),
     /// A record that is not an effect.
     Note(&'static str, Value),
+    /// Words that are not to be overlooked.
+    Warn(String),
     /// A secret is needed that only a person knows. No answer: there is no terminal, or nothing was typed.
     Ask(String, oneshot::Sender<Option<Secret>>),
     /// A program is about to have the terminal, until the effect's end. False: there is none.
@@ -305,6 +307,14 @@ impl Pass {
     pub fn note(&self, kind: &'static str, body: Value) {
         if let Some(wire) = &self.wire {
             (wire.send)(Event::Note(kind, body));
+        }
+    }
+
+    /// Says something that is not to be overlooked, and records it.
+    pub fn warn(&self, kind: &'static str, words: String) {
+        self.note(kind, json!({ "says": words }));
+        if let Some(wire) = &self.wire {
+            (wire.send)(Event::Warn(words));
         }
     }
 

@@ -199,6 +199,7 @@ impl Gate {
                 flight.shown.get_or_insert_with(|| self.screen.stream(label)).feed(&bytes);
             }
             Event::Note(kind, body) => self.note_about(kind, Some(target), body),
+            Event::Warn(words) => self.warn(&words),
             Event::Ask(question, reply) => {
                 let terminal = self.screen.options().terminal;
                 // The work may have ended meanwhile: then nobody wants the answer.

@@ -2,6 +2,7 @@
 
 use super::holder::{self, BEAT_S, Gone, Holder};
 use super::intent;
+use super::without_lock;
 use super::words::{locked_words, quoted};
 use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
 use crate::bind::ssh::{Durable, Reach};
@@ -13,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::{Hold, Pass, journal};
 use crate::redact;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub struct Held {
     beats: AtomicBool,
     /// There can be no lock: the work goes on without.
     pub(super) bare: Arc<AtomicBool>,
+    /// What was said of it already.
+    warned: std::sync::Mutex<BTreeSet<&'static str>>,
     /// How the intent begins.
     begin: Value,
     /// It has begun.
@@ -64,6 +68,7 @@ impl Held {
             was: Mutex::default(),
             beats: AtomicBool::new(false),
             bare,
+            warned: std::sync::Mutex::default(),
             begin: redact::clean_json(begin),
             begun: AtomicBool::new(false),
             mark: world.gate.mark(),
@@ -210,21 +215,27 @@ pub(super) async fn works(stack: &Stack, way: &Way, pass: &Pass, reach: &Reach) 
     Ok(works)
 }
 
-/// Tells the holder. A line that cannot be told stops no change; a lock that is not ours any more does, and a file that is
-/// not to be used.
+/// Tells the holder. A line that cannot be told stops no change, and is said; a lock that is not ours any more does, and a file
+/// that is not to be used.
 pub(super) async fn told(held: Arc<Held>, pass: Pass, change: Value) -> Result<()> {
-    let Ok(mut line) = timeout(ANSWERS_WITHIN, held.line.lock()).await else { return Ok(()) };
-    if let Some(holder) = line.as_mut() {
-        match timeout(ANSWERS_WITHIN, held.tell(holder, &change)).await {
-            Err(_) => return Ok(()),
+    let silent = format!("its holder on {} did not answer within {} s", held.way.name(), ANSWERS_WITHIN.as_secs());
+    let Ok(mut line) = timeout(ANSWERS_WITHIN, held.line.lock()).await else {
+        held.is_unseen(&pass, &silent);
+        return Ok(());
+    };
+    for _ in 0..2 {
+        if line.is_none() {
+            held.again(&pass, &mut line).await?;
+        }
+        // Why there is none was said.
+        let Some(holder) = line.as_mut() else { return Ok(()) };
+        match timeout(ANSWERS_WITHIN, held.tell(&pass, holder, &change)).await {
             Ok(Ok(answer)) => return answer.refusal(held.way.name(), &held.hold.folder).map_or(Ok(()), Err),
             Ok(Err(Gone)) => *line = None,
+            Err(_) => break,
         }
     }
-    held.again(&pass, &mut line).await?;
-    if let Some(holder) = line.as_mut() {
-        let _ = timeout(ANSWERS_WITHIN, held.tell(holder, &change)).await;
-    }
+    held.is_unseen(&pass, &silent);
     Ok(())
 }
 
@@ -239,8 +250,8 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
     loop {
         let holder = match held.holder(&alone, &reach, &mut line).await? {
             Ok(holder) => holder,
-            Err(_) => {
-                held.bare.store(true, Ordering::Relaxed);
+            Err(why) => {
+                held.is_bare(&pass, &why);
                 return Ok(());
             }
         };
@@ -264,15 +275,16 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
             "got" => break,
             // Operators know what they left running themselves.
             "works" if ours => {
-                if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got")
-                    && held.sign(holder).await?.is_none()
-                {
-                    break;
+                if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got") {
+                    let Some(why) = held.sign(holder).await? else { break };
+                    *line = None;
+                    held.is_bare(&pass, &why);
+                    return Ok(());
                 }
             }
             "no" => {
                 *line = None;
-                held.bare.store(true, Ordering::Relaxed);
+                held.is_bare(&pass, &answer.text);
                 return Ok(());
             }
             _ if began.elapsed() < GRACE => {}
@@ -288,7 +300,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
     }
     held.keep_beating();
     let Some(holder) = line.as_mut() else { return Ok(()) };
-    match held.tell(holder, &change).await {
+    match held.tell(&pass, holder, &change).await {
         Ok(answer) => answer.refusal(held.way.name(), &held.hold.folder).map_or(Ok(()), Err),
         Err(Gone) => Err(held.is_gone()),
     }
@@ -296,7 +308,12 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
 
 impl Held {
     /// Says that a change begins: in the intent, which begins before its first change, in `lock.json` and in the list.
-    async fn tell(&self, holder: &mut Holder, change: &Value) -> std::result::Result<holder::Answer, Gone> {
+    async fn tell(
+        &self,
+        pass: &Pass,
+        holder: &mut Holder,
+        change: &Value,
+    ) -> std::result::Result<holder::Answer, Gone> {
         if !self.begun.swap(true, Ordering::Relaxed) {
             holder.send("tell", &self.begin).await?;
         }
@@ -307,7 +324,32 @@ impl Held {
         if let Some(change) = change.as_object_mut() {
             change.remove("step");
         }
-        holder.ask("did", &change).await
+        let answer = holder.ask("did", &change).await?;
+        if let Some(why) = holder.unwritten.take() {
+            self.is_unseen(pass, &why);
+        }
+        Ok(answer)
+    }
+
+    /// Says, once, that this run changes the stack without the lock.
+    fn is_bare(&self, pass: &Pass, why: &str) {
+        self.bare.store(true, Ordering::Relaxed);
+        self.warn(pass, "lock.none", without_lock(&self.stack.name, why));
+    }
+
+    /// Says, once, that others do not see all that this run changes on the stack.
+    fn is_unseen(&self, pass: &Pass, why: &str) {
+        let words = format!(
+            "what this run changes on {} is not all written there, and others do not see it: {why}",
+            self.stack.name
+        );
+        self.warn(pass, "lock.unwritten", words);
+    }
+
+    fn warn(&self, pass: &Pass, kind: &'static str, words: String) {
+        if self.warned.lock().is_ok_and(|mut warned| warned.insert(kind)) {
+            pass.warn(kind, words);
+        }
     }
 
     /// Gives the lock back and keeps the holder.
@@ -329,6 +371,10 @@ impl Held {
             if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
                 return Err(refused);
             }
+            if answer.word == "full" && !stopped {
+                let what = format!("what was begun on {} is not closed", self.stack.name);
+                return Err(Error::new(Kind::Failed, what, answer.text).host(self.way.name()));
+            }
         }
         holder.end().await;
         Ok(())
@@ -342,7 +388,13 @@ impl Held {
         let began = Instant::now();
         let ours = |seen: &Value| holder::fence(seen) == Some(self.hold.fence.as_str());
         loop {
-            let Ok(holder) = self.holder(pass, &reach, line).await? else { return Ok(()) };
+            let holder = match self.holder(pass, &reach, line).await? {
+                Ok(holder) => holder,
+                Err(why) => {
+                    self.is_bare(pass, &why);
+                    return Ok(());
+                }
+            };
             let answer = holder.ask("try", &Value::Null).await.map_err(|Gone| self.is_gone())?;
             if let Some(refused) = answer.refusal(self.way.name(), &self.hold.folder) {
                 **line = None;
@@ -350,8 +402,9 @@ impl Held {
             }
             match answer.word.as_str() {
                 "got" if ours(&answer.value) => {
-                    if self.sign(holder).await?.is_some() {
+                    if let Some(why) = self.sign(holder).await? {
                         **line = None;
+                        self.is_bare(pass, &why);
                     }
                     return Ok(());
                 }
@@ -360,7 +413,11 @@ impl Held {
                     let words = holder::end(&self.hold.folder, &self.hold.fence);
                     let _ = reach.run(pass, &host::words_of(words)).await;
                 }
-                "no" => return Ok(()),
+                "no" => {
+                    **line = None;
+                    self.is_bare(pass, &answer.text);
+                    return Ok(());
+                }
                 _ => {
                     **line = None;
                     let name = &self.stack.name;

@@ -299,12 +299,15 @@ fn leave_one(world: &World, held: &Arc<Held>, error: Option<&Error>) {
         let (held, last) = (Arc::clone(held), last.clone());
         async move { held.leave(&last, stopped).await.map(|()| Did::default()) }
     });
-    if let Err(error) = left
-        && held.begun.load(Ordering::Relaxed)
-        && error.kind != Kind::Interrupted
-    {
-        let name = &held.stack.name;
-        world.gate.warn(&format!("what was begun on {name} stays open there for everybody: {}", error.why));
+    if let Err(error) = left {
+        say_stays_open(world, &held.stack.name, held.begun.load(Ordering::Relaxed), &error);
+    }
+}
+
+/// Says that an intent that was begun could not be closed.
+pub(super) fn say_stays_open(world: &World, stack: &str, begun: bool, error: &Error) {
+    if begun && error.kind != Kind::Interrupted {
+        world.gate.warn(&format!("what was begun on {stack} stays open there for everybody: {}", error.why));
     }
 }
 
