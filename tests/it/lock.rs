@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 /// A stack on a host, and two operators of it.
@@ -86,7 +86,7 @@ impl Stage {
         )
     }
 
-    fn command(&self, who: &str, words: &[&str], code: &str) -> Command {
+    pub fn command(&self, who: &str, words: &[&str], code: &str) -> Command {
         let home = if who == "alice" { &self.alice } else { &self.bob };
         let script = home.put("s.rhai", &self.code(code));
         let mut command = home.command(&[words, &["--yes", &script]].concat());
@@ -430,7 +430,7 @@ fn a_lock_is_broken_by_hand_with_the_agreement_that_names_it() {
 
 /// A process that has nothing to do with any lock.
 fn bystander() -> Child {
-    Command::new("sleep").arg("4242").spawn().unwrap()
+    Command::new("sleep").arg("4242").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 fn lives(child: &mut Child) -> bool {
@@ -445,7 +445,9 @@ fn end(mut child: Child) {
 /// A process that is no opsh and has a file of the folder locked.
 pub fn locker(stage: &Stage, how: &str, name: &str) -> Child {
     let file = stage.file(".opsh").join(name);
-    let child = Command::new("flock").args([how, "--no-fork"]).arg(&file).args(["sleep", "4243"]).spawn().unwrap();
+    let mut command = Command::new("flock");
+    command.args([how, "--no-fork"]).arg(&file).args(["sleep", "4243"]).stdout(Stdio::null()).stderr(Stdio::null());
+    let child = command.spawn().unwrap();
     let is_locked = || !Command::new("flock").arg("-n").arg(&file).arg("true").status().unwrap().success();
     until("it is locked", || is_locked().then_some(()));
     child

@@ -46,6 +46,7 @@ mod reference;
 mod replay;
 mod resume;
 mod scripts;
+mod shared;
 mod silent;
 mod sitting;
 mod skip;

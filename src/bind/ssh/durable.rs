@@ -88,7 +88,9 @@ impl Reach {
         let done = self.supervise(&pass.beginning(), &script, &command.stdin, WORDS).await;
         match done.outcome {
             Outcome::Exited(0) => started(&done.stdout.text()).map_err(|why| failed(Kind::Unknown, why)),
-            Outcome::NotStarted(why) if why == scripts::TAKEN_OVER => Err(failed(Kind::Unmet, why)),
+            Outcome::NotStarted(why) if why == scripts::TAKEN_OVER || why.starts_with(scripts::UNUSABLE) => {
+                Err(failed(Kind::Unmet, why))
+            }
             Outcome::NotStarted(why) => Err(failed(Kind::Unreachable, why)),
             Outcome::Unknown(why) => Err(failed(Kind::Unknown, why)),
             other => {

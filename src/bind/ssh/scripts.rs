@@ -3,6 +3,7 @@
 //! All names start with `opsh_`: assigning to a name that the login exported would change it for the command too.
 
 use super::quote;
+use crate::bind::beside;
 use crate::gate::Hold;
 use crate::redact::Secret;
 
@@ -154,9 +155,11 @@ mkdir -p "$opsh_d" && opsh_own "$opsh_b" || opsh_no "cannot make $opsh_d"
 [ -p "$opsh_d/done" ] || mkfifo "$opsh_d/done" 2>/dev/null
 trap : INT TERM HUP
 opsh_held() {
-  [ -r "$opsh_lock/work.lock" ] && command -v flock >/dev/null || { opsh_lock=; return 0; }
-  exec 6<"$opsh_lock/work.lock"; flock -s 6 || return
-  opsh_l=; IFS= read -r opsh_l <"$opsh_lock/lock.json"; case $opsh_l in *"\"fence\":\"$opsh_fence\""*) ;; *) false;; esac
+  opsh_x=$PWD; opsh_y=$opsh_f; opsh_l=; opsh_why=
+  opsh_folder "$opsh_lock" && opsh_file work.lock && exec 6<&7 && flock -s 6 && opsh_file lock.json && { IFS= read -r opsh_l <&7 || :; }; opsh_r=$?
+  exec 7<&-; opsh_f=$opsh_y; CDPATH= cd -- "$opsh_x"
+  [ $opsh_r = 0 ] || opsh_no "$opsh_unusable${opsh_why:-$opsh_lock holds none any more}"
+  case $opsh_l in *"\"fence\":\"$opsh_fence\""*) ;; *) false;; esac
 }
 [ -e "$opsh_d/pid" ] || [ -z "$opsh_lock" ] || opsh_held || opsh_no "$opsh_taken"
 [ -e "$opsh_d/pid" ] || opsh_s=$(opsh_prog=$opsh_prog opsh_mask=$opsh_mask opsh_about=$opsh_about opsh_lock=$opsh_lock setsid sh -c "$opsh_job" opsh "$opsh_d" "$opsh_f" <&5 5<&- 4>&1 >/dev/null 2>&1 &)
@@ -295,14 +298,19 @@ fn enter(dir: &str) -> Result<String, String> {
 /// Why a run does not start whose lock is not its starter's any more.
 pub const TAKEN_OVER: &str = "the lock of the stack was taken over by somebody else";
 
+/// Why a run does not start beside whose lock a file is not what it should be; the reason follows.
+pub const UNUSABLE: &str = "the lock of the stack cannot be used: ";
+
 /// The script that starts `program` detached under `id`, under that lock.
 pub fn start(id: &str, nonce: &str, program: &str, about: &str, hold: Option<&Hold>) -> String {
     let (program, about, job) = (quote::quote(program), quote::quote(about), quote::quote(JOB));
     let (lock, fence) = hold.map_or((String::new(), String::new()), |hold| (hold.folder.clone(), hold.fence.clone()));
+    let files = if lock.is_empty() { "" } else { beside::FILES };
     let (lock, fence, taken) = (quote::quote(&lock), quote::quote(&fence), quote::quote(TAKEN_OVER));
+    let unusable = quote::quote(UNUSABLE);
     format!(
         "opsh_s=; opsh_f={nonce}; opsh_prog={program}; opsh_about={about}; opsh_old={SWEPT_AFTER_DAYS}; opsh_job={job}\n\
-         opsh_lock={lock}; opsh_fence={fence}; opsh_taken={taken}\n{}{START}",
+         opsh_lock={lock}; opsh_fence={fence}; opsh_taken={taken}; opsh_unusable={unusable}\n{files}{}{START}",
         place(id)
     )
 }
