@@ -52,7 +52,7 @@ fn without_writing(stage: &Stage, name: &str, code: &str) -> Option<Ran> {
 #[test]
 fn a_change_without_lock_or_without_a_trace_is_said_once_and_recorded() {
     for (name, says, kind) in [
-        ("lock.json", "prod is not locked, and others may work on it too: ", "lock.none"),
+        ("lock.json", "prod is not locked, and others may work on it too: /", "lock.none"),
         ("changes.jsonl", "what this run changes on prod is not all written there", "lock.unwritten"),
     ] {
         let stage = Stage::local();

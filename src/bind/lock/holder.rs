@@ -42,8 +42,9 @@ opsh_watch() {
     opsh_alive && kill $$ ) & opsh_w=$!
 }
 opsh_sign() {
-  printf '{"format":1,"holder":%s,%s,"since":"%s","since_up":%s,"last":%s,"last_up":%s}\n' "$opsh_who" "$opsh_me" "$opsh_since" \
-    "$opsh_first" "$opsh_last" "$opsh_late" | opsh_put lock.json
+  opsh_put lock.json <<OPSH
+{"format":1,"holder":$opsh_who,$opsh_me,"since":"$opsh_since","since_up":$opsh_first,"last":$opsh_last,"last_up":$opsh_late}
+OPSH
 }
 opsh_trim() {
   opsh_file changes.jsonl && [ $(($(wc -c </proc/self/fd/7))) -gt 1048576 ] || { exec 7<&-; return 0; }
