@@ -59,33 +59,40 @@ const KILL: Verb = Verb {
 pub const BINDINGS: &[Binding] =
     &[Binding::Read(&ACTIVITY, activity), Binding::Change(&CANCEL, cancel), Binding::Change(&KILL, kill)];
 
-/// Clients of this database. PostgreSQL's own workers are none, and neither is the session that asks.
-const CLIENTS: &str = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+/// Clients of this database, or the one of pid `$1`. PostgreSQL's own workers are none, and neither is the session that asks.
+macro_rules! clients {
+    ($before:literal, $after:literal) => {
+        concat!(
+            $before,
+            " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND backend_type = 'client backend' AND ($1::text IS NULL OR pid::text = $1::text)",
+            $after
+        )
+    };
+}
+
+const SESSIONS: &str = clients!(
+    "SELECT pid, usename AS \"user\", application_name AS application, coalesce(host(client_addr), 'local') AS client, \
+     state, greatest(0, extract(epoch FROM clock_timestamp() - CASE WHEN state = 'active' THEN query_start \
+     ELSE coalesce(state_change, backend_start) END))::bigint AS for_s, \
+     extract(epoch FROM clock_timestamp() - xact_start)::bigint AS transaction_s, \
+     CASE WHEN state = 'active' AND wait_event IS NOT NULL THEN wait_event_type || ': ' || wait_event END AS wait, \
+     pg_blocking_pids(pid) AS blocked_by, query, backend_start::text AS began, query_start::text AS query_began",
+    " ORDER BY coalesce(state, 'idle') = 'idle', for_s DESC, pid"
+);
 
 const LONGEST: usize = 200;
 
 /// How long a query or a session may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn sessions_sql(only: &str) -> String {
-    let since = "CASE WHEN state = 'active' THEN query_start ELSE coalesce(state_change, backend_start) END";
-    format!(
-        "SELECT pid, usename AS \"user\", application_name AS application, coalesce(host(client_addr), 'local') AS client, \
-         state, greatest(0, extract(epoch FROM clock_timestamp() - {since}))::bigint AS for_s, \
-         extract(epoch FROM clock_timestamp() - xact_start)::bigint AS transaction_s, \
-         CASE WHEN state = 'active' AND wait_event IS NOT NULL THEN wait_event_type || ': ' || wait_event END AS wait, \
-         pg_blocking_pids(pid) AS blocked_by, query, backend_start::text AS began, query_start::text AS query_began \
-         FROM pg_stat_activity WHERE {CLIENTS} {only} ORDER BY coalesce(state, 'idle') = 'idle', for_s DESC, pid"
-    )
-}
-
 async fn sessions(engine: &Engine, stack: &Stack) -> Result<Vec<Value>> {
-    Ok(db::rows(engine, stack, &sessions_sql(""), &[]).await?.into_iter().map(shown).collect())
+    Ok(db::rows(engine, stack, SESSIONS, &[Value::Null]).await?.into_iter().map(shown).collect())
 }
 
 /// The session with this pid, as it is now.
 async fn session(engine: &Engine, stack: &Stack, pid: i64) -> Result<Option<Value>> {
-    let found = db::rows(engine, stack, &sessions_sql("AND pid = $1"), &[json!(pid)]).await?;
+    let found = db::rows(engine, stack, SESSIONS, &[json!(pid)]).await?;
     Ok(found.into_iter().next().map(shown))
 }
 
@@ -123,15 +130,16 @@ impl End {
     }
 
     /// One statement that looks and ends: nothing can come between.
-    fn sql(self) -> String {
-        let (function, still) = match self {
-            End::Query => ("pg_cancel_backend", "AND state = 'active' AND query_start = $3::timestamptz"),
-            End::Session => ("pg_terminate_backend", ""),
-        };
-        format!(
-            "SELECT {function}(pid) AS sent FROM pg_stat_activity WHERE {CLIENTS} AND pid = $1 \
-             AND backend_start = $2::timestamptz {still}"
-        )
+    fn sql(self) -> &'static str {
+        match self {
+            End::Query => clients!(
+                "SELECT pg_cancel_backend(pid) AS sent",
+                " AND backend_start = $2::timestamptz AND state = 'active' AND query_start = $3::timestamptz"
+            ),
+            End::Session => {
+                clients!("SELECT pg_terminate_backend(pid) AS sent", " AND backend_start = $2::timestamptz")
+            }
+        }
     }
 
     /// What was seen is over.
@@ -179,7 +187,7 @@ fn end(call: &Call<'_>, end: End) -> Result<Receipt> {
         let params = [json!(pid), seen["began"].clone(), seen["query_began"].clone()];
         let params = if end == End::Query { &params[..] } else { &params[..2] };
         pass.sending();
-        let sent = db::rows(&engine, &stack, &end.sql(), params).await?;
+        let sent = db::rows(&engine, &stack, end.sql(), params).await?;
         let after = over(&engine, &stack, end, pid, &seen).await?;
         // Nothing was sent to what had ended by itself.
         let changed = sent.first().is_some_and(|row| row["sent"] == true);

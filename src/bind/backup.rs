@@ -253,7 +253,7 @@ impl Source {
     async fn oids(&self, names: &[String]) -> Result<Vec<String>> {
         let mut oids = Vec::new();
         for name in names {
-            let asked = "SELECT to_regclass($1)::oid::text AS oid";
+            let asked = concat!("SELECT ", db::in_path!("to_regclass", "$1"), "::oid::text AS oid");
             let rows = db::rows(&self.engine, &self.stack, asked, &[json!(name)]).await?;
             let oid = rows.first().and_then(|row| row["oid"].as_str()).ok_or_else(|| {
                 let what = format!("the database of {} was not backed up", self.stack.name);

@@ -5,10 +5,10 @@
 //! it cannot end, and which is rolled back.
 
 mod judge;
+pub mod psql;
 
 use super::docker::engine::Engine;
-use super::docker::exec::Exec;
-use super::docker::model::Env;
+use super::docker::exec::{Answer, Exec, Hears};
 use super::way::Way;
 use super::{Binding, Call, Look, docker, stack};
 use crate::config::{Db, Stack};
@@ -17,6 +17,7 @@ use crate::gate::verb::{Class, Verb};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const QUERY: Verb = Verb {
     name: "db.query",
@@ -59,8 +60,7 @@ fn query(call: &Call<'_>) -> Result<Dynamic> {
     let context = (stack, way, sql, params);
     let value = call.read(look.within(30), context, |pass, (stack, way, sql, params)| async move {
         let engine = way.engine(&pass).await?;
-        let judge = judge::calls_of(&engine, &stack, &sql, &params).await?;
-        read(&engine, &stack, &sql, &params, &judge).await.map(Value::from)
+        judged(&engine, &stack, &sql, &params).await.map(Value::from)
     })?;
     Ok(super::map(value))
 }
@@ -78,18 +78,55 @@ pub fn of_stack(stack: &Stack) -> Result<&Db> {
     stack.db.as_ref().ok_or_else(|| stack::lacks(stack, "database", line))
 }
 
-/// Seconds after which psql gives up a server that does not answer its connection.
-const CONNECT_S: u32 = 10;
+/// SQL for what the role's own path finds under a name, by `to_regclass` or `to_regtype`; null for nothing. For SQL of opsh's
+/// own, whose path is another.
+macro_rules! in_path {
+    ($to:literal, $name:literal) => {
+        concat!(
+            "(SELECT ",
+            $to,
+            "(found.name) FROM (SELECT schemas.n, CASE WHEN cardinality(parse_ident(",
+            $name,
+            ")) = 1 \
+             THEN quote_ident(schemas.name) || '.' || ",
+            $name,
+            " ELSE ",
+            $name,
+            " END AS name \
+             FROM unnest(current_setting('opsh.schemas')::text[]) WITH ORDINALITY AS schemas(name, n)) AS found \
+             WHERE ",
+            $to,
+            "(found.name) IS NOT NULL ORDER BY found.n LIMIT 1)"
+        )
+    };
+}
+pub(crate) use in_path;
 
-/// Rows of a statement of opsh's own that only reads.
-pub async fn rows(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -> Result<Vec<Value>> {
-    read(engine, stack, sql, params, "").await
+/// Rows of a statement of opsh's own that only reads. Its names are PostgreSQL's; what it is about are parameters.
+pub async fn rows(engine: &Engine, stack: &Stack, sql: &'static str, params: &[Value]) -> Result<Vec<Value>> {
+    let script = script(sql, params).map_err(|why| bad(stack, why))?;
+    listed(stack, &psql(engine, stack, script, None).await?)
 }
 
-/// Rows of one statement, after what `judge` says on the server.
-async fn read(engine: &Engine, stack: &Stack, sql: &str, params: &[Value], judge: &str) -> Result<Vec<Value>> {
-    let script = script(sql, params, judge).map_err(|why| Error::new(Kind::Usage, failed(stack), why))?;
-    let said = psql(engine, stack, script, 1 << 20).await?;
+/// Rows of a statement whose text comes from elsewhere, once it is judged.
+pub async fn judged(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -> Result<Vec<Value>> {
+    let own = of_stack(stack)?.reads.as_slice();
+    let (mut talk, first) = judge::Talk::about(sql, params, own).map_err(|why| bad(stack, why))?;
+    let mut hears = |said: &[u8]| match talk.hear(&String::from_utf8_lossy(said)) {
+        judge::Reply::Wait => Answer::Wait,
+        judge::Reply::Say(script) => Answer::Say(script.into_bytes()),
+        judge::Reply::Last(script) => Answer::Last(script.into_bytes()),
+    };
+    let said = psql(engine, stack, first, Some(&mut hears)).await?;
+    match talk.end(&said.out) {
+        judge::End::Answered => listed(stack, &said),
+        judge::End::Refused(calls) => Err(judge::refusal(stack, &calls)),
+        judge::End::Untold(why) => Err(bad(stack, why)),
+    }
+}
+
+/// Rows as psql prints them.
+fn listed(stack: &Stack, said: &Said) -> Result<Vec<Value>> {
     if said.left_out > 0 {
         return Err(Error::new(Kind::Failed, failed(stack), "the rows take more than 1 MiB").next("add a LIMIT"));
     }
@@ -101,7 +138,6 @@ async fn read(engine: &Engine, stack: &Stack, sql: &str, params: &[Value], judge
 /// Output of psql.
 struct Said {
     out: String,
-    err: String,
     left_out: u64,
 }
 
@@ -109,8 +145,12 @@ fn failed(stack: &Stack) -> String {
     format!("db.query failed on {}", stack.name)
 }
 
-/// Runs a script of psql in the container of the database.
-async fn psql(engine: &Engine, stack: &Stack, script: String, keep: usize) -> Result<Said> {
+fn bad(stack: &Stack, why: String) -> Error {
+    Error::new(Kind::Usage, failed(stack), why)
+}
+
+/// Runs a script of psql in the container of the database; `hears` says how it goes on.
+async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hears<'_>>) -> Result<Said> {
     let db = of_stack(stack)?;
     let container = docker::find(engine, stack, &db.service).await?;
     if !container.is_up() {
@@ -118,79 +158,97 @@ async fn psql(engine: &Engine, stack: &Stack, script: String, keep: usize) -> Re
         let why = format!("{} is {}", db.service, container.state);
         return Err(Error::new(Kind::Failed, failed(stack), why).next(next));
     }
-    let words = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", &db.user, "-d", &db.name, "-f", "-"];
-    let exec = Exec {
-        words: words.iter().map(|word| word.to_string()).collect(),
-        env: Env::new([("PGCONNECT_TIMEOUT".to_string(), CONNECT_S.to_string())]),
-        stdin: script.into_bytes(),
-        keep,
-        ..Exec::default()
-    };
+    let exec =
+        Exec { words: psql::words(db), env: psql::env(), stdin: script.into_bytes(), keep: 1 << 20, ..Exec::default() };
     let _waits = engine.waits_for(|| format!("PostgreSQL in {} on {} to answer", container.name, engine.host()));
-    let ran = engine.exec(&container.id, exec).await?;
+    let began = Instant::now();
+    let ran = engine.run(&container.id, exec, hears).await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let err = text(&ran.stderr);
-    // psql's own exit code for a connection that failed, and libpq's word for one that was accepted and not answered.
-    if ran.exit == 2 && err.contains("timeout expired") {
-        let why =
-            format!("PostgreSQL in {} accepted the connection and has not answered for {CONNECT_S} s", container.name);
-        let next = format!("docker logs --tail 50 {}     on {}", container.name, engine.host());
-        return Err(Error::new(Kind::Timeout, failed(stack), why).exit(ran.exit).next(next));
+    // psql's own exit code for a connection that failed. One that took so long was accepted.
+    if ran.exit == 2 && began.elapsed() >= Duration::from_secs(psql::CONNECT_S.into()) {
+        let asks = Exec { words: psql::asks(db), keep: 4096, ..Exec::default() };
+        if !matches!(engine.exec(&container.id, asks).await?.exit, 0 | 1) {
+            let (name, within) = (&container.name, psql::CONNECT_S);
+            let why = format!("PostgreSQL in {name} accepted the connection and has not answered for {within} s");
+            let next = format!("docker logs --tail 50 {name}     on {}", engine.host());
+            return Err(Error::new(Kind::Timeout, failed(stack), why).exit(ran.exit).next(next));
+        }
     }
     if ran.exit != 0 {
-        return Err(match judge::refused(&err) {
-            Some(calls) => judge::refusal(stack, &calls),
-            None => {
-                // The trees that the judge asks for come first.
-                let err = err.rfind("ERROR:").map_or(err.as_str(), |at| &err[at..]);
-                let lines: Vec<&str> =
-                    err.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();
-                Error::new(Kind::Failed, failed(stack), lines.join("\n")).exit(ran.exit)
-            }
-        });
+        // The trees that the judge asks for come first.
+        let err = text(&ran.stderr);
+        let err = err.rfind("ERROR:").map_or(err.as_str(), |at| &err[at..]);
+        let lines: Vec<&str> =
+            err.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();
+        return Err(Error::new(Kind::Failed, failed(stack), lines.join("\n")).exit(ran.exit));
     }
-    Ok(Said { out: text(&ran.stdout), err, left_out: ran.left_out })
+    Ok(Said { out: text(&ran.stdout), left_out: ran.left_out })
 }
 
-/// What psql reads. Each row comes back as one line of JSON. Statement and parameters are values of settings until the
-/// server uses them, so psql never looks into them; the server opens the statement as a cursor, which it refuses for
-/// more than one statement and for anything but a query. The ROLLBACK is for what PostgreSQL before 16 lets a READ ONLY
-/// transaction write: large objects.
-fn script(sql: &str, params: &[Value], judge: &str) -> Result<String, String> {
+/// What psql reads for a statement of opsh's own.
+fn script(sql: &str, params: &[Value]) -> Result<String, String> {
     let mut lines = begun();
-    lines.push(judge.into());
-    lines.push(format!("\\set q {}", variable(&wrapped(sql))?));
-    lines.push("SELECT set_config('opsh.q', :'q', true) AS q \\gset".into());
-    let mut using = Vec::new();
-    for (at, param) in params.iter().enumerate() {
-        let (value, kind) = typed(param)?;
-        lines.push(format!("\\set p {}", variable(&value)?));
-        lines.push(format!("SELECT set_config('opsh.p{at}', :'p', true) AS p \\gset"));
-        let setting = format!("current_setting(''opsh.p{at}'')::{kind}");
-        using.push(if param.is_null() { "NULL::text".into() } else { setting });
-    }
-    let using = if using.is_empty() { String::new() } else { format!(" USING {}", using.join(", ")) };
-    lines.push(format!(
-        "DO 'DECLARE c refcursor := ''opsh''; BEGIN OPEN c FOR EXECUTE current_setting(''opsh.q''){using}; END';"
-    ));
-    lines.push("FETCH ALL FROM opsh;".into());
-    lines.push("ROLLBACK;".into());
+    lines.extend(set(&wrapped(sql), params)?);
+    lines.extend([opened(params, false)?, "FETCH ALL FROM opsh;".into(), "ROLLBACK;".into()]);
     Ok(lines.join("\n") + "\n")
 }
 
-/// How every script begins.
+/// Lines that give statement and parameters to the server: psql never looks into them, and the server takes them from
+/// settings.
+fn set(statement: &str, params: &[Value]) -> Result<Vec<String>, String> {
+    let mut lines = vec![setting("q", statement)?];
+    for (at, param) in params.iter().enumerate() {
+        lines.push(setting(&format!("p{at}"), &typed(param)?.0)?);
+    }
+    Ok(lines)
+}
+
+fn setting(name: &str, value: &str) -> Result<String, String> {
+    Ok(format!("\\set v {}\nSELECT set_config('opsh.{name}', :'v', true) AS v \\gset", variable(value)?))
+}
+
+/// The line that opens the statement as a cursor, which the server refuses for more than one statement and for anything but
+/// a query. Each row comes back as one line of JSON. In the role's own path stands nothing but that statement.
+fn opened(params: &[Value], in_own_path: bool) -> Result<String, String> {
+    let (mut declared, mut using) = (String::new(), Vec::new());
+    for (at, param) in params.iter().enumerate() {
+        let kind = typed(param)?.1;
+        let value = if param.is_null() { "NULL".into() } else { format!("current_setting(''opsh.p{at}'')::{kind}") };
+        declared += &format!("p{at} {kind} := {value}; ");
+        using.push(format!("p{at}"));
+    }
+    let using = if using.is_empty() { String::new() } else { format!(" USING {}", using.join(", ")) };
+    let (there, back) = if in_own_path { (OWN_PATH, PATH) } else { ("", "") };
+    Ok(format!(
+        "DO 'DECLARE c refcursor := ''opsh''; q text := current_setting(''opsh.q''); {declared}\
+         BEGIN {there} OPEN c FOR EXECUTE q{using}; {back} END';"
+    ))
+}
+
+/// The path that the role would have without opsh.
+const OWN_PATH: &str = "SET LOCAL search_path TO DEFAULT;";
+
+/// The path of all SQL of opsh's own, as each session begins with.
+const PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
+
+/// How every script begins. The ROLLBACK at its end is for what PostgreSQL before 16 lets a READ ONLY transaction write:
+/// large objects.
 fn begun() -> Vec<String> {
     let lines = [
         "BEGIN READ ONLY;",
         "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s';",
         "\\set SHOW_CONTEXT never",
+        OWN_PATH,
+        "SELECT pg_catalog.set_config('opsh.schemas', pg_catalog.current_schemas(true)::pg_catalog.text, true) AS v, \
+         pg_catalog.set_config('opsh.schema', pg_catalog.current_schema()::pg_catalog.text, true) AS w \\gset",
+        PATH,
     ];
     lines.map(String::from).to_vec()
 }
 
 /// The statement as the part of one that nothing but a query can be.
 fn wrapped(sql: &str) -> String {
-    format!("SELECT row_to_json(opsh) FROM (\n{}\n) AS opsh", sql.trim().trim_end_matches(';'))
+    format!("SELECT pg_catalog.row_to_json(opsh) FROM (\n{}\n) AS opsh", sql.trim().trim_end_matches(';'))
 }
 
 /// A parameter as text, and its SQL type.
@@ -237,16 +295,16 @@ mod tests {
 
     #[test]
     fn nothing_of_a_value_is_a_psql_command() {
-        let script = script("SELECT $1\n\\! touch /tmp/x", &[json!("a'b\\! id\n\\q")], "").expect("a script");
+        let script = script("SELECT $1\n\\! touch /tmp/x", &[json!("a'b\\! id\n\\q")]).expect("a script");
         for line in script.lines() {
             assert!(!line.starts_with("\\!") && !line.starts_with("\\q"), "{line}");
         }
-        assert!(script.contains(r"\set p 'a\'b\\! id\n\\q'"), "{script}");
+        assert!(script.contains(r"\set v 'a\'b\\! id\n\\q'"), "{script}");
     }
 
     #[test]
     fn a_null_parameter_is_sql_null() {
-        let script = script("SELECT $1", &[Value::Null], "").expect("a script");
-        assert!(script.contains("USING NULL::text;"), "{script}");
+        let script = script("SELECT $1", &[Value::Null]).expect("a script");
+        assert!(script.contains("p0 text := NULL;"), "{script}");
     }
 }

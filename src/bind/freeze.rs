@@ -111,7 +111,8 @@ impl Place {
     /// `sh` with a script's functions, its words before those of the script's own.
     fn words(&self, script: &str, own: &[&str]) -> Result<Vec<String>> {
         let (stack, db) = (&self.stack, db::of_stack(&self.stack)?);
-        let (folder, script) = (beside::folder(stack), format!("{}{}{script}", beside::FILES, scripts::COMMON));
+        let (folder, script) =
+            (beside::folder(stack), format!("{}{}{}{script}", beside::FILES, db::psql::sh(), scripts::COMMON));
         let fixed = ["sh", "-c", &script, "opsh", &folder, &stack.compose.project, &db.service, &db.user, &db.name];
         Ok(fixed.iter().chain(own).map(|word| word.to_string()).collect())
     }

@@ -459,10 +459,10 @@ async fn counted(engine: &Engine, stack: &Stack, versions: &[i64], files: &Files
 }
 
 async fn count(engine: &Engine, stack: &Stack, query: &str) -> Result<Option<i64>> {
-    match db::rows(engine, stack, query, &[]).await {
+    match db::judged(engine, stack, query, &[]).await {
         Ok(found) => Ok(found.first().and_then(|row| row["n"].as_i64())),
-        // The object may be gone already, or not yet there: then nobody can say.
-        Err(error) if error.kind == Kind::Failed => Ok(None),
+        // The object may be gone already, or not yet there, or to ask would call what is not known: then nobody can say.
+        Err(error) if matches!(error.kind, Kind::Failed | Kind::Usage) => Ok(None),
         Err(error) => Err(error),
     }
 }

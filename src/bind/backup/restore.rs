@@ -97,11 +97,13 @@ async fn survey(way: &Way, pass: &Pass, stack: &Arc<Stack>, file: &str) -> Resul
 
 /// Rows of each table of the database.
 async fn rows_now(engine: &Engine, stack: &Stack) -> Result<BTreeMap<String, i64>> {
-    let asked = "SELECT format('%I.%I', n.nspname, c.relname) AS name, (xpath('/row/n/text()', query_to_xml( \
-                 format('SELECT count(*) AS n FROM %I.%I', n.nspname, c.relname), false, true, '')))[1]::text::bigint AS n \
-                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' \
-                 AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'";
-    let rows = db::rows(engine, stack, asked, &[]).await?;
+    let asked = "SELECT string_agg(format('SELECT %L AS name, count(*) AS n FROM %I.%I', format('%I.%I', n.nspname, c.relname), \
+                 n.nspname, c.relname), ' UNION ALL ') AS counts FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+                 AND n.nspname NOT LIKE 'pg\\_toast%'";
+    let found = db::rows(engine, stack, asked, &[]).await?;
+    let Some(counts) = found.first().and_then(|row| row["counts"].as_str()) else { return Ok(BTreeMap::new()) };
+    let rows = db::judged(engine, stack, counts, &[]).await?;
     Ok(rows.iter().filter_map(|row| Some((row["name"].as_str()?.to_string(), row["n"].as_i64()?))).collect())
 }
 

@@ -1,6 +1,8 @@
 //! What runs as POSIX sh on the database's host. Words come as `$1`, `$2`, … and are never parsed by a shell; names reach
 //! the server as psql variables and are quoted by it.
 
+use crate::bind::db::psql;
+
 /// `$1` folder, `$2` how a backup's name begins, `$3` the checkout. Prints what is there as `word value` lines, then two
 /// lines for each backup: size and name, and what was written down about it.
 pub const LOOK: &str = r#"export LC_ALL=C
@@ -25,9 +27,9 @@ export LC_ALL=C
 umask 077
 no() { echo "$*" >&2; exit 1; }
 inside() { docker exec -i "$container" "$@"; }
-sql() { inside psql -X -q -A -t -v ON_ERROR_STOP=1 -w -U "$role" "$@" -f -; }
+sql() { sql_in=$1; shift; opsh_sql "$container" "$role" "$sql_in" "$@"; }
 tables() {
-  sql -d "$1" <<'END'
+  sql "$1" <<'END'
 SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_toast%'
@@ -89,11 +91,11 @@ sync "$dir" 2>/dev/null || sync"#;
 
 /// The script of a dump.
 pub fn dump() -> String {
-    format!("{COMMON}{DUMP}")
+    format!("{}{COMMON}{DUMP}", psql::sh())
 }
 
 /// What goes for both: databases change their names, which nobody may be connected to meanwhile.
-const SWAP: &str = r#"admin() { sql -d "$admin" -v db="$db" -v new="$new" -v old="$old"; }
+const SWAP: &str = r#"admin() { sql "$admin" -v db="$db" -v new="$new" -v old="$old"; }
 ends() {
   admin <<'END'
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname IN (:'db', :'new') \g /dev/null
@@ -117,7 +119,7 @@ END
   no "the names were not changed: $(tail -n 2 "$said")"
 }
 admin=postgres
-echo 'SELECT 1' | sql -d postgres >/dev/null 2>&1 || admin=template1
+echo 'SELECT 1' | sql postgres >/dev/null 2>&1 || admin=template1
 "#;
 
 /// `$1` container, `$2` role, `$3` database, `$4` the file, `$5` its size, `$6` its digest, `$7` the new database's name
@@ -163,7 +165,7 @@ SELECT format('ALTER %s SET %I TO %s',
     split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value
   WHERE d.datname = :'db' AND name <> 'default_transaction_read_only' \gexec
 END
-sql -d "$new" -F "$(printf '\t')" >"$work/counted" <<'END' || no "the rows of the new database could not be counted"
+sql "$new" -F "$(printf '\t')" >"$work/counted" <<'END' || no "the rows of the new database could not be counted"
 ANALYZE;
 SELECT format('SELECT %L, count(*) FROM %I.%I', format('%I.%I', n.nspname, c.relname), n.nspname, c.relname)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -174,7 +176,7 @@ swap"#;
 
 /// The script of a restore.
 pub fn restore() -> String {
-    format!("{COMMON}container=$1 role=$2 db=$3 file=$4 new=$7 old=$8\n{SWAP}{RESTORE}")
+    format!("{}{COMMON}container=$1 role=$2 db=$3 file=$4 new=$7 old=$8\n{SWAP}{RESTORE}", psql::sh())
 }
 
 /// The script that puts another database in the place of the one that serves: as [`RESTORE`], with `$4` the one and `$5`
@@ -183,5 +185,5 @@ pub fn swap() -> String {
     let begin = "container=$1 role=$2 db=$3 new=$4 old=$5 said=$(mktemp)\ntrap 'rm -f \"$said\"' EXIT\n";
     let there = "[ \"$(echo \"SELECT count(*) FROM pg_database WHERE datname = :'new'\" | admin)\" = 1 ] || \
                  no \"there is no database $new\"\n";
-    format!("{COMMON}{begin}{SWAP}{there}swap")
+    format!("{}{COMMON}{begin}{SWAP}{there}swap", psql::sh())
 }

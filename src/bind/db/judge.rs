@@ -4,21 +4,16 @@
 //! The server itself tells: it analyses the statement as a prepared one, which executes nothing, and prints the tree of
 //! it after the rules (`debug_print_rewritten`), in which views, row policies, operators, casts and aggregates stand
 //! with the functions that they are. Names, overloads, quoting and the search path are thus never read twice. A tree
-//! with a node that is not known here is refused, as is a function that is not on the lists below. This costs one more
-//! call of psql. A role that is no superuser cannot keep the tree out of the server's own log.
+//! with a node that is not known here is refused, as is a function that is not on the lists below. A role that is no superuser cannot keep the tree out of the server's own log.
 
-use super::{begun, failed, psql, typed, variable, wrapped};
-use crate::bind::docker::engine::Engine;
+use super::{OWN_PATH, PATH, begun, failed, opened, set, setting, typed, wrapped};
 use crate::config::Stack;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// Bytes of a tree that are kept: the largest views of PostgreSQL's own take some hundred KiB.
 const TREE: usize = 8 << 20;
-
-/// Prefix of the refusal on its way back.
-const REFUSED: &str = "opsh refuses:";
 
 /// Nodes of which everything that can run is collected, in small letters, as PostgreSQL 12 to 17 name them.
 const NODES: &[&str] = &[
@@ -196,43 +191,128 @@ const OF_EXTENSIONS: &[&str] = &[
     "uuid_generate_v4",
 ];
 
-/// The script's lines that judge on the server, and fail there, what the statement calls. Fails with `usage` where that
-/// cannot be told.
-pub async fn calls_of(engine: &Engine, stack: &Stack, sql: &str, params: &[Value]) -> Result<String> {
-    let bad = |why: String| Error::new(Kind::Usage, failed(stack), why);
-    let own = super::of_stack(stack)?.reads.as_slice();
-    let asked = analysis(sql, params, own).map_err(bad)?;
-    let said = psql(engine, stack, asked, TREE).await?;
-    if said.left_out > 0 {
-        return Err(bad("what it calls takes more than 8 MiB to tell: ask for less at a time".into()));
-    }
-    let calls = Calls::in_tree(&said.err).map_err(bad)?;
-    Ok(judgement(&calls, own))
+/// The last thing on standard error before psql waits for more. A tree has no blank that is not escaped in a name.
+const HEARD: &str = " opsh heard";
+
+/// One session of psql, in which a statement is analysed, judged and run, each when the one before is heard. What was
+/// analysed holds its locks until the transaction ends, and what runs is what was judged: it is opened before anything of
+/// it is fetched, and its tree must call the same.
+pub struct Talk {
+    params: Vec<Value>,
+    own: Vec<String>,
+    heard: String,
+    step: Step,
+    untold: Option<String>,
 }
 
-/// Script for psql that has the statement analysed. First the functions are judged that analysis itself may run: those
-/// of a domain's check, by a constant. Then a cursor is opened for the PREPARE, which always fails: by that the server
-/// tells whether it is one statement. Only then is it executed, which analyses what it prepares.
-fn analysis(sql: &str, params: &[Value], own: &[String]) -> Result<String, String> {
-    let types = params.iter().map(|param| Ok(typed(param)?.1)).collect::<Result<Vec<&str>, String>>()?.join(", ");
-    let types = if types.is_empty() { String::new() } else { format!("({types})") };
-    let mut lines = begun();
-    lines.push(judgement(&Calls::default(), own));
-    lines.push(format!("\\set q {}", variable(&format!("PREPARE opsh{types} AS {}", wrapped(sql)))?));
-    lines.extend(
-        [
-            "SELECT set_config('opsh.q', :'q', true) AS q \\gset",
-            "SELECT CASE WHEN rolsuper THEN set_config('log_min_messages', 'panic', true) END AS q FROM pg_catalog.pg_roles \
-             WHERE rolname = current_user \\gset",
-            "SET LOCAL client_min_messages = log; SET LOCAL debug_pretty_print = off; SET LOCAL debug_print_rewritten = on;",
-            "DO 'DECLARE c refcursor; q text := current_setting(''opsh.q''); BEGIN BEGIN OPEN c FOR EXECUTE q; \
-             EXCEPTION WHEN invalid_cursor_definition THEN IF position(''PREPARE'' in SQLERRM) = 0 THEN RAISE; END IF; \
-             END; EXECUTE q; END';",
-            "ROLLBACK;",
-        ]
-        .map(String::from),
-    );
-    Ok(lines.join("\n") + "\n")
+#[derive(PartialEq)]
+enum Step {
+    Analysed,
+    Judged(Calls),
+    Fetched,
+}
+
+/// What psql is told next.
+pub enum Reply {
+    Wait,
+    Say(String),
+    Last(String),
+}
+
+/// How it ended.
+pub enum End {
+    /// Its rows are on standard output.
+    Answered,
+    /// These are not known to change nothing.
+    Refused(Vec<Value>),
+    /// It cannot be told what it calls.
+    Untold(String),
+}
+
+impl Talk {
+    /// A talk about a statement, and what psql is told first: the statement as a prepared one, to be analysed. Before that
+    /// the functions are judged that analysis itself may run: those of a domain's check, by a constant. Then a cursor is
+    /// opened for the PREPARE, which always fails: by that the server tells whether it is one statement. Only then is it
+    /// executed, which analyses what it prepares.
+    pub fn about(sql: &str, params: &[Value], own: &[String]) -> Result<(Talk, String), String> {
+        let types = params.iter().map(|param| Ok(typed(param)?.1)).collect::<Result<Vec<&str>, String>>()?.join(", ");
+        let types = if types.is_empty() { String::new() } else { format!("({types})") };
+        let mut lines = begun();
+        lines.push(judgement(&Calls::default(), own));
+        lines.push(setting("prepare", &format!("PREPARE opsh{types} AS {}", wrapped(sql)))?);
+        lines.extend(set(&wrapped(sql), params)?);
+        lines.push(
+            "SELECT CASE WHEN rolsuper THEN set_config('log_min_messages', 'panic', true) END AS v FROM pg_roles \
+             WHERE rolname = current_user \\gset"
+                .into(),
+        );
+        lines.extend([
+            PRINTED.into(),
+            format!(
+                "DO 'DECLARE c refcursor; q text := current_setting(''opsh.prepare''); BEGIN BEGIN {OWN_PATH} \
+                 OPEN c FOR EXECUTE q; \
+                 EXCEPTION WHEN invalid_cursor_definition THEN IF position(''PREPARE'' in SQLERRM) = 0 THEN RAISE; END IF; \
+                 END; {OWN_PATH} EXECUTE q; {PATH} END';"
+            ),
+            heard(),
+        ]);
+        let (params, own) = (params.to_vec(), own.to_vec());
+        let talk = Talk { params, own, heard: String::new(), step: Step::Analysed, untold: None };
+        Ok((talk, lines.join("\n") + "\n"))
+    }
+
+    /// Hears a piece of what psql says on standard error.
+    pub fn hear(&mut self, said: &str) -> Reply {
+        self.heard.push_str(said);
+        let next = if self.heard.len() > TREE {
+            Err("what it calls takes more than 8 MiB to tell: ask for less at a time".into())
+        } else if self.heard.trim_end().ends_with(HEARD) {
+            Calls::in_tree(&std::mem::take(&mut self.heard)).and_then(|calls| self.next(calls))
+        } else {
+            return Reply::Wait;
+        };
+        next.unwrap_or_else(|why| {
+            self.untold.get_or_insert(why);
+            Reply::Last("\\q\n".into())
+        })
+    }
+
+    fn next(&mut self, calls: Calls) -> Result<Reply, String> {
+        match &self.step {
+            Step::Analysed => {
+                let lines = [judgement(&calls, &self.own), PRINTED.into(), opened(&self.params, true)?, heard()];
+                self.step = Step::Judged(calls);
+                Ok(Reply::Say(lines.join("\n") + "\n"))
+            }
+            Step::Judged(judged) if *judged == calls => {
+                self.step = Step::Fetched;
+                Ok(Reply::Last(format!("{OWN_PATH}\nFETCH ALL FROM opsh;\nROLLBACK;\n")))
+            }
+            Step::Judged(_) => Err("somebody changed what it calls at this moment: ask again".into()),
+            Step::Fetched => Ok(Reply::Wait),
+        }
+    }
+
+    /// What became of it, by what psql wrote on standard output and an exit code of 0. Before anything is fetched it is
+    /// the judge alone that writes there.
+    pub fn end(self, out: &str) -> End {
+        match (self.untold, self.step, serde_json::from_str(out)) {
+            (Some(why), ..) => End::Untold(why),
+            (_, Step::Fetched, _) => End::Answered,
+            (_, _, Ok(calls)) => End::Refused(calls),
+            _ => End::Untold("the server did not tell which functions it calls".into()),
+        }
+    }
+}
+
+/// From here on the server prints trees.
+const PRINTED: &str = "SET LOCAL client_min_messages = log; SET LOCAL debug_pretty_print = off; \
+                       SET LOCAL debug_print_rewritten = on;";
+
+/// Lines after which psql has said all and waits.
+fn heard() -> String {
+    let quiet = "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = notice;";
+    format!("{quiet}\nDO 'BEGIN RAISE INFO ''%'', ''{}''; END';", HEARD.trim())
 }
 
 /// Objects that a statement uses, by their numbers.
@@ -307,45 +387,72 @@ fn listed(items: impl IntoIterator<Item = String>, none: &str) -> String {
     if items.is_empty() { none.into() } else { items.join(", ") }
 }
 
-/// Lines that fail on the server when one of these is not known to change nothing, or a relation is another server's.
-/// Besides them, whatever the database may call unnamed: by a domain's check, a cast to JSON, the order of a type, and
-/// an index or constraint of the relation that calls a function of constants, which planning does. Unnamed functions in
-/// C are a superuser's, as those are by which types are read and written: those that are not volatile are let be.
+/// Lines that end the session when one of these is not known to change nothing, or a relation is another server's: then
+/// they print what is wrong as JSON. Besides them, whatever the database may call unnamed: by a domain's check, a cast to
+/// JSON, the order of a type, and by each index, constraint, key of partitions, statistic and range type of the relation:
+/// planning computes parts of their expressions, nobody guesses which. Policies and rules stand in the tree where they
+/// apply. Unnamed functions in C are a superuser's, as those are by which types are read and written: those that are not
+/// volatile are let be.
 fn judgement(calls: &Calls, own: &[String]) -> String {
     let numbers = |set: &BTreeSet<u32>| listed(set.iter().map(u32::to_string), "0");
     let text = |name: &str| format!("'{}'", name.replace('\'', "''"));
     let names = |list: &[&str]| listed(list.iter().map(|name| text(name)), "''");
-    let own = listed(own.iter().map(|name| text(name)), "''");
-    let called = r"regexp_matches(c.conbin::text, ':(?:funcid|opfuncid|hashfuncid|negfuncid) ([0-9]+)', 'g')";
-    let folded = r"\{FUNCEXPR :funcid ([0-9]+) [^{]*:args (?:<>|\((?:\{CONST [^{}]*\} ?)+\))";
+    let keys = |keys: &[&str]| keys.iter().map(|key| &key[1..]).collect::<Vec<_>>().join("|");
+    // Of catalogs that have a column only in newer versions, by its name in JSON.
+    let newer = |row: &str, column: &str| format!("to_jsonb({row})->>'{column}'");
     let sql = format!(
-        "DECLARE bad text; BEGIN WITH RECURSIVE \
-         relation AS (SELECT oid FROM pg_catalog.pg_class WHERE oid IN ({relations}) \
-         UNION SELECT inhrelid FROM pg_catalog.pg_inherits JOIN relation ON inhparent = relation.oid), \
-         constant AS (SELECT tree FROM relation JOIN pg_catalog.pg_index i ON i.indrelid = relation.oid, \
-         LATERAL (VALUES (i.indexprs::text), (i.indpred::text)) AS trees(tree) \
-         UNION ALL SELECT c.conbin::text FROM relation JOIN pg_catalog.pg_constraint c ON c.conrelid = relation.oid), \
-         unnamed(oid) AS (SELECT ({called})[1]::oid FROM pg_catalog.pg_constraint c WHERE c.contypid <> 0 AND c.contype = 'c' \
-         UNION SELECT (regexp_matches(tree, '{folded}', 'g'))[1]::oid FROM constant \
-         UNION SELECT castfunc FROM pg_catalog.pg_cast WHERE casttarget IN (114, 3802) AND castfunc >= 16384 \
-         UNION SELECT amproc FROM pg_catalog.pg_amproc WHERE amproc >= 16384), \
-         called AS (SELECT oid FROM pg_catalog.pg_proc WHERE oid IN ({functions}) \
-         UNION SELECT oprcode FROM pg_catalog.pg_operator WHERE oid IN ({operators}) \
-         UNION SELECT p.oid FROM unnamed JOIN pg_catalog.pg_proc p ON p.oid = unnamed.oid \
-         WHERE NOT (p.oid >= 16384 AND p.prolang = 13 AND p.provolatile <> 'v')), \
-         judged AS (SELECT n.nspname || '.' || p.proname AS name, \
-         (p.oid < 16384 AND (p.proname IN ({volatile}) OR p.proname LIKE 'pg\\_stat\\_get\\_%' OR (p.provolatile <> 'v' \
-         AND p.proname NOT IN ({not_stable}) AND p.proname NOT LIKE '%\\_to\\_xml%'))) \
-         OR n.nspname || '.' || p.proname IN ({own}) \
-         OR ((p.provolatile <> 'v' OR p.proname IN ({of_extensions})) AND EXISTS (SELECT 1 FROM pg_catalog.pg_depend d \
-         JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_catalog.pg_extension'::regclass \
-         WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' \
-         AND e.extname IN ({extensions}))) AS known \
-         FROM called JOIN pg_catalog.pg_proc p ON p.oid = called.oid JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace) \
-         SELECT string_agg(DISTINCT name, ' ') INTO bad FROM (SELECT name FROM judged WHERE NOT known UNION ALL \
-         SELECT 'foreign:' || c.relname FROM relation JOIN pg_catalog.pg_class c ON c.oid = relation.oid \
-         WHERE c.relkind = 'f') AS found; \
-         IF bad IS NOT NULL THEN RAISE EXCEPTION '{REFUSED} %', bad; END IF; END",
+        r"WITH RECURSIVE relation AS (SELECT oid FROM pg_class WHERE oid IN ({relations})
+          UNION SELECT inhrelid FROM pg_inherits JOIN relation ON inhparent = relation.oid),
+        kind(oid) AS (SELECT atttypid FROM relation JOIN pg_attribute ON attrelid = relation.oid
+          UNION SELECT part.oid FROM kind JOIN pg_type t ON t.oid = kind.oid LEFT JOIN pg_range r
+          ON t.oid IN (r.rngtypid, ({multirange})::oid), LATERAL (VALUES (typelem), (typbasetype), (rngtypid), (rngsubtype)) AS part(oid)),
+        tree(text) AS (SELECT conbin::text FROM pg_constraint WHERE (contypid <> 0 AND contype = 'c')
+          OR conrelid IN (SELECT oid FROM relation)
+          UNION ALL SELECT part FROM pg_index, LATERAL (VALUES (indexprs::text), (indpred::text)) AS parts(part)
+          WHERE indrelid IN (SELECT oid FROM relation)
+          UNION ALL SELECT partexprs::text FROM pg_partitioned_table WHERE partrelid IN (SELECT oid FROM relation)
+          UNION ALL SELECT {statistic} FROM pg_statistic_ext s WHERE stxrelid IN (SELECT oid FROM relation)
+          UNION ALL SELECT adbin::text FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+          WHERE attgenerated <> '' AND adrelid IN (SELECT oid FROM relation)),
+        unnamed(oid) AS (SELECT found[1]::oid FROM tree, LATERAL regexp_matches(text, ':(?:{function_keys}) ([0-9]+)', 'g') AS found
+          UNION SELECT oprcode::oid FROM pg_operator JOIN (SELECT unnest(string_to_array(found[1], ' '))::oid AS oid
+          FROM tree, LATERAL regexp_matches(text, ':(?:{operator_keys}) \(?(?:o )?([0-9]+(?: [0-9]+)*)', 'g') AS found) AS used USING (oid)
+          UNION SELECT part.oid FROM pg_range JOIN kind ON kind.oid = rngtypid,
+          LATERAL (VALUES (rngcanonical::oid), (rngsubdiff::oid)) AS part(oid) WHERE part.oid >= 16384
+          UNION SELECT castfunc FROM pg_cast WHERE casttarget IN (114, 3802) AND castfunc >= 16384
+          UNION SELECT amproc::oid FROM pg_amproc WHERE amproc::oid >= 16384),
+        called AS (SELECT oid FROM pg_proc WHERE oid IN ({functions})
+          UNION SELECT oprcode FROM pg_operator WHERE oid IN ({operators})
+          UNION SELECT p.oid FROM unnamed JOIN pg_proc p ON p.oid = unnamed.oid
+          WHERE NOT (p.oid >= 16384 AND p.prolang IN (12, 13) AND p.provolatile <> 'v')),
+        judged AS (SELECT n.nspname || '.' || p.proname AS name, format('%I.%I', n.nspname, p.proname) AS quoted,
+          oidvectortypes(p.proargtypes) AS types, p.oid,
+          (p.oid < 16384 AND (p.proname IN ({volatile}) OR p.proname LIKE 'pg\_stat\_get\_%' OR (p.provolatile <> 'v'
+            AND p.proname NOT IN ({not_stable}) AND p.proname NOT LIKE '%\_to\_xml%')))
+          OR (o.rolsuper AND p.prolang IN (12, 13) AND (p.provolatile <> 'v' OR p.proname IN ({of_extensions}))
+            AND EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+            WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e' AND e.extname IN ({extensions}))) AS known,
+          o.rolsuper OR o.rolname = session_user AS trusted,
+          (SELECT array_agg(q.oid::regprocedure::text ORDER BY 1) FROM pg_proc q
+            WHERE q.pronamespace = n.oid AND q.proname = p.proname) AS same, o.rolname AS owner
+          FROM called JOIN pg_proc p ON p.oid = called.oid JOIN pg_namespace n ON n.oid = p.pronamespace
+          JOIN pg_roles o ON o.oid = p.proowner),
+        listed AS (SELECT judged.*, EXISTS (SELECT FROM unnest(ARRAY[{own}]::text[]) AS entry
+            WHERE CASE WHEN split_part(entry, '(', 1) IN (name, quoted) AND entry LIKE '%)'
+            THEN to_regprocedure(entry) = judged.oid ELSE false END) AS is_one,
+          EXISTS (SELECT FROM unnest(ARRAY[{own}]::text[]) AS entry WHERE entry IN (name, quoted)) AS is_name FROM judged)
+        SELECT json_agg(DISTINCT jsonb_build_object('name', name, 'call', quoted || '(' || types || ')', 'why', why,
+          'owner', owner, 'same', same)) AS refused FROM (
+          SELECT name, quoted, types, owner, same, CASE WHEN NOT (is_one OR is_name) THEN 'unknown' WHEN NOT trusted THEN 'owner'
+          ELSE 'several' END AS why FROM listed
+          WHERE NOT (known OR (trusted AND (is_one OR (is_name AND cardinality(same) = 1))))
+          UNION ALL SELECT relname, relname, '', NULL, NULL, 'foreign' FROM pg_class JOIN relation USING (oid) WHERE relkind = 'f'
+          UNION ALL SELECT found[1], found[1], '', NULL, NULL, 'node' FROM tree, LATERAL regexp_matches(text, '[{{]([A-Za-z]+)', 'g') AS found
+          WHERE lower(found[1]) NOT IN ({nodes}, 'coercetodomainvalue')) AS found",
+        multirange = newer("r", "rngmultitypid"),
+        statistic = newer("s", "stxexprs"),
+        function_keys = keys(FUNCTIONS),
+        operator_keys = keys(OPERATORS),
         functions = numbers(&calls.functions),
         operators = numbers(&calls.operators),
         relations = numbers(&calls.relations),
@@ -353,37 +460,47 @@ fn judgement(calls: &Calls, own: &[String]) -> String {
         not_stable = names(NOT_STABLE),
         of_extensions = names(OF_EXTENSIONS),
         extensions = names(EXTENSIONS),
+        nodes = names(NODES),
+        own = own.iter().map(|name| text(name)).collect::<Vec<_>>().join(", "),
     );
-    format!("DO {};", text(&sql))
-}
-
-/// Functions that the server refused.
-pub fn refused(said: &str) -> Option<Vec<String>> {
-    let (_, calls) = said.rsplit_once(REFUSED)?;
-    Some(calls.lines().next()?.split_whitespace().map(String::from).collect())
+    format!("{sql} \\gset\n\\if :{{?refused}}\n\\echo :refused\n\\q\n\\endif")
 }
 
 /// The error of a statement that calls these.
-pub fn refusal(stack: &Stack, calls: &[String]) -> Error {
-    let (foreign, functions): (Vec<&String>, Vec<&String>) =
-        calls.iter().partition(|call| call.starts_with("foreign:"));
-    let mut whys = Vec::new();
-    if !functions.is_empty() {
-        let names: Vec<&str> = functions.iter().map(|name| name.as_str()).collect();
-        whys.push(format!("it may call {}, which is not known to change nothing", names.join(", ")));
+pub fn refusal(stack: &Stack, calls: &[Value]) -> Error {
+    let of = |why: &'static str, key: &'static str| {
+        calls.iter().filter(move |call| call["why"] == why).filter_map(move |call| call[key].as_str())
+    };
+    let (unknown, mut whys) = (of("unknown", "call").collect::<Vec<_>>(), Vec::new());
+    if !unknown.is_empty() {
+        whys.push(format!("it may call {}, which is not known to change nothing", unknown.join(", ")));
     }
-    if let Some(table) = foreign.first().and_then(|name| name.strip_prefix("foreign:")) {
-        whys.push(format!("{table} is a foreign table: another server runs the query"));
+    for call in calls.iter().filter(|call| call["why"] == "owner") {
+        let (call, owner) = (said(&call["call"]), said(&call["owner"]));
+        whys.push(format!("it may call {call}, which belongs to {owner}: that role can make it another one"));
     }
+    for call in calls.iter().filter(|call| call["why"] == "several") {
+        let same: Vec<&str> = call["same"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        whys.push(format!("reads in opsh.toml has \"{}\", and that is {}", said(&call["name"]), same.join(" and ")));
+    }
+    whys.extend(
+        of("foreign", "name").map(|table| format!("{table} is a foreign table: another server runs the query")),
+    );
+    whys.extend(of("node", "name").map(|node| format!("it cannot be told which functions a node {node} calls")));
     let error = Error::new(Kind::Usage, failed(stack), whys.join("; "));
     let Some(db) = &stack.db else { return error };
-    let own: Vec<&&String> = functions.iter().filter(|name| !name.starts_with("pg_catalog.")).collect();
+    let own = unknown.into_iter().filter(|name| !name.starts_with("pg_catalog."));
+    let own: Vec<&str> = own.chain(of("several", "call")).collect();
     let error = match own.is_empty() {
         true => error,
         false => error.next(format!("db = {{ …, reads = {} }} in opsh.toml     when it only reads", json!(own))),
     };
-    let words = json!(["psql", "-U", db.user, "-d", db.name, "-c", "…"]);
+    let words = super::psql::typed(db);
     error.next(format!("stack({}).exec({}, {words})     runs it as a change", json!(stack.name), json!(db.service)))
+}
+
+fn said(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

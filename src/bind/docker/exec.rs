@@ -11,6 +11,7 @@ use bollard::models::ExecConfig;
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
 
 /// A command for a running container. It has no Debug: input and environment carry secrets.
 #[derive(Clone, Default)]
@@ -29,6 +30,19 @@ pub struct Exec {
     pub keep: usize,
 }
 
+/// What a command is told next, when it has said something.
+pub enum Answer {
+    /// Nothing yet.
+    Wait,
+    /// This.
+    Say(Vec<u8>),
+    /// This, and its input ends.
+    Last(Vec<u8>),
+}
+
+/// Hears each piece of what a command says on standard error, and answers it.
+pub type Hears<'a> = &'a mut (dyn FnMut(&[u8]) -> Answer + Send);
+
 impl Engine {
     /// Runs a command and waits for its end. An exit code other than 0 is not an error.
     ///
@@ -36,6 +50,11 @@ impl Engine {
     /// the program cannot be executed, `unknown` when the connection broke after the start. Dropping the future stops
     /// waiting; the command goes on inside, and a write to its closed stdout may end it.
     pub async fn exec(&self, id: &str, exec: Exec) -> Result<Ran> {
+        self.run(id, exec, None).await
+    }
+
+    /// As [`Engine::exec`], with more input as an answer to what the command says. Then its input ends with the last answer.
+    pub async fn run(&self, id: &str, exec: Exec, hears: Option<Hears<'_>>) -> Result<Ran> {
         let program = exec.words.first().cloned().unwrap_or_default();
         let what = format!("cannot run {program} in container {id}");
         let name = self.known_name(&what, id)?;
@@ -52,7 +71,7 @@ impl Engine {
         // Creating only notes the command: until the start nothing can have happened.
         let made = self.read(&what, self.docker().create_exec(name, config)).await?;
         let _waits = self.waits_at_least_for(|| format!("{program} in container {name} on {} to end", self.host()));
-        let (stdout, stderr) = self.attach(&what, &made.id, exec.stdin, exec.keep).await?;
+        let (stdout, stderr) = self.attach(&what, &made.id, exec.stdin, exec.keep, hears).await?;
         let exit = self.exec_exit(&what, &made.id).await?;
         let begins = |kept: &Kept| String::from_utf8_lossy(&kept.head()[..kept.head().len().min(1000)]).into_owned();
         if let (126 | 127, Some(fault)) = (exit, [&stdout, &stderr].into_iter().find_map(|k| not_started(&begins(k)))) {
@@ -61,16 +80,29 @@ impl Engine {
         Ok(ran(exit, stdout, stderr))
     }
 
-    async fn attach(&self, what: &str, exec: &str, stdin: Vec<u8>, keep: usize) -> Result<(Kept, Kept)> {
+    async fn attach(
+        &self,
+        what: &str,
+        exec: &str,
+        stdin: Vec<u8>,
+        keep: usize,
+        mut hears: Option<Hears<'_>>,
+    ) -> Result<(Kept, Kept)> {
         let options = StartExecOptions { output_capacity: Some(64 * 1024), ..Default::default() };
         let started = self.change(what, self.docker().start_exec(exec, Some(options))).await?;
         let StartExecResults::Attached { mut output, mut input } = started else {
             return Err(fault::unknown(what, "the Docker Engine gave no output stream").host(self.host()));
         };
         let (mut out, mut err) = (Kept::new(keep), Kept::new(keep));
+        let (say, mut said) = mpsc::unbounded_channel();
+        let _ = say.send(stdin);
+        let mut say = hears.is_some().then_some(say);
         let write = async move {
-            // A command that ends without reading all of its input closes the stream: that is its right.
-            let _ = input.write_all(&stdin).await;
+            while let Some(bytes) = said.recv().await {
+                // A command that ends without reading all of its input closes the stream: that is its right.
+                let _ = input.write_all(&bytes).await;
+                let _ = input.flush().await;
+            }
             let _ = input.shutdown().await;
             input
         };
@@ -80,7 +112,17 @@ impl Engine {
             tokio::select! {
                 biased;
                 item = output.next() => match item {
-                    Some(Ok(LogOutput::StdErr { message })) => err.push(&message),
+                    Some(Ok(LogOutput::StdErr { message })) => {
+                        err.push(&message);
+                        let answer = hears.as_mut().map_or(Answer::Wait, |hears| hears(&message));
+                        let is_last = matches!(answer, Answer::Last(_));
+                        if let (Some(say), Answer::Say(bytes) | Answer::Last(bytes)) = (&say, answer) {
+                            let _ = say.send(bytes);
+                        }
+                        if is_last {
+                            say = None;
+                        }
+                    }
                     Some(Ok(other)) => out.push(&other.into_bytes()),
                     Some(Err(e)) => return self.change(what, async { Err(e) }).await,
                     None => return Ok((out, err)),

@@ -13,21 +13,20 @@ trusted() {
   case $trust in 0) exec 7<&-;; 2) echo "$opsh_why" >&2; exit 72;; esac
 }
 sql() {
-  set -- "$(docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" \
-    --filter "label=com.docker.compose.service=$service" --filter label=com.docker.compose.oneoff=False | head -n 1)" "$@"
-  [ -n "$1" ] || no "the database has no container that runs"
-  docker exec -i "$@" -f -
+  container=$(docker ps -q --no-trunc --filter "label=com.docker.compose.project=$project" \
+    --filter "label=com.docker.compose.service=$service" --filter label=com.docker.compose.oneoff=False | head -n 1)
+  [ -n "$container" ] || no "the database has no container that runs"
+  opsh_sql "$container" "$role" "$db"
 }
-psql() { sql psql -X -q -A -t -v ON_ERROR_STOP=1 -w -U "$role" -d "$db" "$@"; }
 writable() {
-  psql <<'END'
+  sql <<'END'
 SET default_transaction_read_only = off;
 SELECT format('ALTER DATABASE %I RESET default_transaction_read_only', current_database()) \gexec
 END
 }
 # Ends the sessions that began before now, and fails when one is still there after 10 s. They hold the old setting.
 anew() {
-  psql <<'END'
+  sql <<'END'
 SELECT clock_timestamp() AS t \gset
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()
   AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND application_name <> 'pg_dump' \g /dev/null
@@ -67,11 +66,11 @@ old=$(sed -n 's/.*"until_s":\([0-9]*\)}$/\1/p' "$note" 2>/dev/null || :)
 pub const FREEZE: &str = r#"back() { code=$?; [ $code = 0 ] || { writable || :; rm -f "$note"; }; exit $code; }
 trap back EXIT
 trap 'exit 1' HUP INT TERM
-psql <<'END'
+sql <<'END'
 SELECT format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()) \gexec
 END
 anew
-seen=$(echo 'SHOW default_transaction_read_only' | psql)
+seen=$(echo 'SHOW default_transaction_read_only' | sql)
 [ "$seen" = on ] || no "a new session of $role begins with default_transaction_read_only = $seen: the role has a setting of its own""#;
 
 /// Makes new sessions write again, and ends the old ones.

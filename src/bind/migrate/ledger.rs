@@ -1,7 +1,7 @@
 //! What the database says is applied, and who migrates it: both kinds of ledgers, and golang-migrate's lock.
 
 use super::files::Files;
-use crate::bind::db;
+use crate::bind::db::{self, in_path};
 use crate::bind::docker::engine::Engine;
 use crate::config::Stack;
 use crate::config::migrate::{Ledger, LedgerKind, Tool};
@@ -54,7 +54,7 @@ impl Read {
 /// Reads the ledger; one that is not there has nothing applied. Nothing is created.
 pub async fn read(engine: &Engine, stack: &Stack, ledger: &Ledger) -> Result<Read> {
     // The tools' own `status` would create the table.
-    let there = "SELECT to_regclass($1) IS NOT NULL AS there";
+    let there = concat!("SELECT ", in_path!("to_regclass", "$1"), " IS NOT NULL AS there");
     let found = db::rows(engine, stack, there, &[json!(ledger.table)]).await?;
     let there = found.first().is_some_and(|row| row["there"] == json!(true));
     let (table, column) = (&ledger.table, &ledger.version);
@@ -68,14 +68,15 @@ pub async fn read(engine: &Engine, stack: &Stack, ledger: &Ledger) -> Result<Rea
         (LedgerKind::Rows, false) => Ok(Read::Rows(Vec::new())),
         (LedgerKind::Golang, false) => Ok(Read::Golang { version: None, dirty: false }),
         (LedgerKind::Rows, true) => {
-            let rows = db::rows(engine, stack, &format!("SELECT {column}::text AS version FROM {table}"), &[]).await?;
+            let sql = format!("SELECT {column}::text AS version FROM {table}");
+            let rows = db::judged(engine, stack, &sql, &[]).await?;
             let mut versions = rows.iter().map(number).collect::<Result<Vec<i64>>>()?;
             versions.sort_unstable();
             Ok(Read::Rows(versions))
         }
         (LedgerKind::Golang, true) => {
             let sql = format!("SELECT {column}::text AS version, dirty FROM {table} LIMIT 2");
-            match &db::rows(engine, stack, &sql, &[]).await?[..] {
+            match &db::judged(engine, stack, &sql, &[]).await?[..] {
                 [] => Ok(Read::Golang { version: None, dirty: false }),
                 [row] => Ok(Read::Golang { version: Some(number(row)?), dirty: row["dirty"] == json!(true) }),
                 _ => Err(bad("it has more than one row, which golang-migrate never leaves".into())),
@@ -92,7 +93,8 @@ pub async fn holder(engine: &Engine, stack: &Stack, tool: &Tool) -> Result<Optio
         return Ok(None);
     }
     let (schema, table) = tool.ledger.parts();
-    let names = "SELECT coalesce($1, current_schema()) AS schema, current_database() AS database";
+    let names =
+        "SELECT coalesce($1, nullif(current_setting('opsh.schema'), '')) AS schema, current_database() AS database";
     let found = db::rows(engine, stack, names, &[schema.map_or(Value::Null, |schema| json!(schema))]).await?;
     let name = |key: &str| found.first().and_then(|row| row[key].as_str()).unwrap_or("").to_string();
     let id = lock_id(&name("database"), &name("schema"), table);

@@ -3,6 +3,7 @@
 
 use super::files::Files;
 use super::sql::parse;
+use crate::bind::db::in_path;
 use serde_json::{Value, json};
 use sqlparser::ast::{
     AlterIndexOperation, AlterTableOperation, Ident, ObjectName, ObjectType, RenameTableNameKind, Statement,
@@ -41,12 +42,16 @@ pub struct Expectation {
 }
 
 /// For each of a list of objects (`i`, `kind`, `name`, `part`) whether it is there.
-pub const THERE: &str = "SELECT o.i, CASE o.kind \
-    WHEN 'column' THEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(o.name) AND attname = o.part \
-        AND attnum > 0 AND NOT attisdropped) \
-    WHEN 'type' THEN to_regtype(o.name) IS NOT NULL \
-    ELSE to_regclass(o.name) IS NOT NULL END AS there \
-    FROM jsonb_to_recordset($1::jsonb) AS o(i int, kind text, name text, part text) ORDER BY o.i";
+pub const THERE: &str = concat!(
+    "SELECT o.i, CASE o.kind \
+     WHEN 'column' THEN EXISTS (SELECT FROM pg_attribute WHERE attrelid = ",
+    in_path!("to_regclass", "o.name"),
+    " AND attname = o.part AND attnum > 0 AND NOT attisdropped) WHEN 'type' THEN ",
+    in_path!("to_regtype", "o.name"),
+    " IS NOT NULL ELSE ",
+    in_path!("to_regclass", "o.name"),
+    " IS NOT NULL END AS there FROM jsonb_to_recordset($1::jsonb) AS o(i int, kind text, name text, part text) ORDER BY o.i"
+);
 
 impl Object {
     fn new(what: &'static str, name: &ObjectName) -> Option<Object> {

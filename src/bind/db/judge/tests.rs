@@ -4,9 +4,21 @@
 
 use super::*;
 use crate::bind::ssh::tests::skip;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+/// Before each function that is refused.
+const REFUSED: &str = "\nrefused: ";
+
+fn said_of(call: &Value, key: &str) -> String {
+    call[key].as_str().unwrap_or_default().into()
+}
+
+/// What was refused, each with its reason.
+fn refused(said: &str) -> Option<Vec<&str>> {
+    said.starts_with(REFUSED).then(|| said.split(REFUSED).skip(1).collect())
+}
 
 /// A server with a socket in a folder, and nothing else. Ends when dropped.
 struct Server {
@@ -40,35 +52,92 @@ impl Server {
         assert!(ran.is_ok_and(|status| status.success()), "{line}");
     }
 
-    /// Exit code, output and errors of a script of psql, as the container's would read it.
-    fn psql(&self, user: &str, script: &str) -> (i32, String, String) {
+    /// A session, as the container's is.
+    fn session(&self, user: &str) -> Child {
+        let db =
+            crate::config::Db { service: "db".into(), user: user.into(), name: "postgres".into(), reads: Vec::new() };
         let mut psql = Command::new(self.programs.join("psql"));
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-f", "-", "-U", user, "-h"]);
-        psql.arg(self.dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut psql = psql.spawn().expect("psql");
-        psql.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
-        let ran = psql.wait_with_output().expect("its end");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (ran.status.code().unwrap_or(-1), text(&ran.stdout), text(&ran.stderr))
+        psql.args(&crate::bind::db::psql::words(&db)[1..]).arg("-h").arg(self.dir.path());
+        psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("psql")
     }
 
     #[track_caller]
     fn does(&self, sql: &str) -> String {
-        let (code, out, err) = self.psql("postgres", sql);
-        assert_eq!(code, 0, "{sql}: {err}");
-        out.trim().into()
+        self.does_as("postgres", sql)
+    }
+
+    /// By any role, in its own path.
+    #[track_caller]
+    fn does_as(&self, user: &str, sql: &str) -> String {
+        let mut psql = self.session(user);
+        psql.stdin
+            .take()
+            .expect("its input")
+            .write_all(format!("RESET search_path;\n{sql}").as_bytes())
+            .expect("a script");
+        let ran = psql.wait_with_output().expect("its end");
+        assert!(ran.status.success(), "{sql}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8_lossy(&ran.stdout).trim().into()
     }
 
     /// Rows as the verb returns them, or what was said against it.
     fn query(&self, user: &str, sql: &str, params: &[Value], own: &[&str]) -> Result<String, String> {
+        self.query_with(user, sql, params, own, &mut |_| ())
+    }
+
+    /// As [`Server::query`]; `meanwhile` is called before each answer to psql.
+    fn query_with(
+        &self,
+        user: &str,
+        sql: &str,
+        params: &[Value],
+        own: &[&str],
+        meanwhile: &mut dyn FnMut(usize),
+    ) -> Result<String, String> {
         let own: Vec<String> = own.iter().map(|name| name.to_string()).collect();
-        let (code, _, err) = self.psql(user, &analysis(sql, params, &own)?);
-        if code != 0 {
+        let (mut talk, first) = Talk::about(sql, params, &own)?;
+        let mut psql = self.session(user);
+        let (mut input, mut said) = (psql.stdin.take(), psql.stderr.take().expect("its errors"));
+        let mut tell = |text: &str, last: bool| {
+            // One that ended does not listen.
+            let _ = input.as_mut().expect("its input").write_all(text.as_bytes());
+            if last {
+                input = None;
+            }
+        };
+        tell(&first, false);
+        let (mut err, mut piece, mut answers) = (String::new(), [0; 4096], 0);
+        loop {
+            let read = said.read(&mut piece).expect("its errors");
+            let text = String::from_utf8_lossy(&piece[..read]);
+            err += &text;
+            match talk.hear(&text) {
+                _ if read == 0 => break,
+                Reply::Wait => continue,
+                reply => {
+                    meanwhile(answers);
+                    answers += 1;
+                    match reply {
+                        Reply::Last(text) => tell(&text, true),
+                        Reply::Say(text) => tell(&text, false),
+                        Reply::Wait => (),
+                    }
+                }
+            }
+        }
+        let ran = psql.wait_with_output().expect("its end");
+        if !ran.status.success() {
             return Err(err.rsplit_once("ERROR:").map_or(err.clone(), |(_, last)| last.trim().into()));
         }
-        let judgement = judgement(&Calls::in_tree(&err)?, &own);
-        let (code, out, err) = self.psql(user, &crate::bind::db::script(sql, params, &judgement)?);
-        if code == 0 { Ok(out.trim().into()) } else { Err(err.trim().into()) }
+        let out = String::from_utf8_lossy(&ran.stdout).trim().to_string();
+        match talk.end(&out) {
+            End::Answered => Ok(out),
+            End::Untold(why) => Err(why),
+            End::Refused(calls) => Err(calls
+                .iter()
+                .map(|call| format!("{REFUSED}{} {}", said_of(call, "why"), said_of(call, "call")))
+                .collect()),
+        }
     }
 
     /// When the server read its settings, and how its counters stand.
@@ -183,7 +252,7 @@ fn a_changing_statement_is_refused_before_it_runs() {
         );
     }
     let said = server.query("plain", "SELECT * FROM kept", &[], &[]).expect_err("a policy");
-    assert_eq!(refused(&said), Some(vec!["public.is_mine".to_string()]), "{said}");
+    assert_eq!(refused(&said), Some(vec!["unknown public.is_mine(text)"]), "{said}");
     for sql in [
         "SELECT 1; SELECT pg_reload_conf()",
         "SELECT 1) AS opsh; SELECT pg_reload_conf(); SELECT 1 FROM (SELECT 1",
@@ -207,7 +276,7 @@ fn a_changing_statement_is_refused_before_it_runs() {
     server.does("CREATE DOMAIN picky AS int CHECK (evil(VALUE) = 1); CREATE TYPE holder AS (p picky)");
     for sql in ["SELECT 1::picky", "SELECT '{1}'::picky[]", "SELECT '(1)'::holder", "SELECT 1"] {
         let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
-        assert_eq!(refused(&said), Some(vec!["public.evil".to_string()]), "{sql}: {said}");
+        assert_eq!(refused(&said), Some(vec!["unknown public.evil(integer)"]), "{sql}: {said}");
     }
     decoy.kill().and_then(|()| decoy.wait()).expect("its end");
 }
@@ -274,7 +343,7 @@ fn a_statement_that_only_reads_is_answered() {
     assert_eq!(row, r#"{"a":3,"b":true,"c":null,"d":"x'\\y\n","e":1.5}"#);
     assert_eq!(server.query("postgres", "SELECT total()", &[], &["public.total"]), Ok(r#"{"total":2}"#.into()));
     let said = server.query("postgres", "SELECT total()", &[], &["public.other"]).expect_err("not listed");
-    assert_eq!(refused(&said), Some(vec!["public.total".to_string()]));
+    assert_eq!(refused(&said), Some(vec!["unknown public.total()"]));
     let said = server.query("postgres", "SELECT nope FROM kept", &[], &[]).expect_err("no column");
     assert!(said.starts_with("column \"nope\" does not exist"), "{said}");
     assert_eq!(server.state_of_conf(), conf);

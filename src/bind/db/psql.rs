@@ -1,0 +1,48 @@
+//! The one place that calls psql. Each of its sessions begins by setting the search path to PostgreSQL's own schema: no
+//! name of opsh's own SQL can mean what another role made. The role's own path is the default that
+//! `SET LOCAL search_path TO DEFAULT` brings back for a statement of somebody else.
+
+use super::super::docker::model::Env;
+use crate::config::Db;
+use serde_json::{Value, json};
+
+/// Seconds after which psql gives up a server that does not answer its connection.
+pub const CONNECT_S: u32 = 10;
+
+/// Options of each call. `-c` goes before what stands on standard input, and looks no name up.
+const OPTIONS: &[&str] = &["-X", "-q", "-A", "-t", "-w", "-v", "ON_ERROR_STOP=1", "-c", FIRST, "-f", "-"];
+
+/// What every session begins with. The owner of a database may have set another meaning of a backslash, too.
+const FIRST: &str = "SET search_path = pg_catalog, pg_temp; SET standard_conforming_strings = on";
+
+/// Psql reads what it is told in this encoding, whatever the owner of a database has set.
+const ENCODING: &str = "UTF8";
+
+/// The program and its words, for a script on standard input.
+pub fn words(db: &Db) -> Vec<String> {
+    let own = ["psql", "-U", &db.user, "-d", &db.name];
+    own.into_iter().chain(OPTIONS.iter().copied()).map(String::from).collect()
+}
+
+/// Its environment.
+pub fn env() -> Env {
+    let own = [("PGCONNECT_TIMEOUT", CONNECT_S.to_string()), ("PGCLIENTENCODING", ENCODING.into())];
+    Env::new(own.map(|(name, value)| (name.to_string(), value)))
+}
+
+/// Words that ask whether the server answers at all: exit code 0 or 1 when it does.
+pub fn asks(db: &Db) -> Vec<String> {
+    ["pg_isready", "-q", "-t", "1", "-U", &db.user, "-d", &db.name].map(String::from).to_vec()
+}
+
+/// Words that a person runs.
+pub fn typed(db: &Db) -> Value {
+    json!(["psql", "-U", db.user, "-d", db.name, "-c", "…"])
+}
+
+/// A function of POSIX sh, `opsh_sql CONTAINER ROLE DATABASE [OPTION…]`: a session for what stands on standard input.
+pub fn sh() -> String {
+    let options: Vec<String> = OPTIONS.iter().map(|word| format!("'{word}'")).collect();
+    let call = format!("docker exec -i -e PGCLIENTENCODING={ENCODING} \"$where\" psql -U \"$as\" -d \"$on\" \"$@\"");
+    format!("opsh_sql() ( where=$1 as=$2 on=$3; shift 3; exec {call} {} )\n", options.join(" "))
+}
