@@ -197,7 +197,8 @@ pub struct Db {
     pub user: String,
     /// Database.
     pub name: String,
-    /// Functions of its own that change nothing: `schema.name`. `db.query` may call them.
+    /// Functions of its own that change nothing, and belong to the role or a superuser: `schema.name(types)`, or `schema.name`
+    /// of which there is one. `db.query` may call them.
     #[serde(default)]
     pub reads: Vec<String>,
 }

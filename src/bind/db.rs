@@ -1,6 +1,7 @@
 //! SQL through the database container's own `psql`: nothing to install, no port to open, no password to carry.
 //!
-//! The statement and its parameters travel on standard input as psql variables, so nothing of them stands in an argv
+//! SQL of opsh's own names only what is PostgreSQL's, in a search path in which nothing else is. A text from anywhere else is
+//! judged. The statement and its parameters travel on standard input as psql variables, so nothing of them stands in an argv
 //! and nothing in them is a psql command; it runs in a READ ONLY transaction with a statement and a lock timeout, which
 //! it cannot end, and which is rolled back.
 
@@ -27,12 +28,12 @@ const QUERY: Verb = Verb {
     doc: "Rows of one statement that only reads, as maps. It is a SELECT, WITH, VALUES or TABLE in a READ ONLY \
           transaction, and may take 10 s and wait 2 s for a lock. `params` (strings, numbers, true, false, `()`) are \
           `$1`, `$2`, …; they are passed as values, never pasted: a string is text, so write `$1::uuid` for another \
-          type. The server is asked first which functions the statement calls, also by views, operators, casts and \
-          row policies: PostgreSQL's own that change nothing, those of known extensions, and those that `reads` of \
-          `db` in opsh.toml lists (`\"public.total\"`). A role that is no superuser leaves the analysed statement in \
-          the server's log. 1 MiB of rows at most. Fails with `usage` for another kind of statement, more than one, \
-          another function, or a foreign table; `failed` with the server's words, `timeout` when the server accepts the \
-          connection and does not answer for 10 s. Deadline 30 s.",
+          type. The server tells first which functions the statement calls, also by views, operators, casts, row policies, and \
+          by the indexes and constraints of its tables: PostgreSQL's own that change nothing, those in C of known extensions, \
+          and those that `reads` of `db` in opsh.toml lists (`\"public.total(bigint)\"`) and that belong to the role or a \
+          superuser. A role that is no superuser leaves the analysed statement in the server's log. 1 MiB of rows at most. \
+          Fails with `usage` for another kind of statement, more than one, another function, or a foreign table; `failed` with \
+          the server's words, `timeout` when the server accepts the connection and does not answer for 10 s. Deadline 30 s.",
     example: r#"stack("prod").db.query("SELECT state, count(*) AS n FROM pg_stat_activity WHERE datname = $1 GROUP BY 1", ["vrcshift"])"#,
 };
 
@@ -164,8 +165,8 @@ async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hear
     let began = Instant::now();
     let ran = engine.run(&container.id, exec, hears).await?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    // psql's own exit code for a connection that failed. One that took so long was accepted.
-    if ran.exit == 2 && began.elapsed() >= Duration::from_secs(psql::CONNECT_S.into()) {
+    // psql's own exit code for a connection that failed. One that took so long was accepted; libpq counts whole seconds.
+    if ran.exit == 2 && began.elapsed() >= Duration::from_secs(u64::from(psql::CONNECT_S) - 1) {
         let asks = Exec { words: psql::asks(db), keep: 4096, ..Exec::default() };
         if !matches!(engine.exec(&container.id, asks).await?.exit, 0 | 1) {
             let (name, within) = (&container.name, psql::CONNECT_S);

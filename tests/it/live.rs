@@ -23,6 +23,7 @@ mod opsh;
 mod preflight;
 mod refusals;
 mod releases;
+mod roles;
 mod rollback;
 mod shell;
 mod stopped;

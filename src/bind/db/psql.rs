@@ -46,3 +46,31 @@ pub fn sh() -> String {
     let call = format!("docker exec -i -e PGCLIENTENCODING={ENCODING} \"$where\" psql -U \"$as\" -d \"$on\" \"$@\"");
     format!("opsh_sql() ( where=$1 as=$2 on=$3; shift 3; exec {call} {} )\n", options.join(" "))
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "a test reads the sources")]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    fn sources(folder: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path());
+        entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+    }
+
+    #[test]
+    fn nothing_else_calls_psql() {
+        let mut elsewhere = Vec::new();
+        let bind = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bind");
+        for path in sources(&bind).iter().filter(|path| !path.ends_with("db/psql.rs")) {
+            let text = std::fs::read_to_string(path).expect("a source");
+            for line in text.lines().filter(|line| !line.trim_start().starts_with("//") && !line.contains("example:")) {
+                // As a word of Rust, or at the beginning of a command of sh.
+                let calls = ["\"psql\"", "psql -", " psql <<", "| psql"].iter().any(|call| line.contains(call));
+                if calls {
+                    elsewhere.push(format!("{}: {line}", path.display()));
+                }
+            }
+        }
+        assert_eq!(elsewhere, [""; 0], "db::psql begins each session with the search path of opsh's own");
+    }
+}

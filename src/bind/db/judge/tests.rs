@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test starts a server and talks to it")]
 
 use super::*;
+use crate::bind::db::in_path;
 use crate::bind::ssh::tests::skip;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -361,4 +362,171 @@ fn a_tree_that_is_not_understood_is_refused() {
     assert_eq!((calls.functions, calls.operators), ([7, 65].into(), [96].into()));
     assert!(Calls::in_tree(&tree("{NEWNODE :x 1}")).expect_err("a node").contains("newnode"));
     assert!(Calls::in_tree("").is_err() && Calls::in_tree(&format!("{0}{0}", tree(""))).is_err());
+}
+
+/// A server with a role that is not trusted, whose functions leave a file when a superuser calls them.
+fn with_app() -> Option<Server> {
+    let server = Server::start()?;
+    let ran = format!("BEGIN COPY (SELECT 1) TO PROGRAM ''touch {}/ran''; RETURN", server.dir.path().display());
+    server.does(&format!(
+        "CREATE ROLE app LOGIN; GRANT CREATE ON SCHEMA public TO app; GRANT CREATE ON DATABASE postgres TO app; \
+         CREATE FUNCTION public.runs() RETURNS void LANGUAGE plpgsql AS '{ran}; END'; \
+         SET ROLE app; CREATE TABLE plain (id int, name text); INSERT INTO plain SELECT n, 'a' FROM generate_series(1, 500) AS n; \
+         CREATE FUNCTION ev(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN IF current_user = ''postgres'' THEN \
+         PERFORM public.runs(); END IF; RETURN 1; END'"
+    ));
+    Some(server)
+}
+
+impl Server {
+    fn has_run(&self) -> bool {
+        self.dir.path().join("ran").exists()
+    }
+}
+
+#[test]
+fn what_planning_computes_is_judged() {
+    let Some(server) = with_app() else { return };
+    server.does_as(
+        "app",
+        "CREATE FUNCTION op(int, int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT ev($1)'; \
+         CREATE OPERATOR @@@ (LEFTARG = int, RIGHTARG = int, FUNCTION = op); \
+         CREATE FUNCTION sd(float8, float8) RETURNS float8 IMMUTABLE LANGUAGE sql AS 'SELECT $1 - $2 + ev(1)'; \
+         CREATE TYPE rg AS RANGE (subtype = float8, subtype_diff = sd); CREATE TYPE bare AS RANGE (subtype = float8); \
+         CREATE TABLE t1 (id int); CREATE INDEX ON t1 ((id + ev(abs(-1)))); \
+         CREATE TABLE t2 (id int); CREATE INDEX ON t2 ((id + (1 OPERATOR(public.@@@) 2))); \
+         CREATE TABLE t3 (id int); CREATE INDEX ON t3 (id) WHERE id > ev(1 + 0); \
+         CREATE TABLE t4 (r rg); INSERT INTO t4 SELECT rg(n, n + 1) FROM generate_series(1, 500) AS n; ANALYZE t4; \
+         CREATE TABLE t5 (id int, n int); CREATE STATISTICS s ON (id + ev(1)), n FROM t5; \
+         CREATE TABLE t6 (id int) PARTITION BY LIST ((id + ev(1))); \
+         CREATE TABLE t7 (id int CHECK (id > ev(abs(-1)))); CREATE TABLE t8 (id int, n int GENERATED ALWAYS AS (id + ev(1)) STORED); \
+         CREATE TABLE t9 (id int) PARTITION BY LIST (id); CREATE TABLE t10 PARTITION OF t9 FOR VALUES IN (1); \
+         CREATE INDEX ON t10 (id) WHERE id > ev(1); CREATE VIEW t11 AS SELECT id FROM t1; CREATE TABLE t12 (rs rg[]); \
+         CREATE TABLE fine (id int CHECK (id > 0), name text, r bare, n int GENERATED ALWAYS AS (id + 1) STORED); \
+         CREATE INDEX ON fine (lower(name)) WHERE id > abs(-1)",
+    );
+    for table in ["t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8", "t9", "t10", "t11", "t12"] {
+        let said = server.query("postgres", &format!("SELECT * FROM {table} LIMIT 1"), &[], &[]).expect_err(table);
+        assert!(refused(&said).is_some(), "{table}: {said}");
+    }
+    let said = server.query("postgres", "SELECT * FROM t4 WHERE r && '[1,5)'::rg LIMIT 1", &[], &[]).expect_err("t4");
+    assert_eq!(refused(&said), Some(vec!["unknown public.sd(double precision, double precision)"]));
+    for sql in ["SELECT * FROM fine WHERE r && '[1,5)'::bare", "SELECT count(*) FROM plain WHERE id IN (1, 2)"] {
+        server.query("postgres", sql, &[], &[]).expect(sql);
+    }
+    assert!(!server.has_run());
+}
+
+#[test]
+fn a_name_of_another_role_is_not_what_opsh_calls() {
+    let Some(server) = with_app() else { return };
+    server.does_as(
+        "app",
+        "CREATE FUNCTION joined(name, name) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
+         CREATE OPERATOR || (LEFTARG = name, RIGHTARG = name, FUNCTION = joined); \
+         CREATE FUNCTION joined(text, text) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
+         CREATE OPERATOR || (LEFTARG = text, RIGHTARG = text, FUNCTION = joined); \
+         CREATE FUNCTION same(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT ev(1) > 0'; \
+         CREATE OPERATOR = (LEFTARG = int, RIGHTARG = int, FUNCTION = same); \
+         CREATE FUNCTION set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
+         CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
+         CREATE FUNCTION format(text, name) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
+         CREATE FUNCTION row_to_json(record) RETURNS json LANGUAGE sql AS 'SELECT to_json(ev(1))'; \
+         CREATE SCHEMA own; CREATE TABLE own.hers (id int); CREATE TYPE own.mood AS ENUM ('x')",
+    );
+    server.does("ALTER DATABASE postgres SET search_path = own, public, pg_catalog");
+    // The role's path goes for the statement of somebody else, and for nothing of opsh's.
+    assert_eq!(server.query("postgres", "SELECT count(*) AS n FROM hers", &[], &[]), Ok(r#"{"n":0}"#.into()));
+    for sql in [
+        "SELECT 1 AS n WHERE 1 = 1",
+        "SELECT 'a'::text || 'b'",
+        "SELECT pg_reload_conf()",
+        "SELECT current_setting('a')",
+    ] {
+        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
+        assert!(refused(&said).is_some(), "{sql}: {said}");
+    }
+    let own = |sql: &str, params: &[Value]| {
+        let mut psql = server.session("postgres");
+        let script = crate::bind::db::script(sql, params).expect("a script");
+        psql.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
+        let ran = psql.wait_with_output().expect("its end");
+        assert!(ran.status.success(), "{sql}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8_lossy(&ran.stdout).trim().to_string()
+    };
+    assert_eq!(
+        own("SELECT current_setting('server_version_num')::int > 1 AS a, 'b' || $1 AS b", &[json!("c")]),
+        r#"{"a":true,"b":"bc"}"#
+    );
+    let found = concat!("SELECT ", in_path!("to_regclass", "$1"), "::oid = 'own.hers'::regclass AS it");
+    for name in ["hers", "\"hers\"", "own.hers", "HERS"] {
+        assert_eq!(own(found, &[json!(name)]), r#"{"it":true}"#, "{name}");
+    }
+    assert_eq!(own(found, &[json!("nope")]), r#"{"it":null}"#);
+    let kind = concat!("SELECT ", in_path!("to_regtype", "$1"), " IS NOT NULL AS it");
+    assert_eq!(
+        (own(kind, &[json!("mood")]), own(kind, &[json!("moot")])),
+        (r#"{"it":true}"#.into(), r#"{"it":false}"#.into())
+    );
+    assert!(!server.has_run());
+}
+
+#[test]
+fn a_function_is_allowed_by_its_types_and_its_owner() {
+    let Some(server) = with_app() else { return };
+    server.does(
+        "CREATE FUNCTION total(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT $1'; CREATE EXTENSION pg_trgm; \
+         CREATE FUNCTION fails() RETURNS int LANGUAGE plpgsql AS 'BEGIN RAISE ''opsh refuses: %'', ''x''; END'",
+    );
+    let total = "SELECT total(1::bigint) AS n";
+    assert_eq!(server.query("postgres", total, &[], &["public.total"]), Ok(r#"{"n":1}"#.into()));
+    server.does_as("app", "CREATE FUNCTION total(text) RETURNS bigint LANGUAGE sql AS 'SELECT ev(1)::bigint'");
+    let refused_for = |sql: &str, own: &[&str]| server.query("postgres", sql, &[], own).expect_err(sql);
+    assert_eq!(
+        refused(&refused_for("SELECT total('x'::text)", &["public.total(bigint)"])),
+        Some(vec!["unknown public.total(text)"])
+    );
+    assert_eq!(
+        refused(&refused_for("SELECT total('x'::text)", &["public.total(text)"])),
+        Some(vec!["owner public.total(text)"])
+    );
+    assert_eq!(refused(&refused_for(total, &["public.total"])), Some(vec!["several public.total(bigint)"]));
+    for own in ["public.total(bigint)", "public.total( int8 )"] {
+        assert_eq!(server.query("postgres", total, &[], &[own]), Ok(r#"{"n":1}"#.into()), "{own}");
+    }
+    // What a function says is no word of the judge's.
+    assert_eq!(server.query("postgres", "SELECT fails()", &[], &["public.fails()"]), Err("opsh refuses: x".into()));
+    assert_eq!(server.query("postgres", "SELECT similarity('a', 'a') AS n", &[], &[]), Ok(r#"{"n":1}"#.into()));
+    server.does("ALTER EXTENSION pg_trgm ADD FUNCTION ev(int)");
+    assert_eq!(refused(&refused_for("SELECT ev(1)", &[])), Some(vec!["unknown public.ev(integer)"]));
+    assert!(!server.has_run());
+}
+
+#[test]
+fn what_is_run_is_what_was_judged() {
+    let Some(server) = with_app() else { return };
+    server.does_as(
+        "app",
+        "CREATE VIEW vv AS SELECT 1 AS n; CREATE FUNCTION f(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    );
+    server.does("CREATE FUNCTION g(text) RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    // Whoever would make it another view waits until it was read.
+    let mut waited = Vec::new();
+    let rows = server.query_with("postgres", "SELECT * FROM vv", &[], &[], &mut |_| {
+        let mut psql = server.session("app");
+        let replaces =
+            "SET search_path = public; SET lock_timeout = 50; CREATE OR REPLACE VIEW vv AS SELECT ev(2) AS n";
+        psql.stdin.take().expect("its input").write_all(replaces.as_bytes()).expect("a script");
+        waited.push(psql.wait_with_output().expect("its end").status.success());
+    });
+    assert_eq!((rows, waited), (Ok(r#"{"n":1}"#.into()), vec![false, false]));
+    // A name that means another function now is seen before anything is fetched.
+    let said = server.query_with("postgres", "SELECT g('x'::varchar) AS n", &[], &["public.g(text)"], &mut |answer| {
+        if answer == 0 {
+            server
+                .does_as("app", "CREATE FUNCTION g(varchar) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN ev(1); END'");
+        }
+    });
+    assert_eq!(said, Err("somebody changed what it calls at this moment: ask again".into()));
+    assert!(!server.has_run());
 }
