@@ -431,7 +431,6 @@ fn a_name_of_another_role_is_not_what_opsh_calls() {
          CREATE FUNCTION set_config(text, text, boolean) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
          CREATE FUNCTION current_setting(text) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
          CREATE FUNCTION format(text, name) RETURNS text LANGUAGE sql AS 'SELECT ev(1)::text'; \
-         CREATE FUNCTION row_to_json(record) RETURNS json LANGUAGE sql AS 'SELECT to_json(ev(1))'; \
          CREATE SCHEMA own; CREATE TABLE own.hers (id int); CREATE TYPE own.mood AS ENUM ('x')",
     );
     server.does("ALTER DATABASE postgres SET search_path = own, public, pg_catalog");
