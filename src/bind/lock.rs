@@ -14,7 +14,7 @@ mod words;
 use super::stack::StackHandle;
 use super::values::cause;
 use super::way::Way;
-use super::{Binding, Call, Change, Look, Receipt, RhaiResult, World, beside, facts, host, values};
+use super::{Binding, Call, Change, Look, Receipt, RhaiResult, World, beside, facts, hints, host, values};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
@@ -271,7 +271,7 @@ fn take_over(call: &Call<'_>, held: &Arc<Held>, seen: &Value) -> Result<()> {
     done.map(drop).map_err(|error| match error.kind {
         Kind::Refused | Kind::Unmet => {
             let amended = is_locked(&name, seen, &error.why, error.kind);
-            error.next.into_iter().fold(amended, Error::next)
+            error.next.into_iter().filter(|line| hints::only_looks(line)).fold(amended, Error::next)
         }
         _ => error,
     })

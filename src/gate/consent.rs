@@ -354,18 +354,21 @@ impl Gate {
             .filter_map(|(one, _)| Some(one.other.as_ref()?.words.as_str()))
             .collect();
         let why = others.into_iter().map(|words| format!("{words}\n")).collect::<String>() + why.as_str();
-        // The whole set: the line that is typed next should be the last one.
-        let had = self.grants.yes.then(|| "--yes".to_string()).into_iter();
-        let had = had.chain(self.grants.allow.iter().map(|name| format!("--allow {name}")));
-        let had = had.chain(self.grants.under.iter().map(|name| format!("--under-lock-of {name}")));
-        let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
-        let agree = format!("opsh {} …     agree to it beforehand", flags.join(" "));
-        let error = self.not_done(Kind::Refused, &what, why).next(agree);
+        let error = self.not_done(Kind::Refused, &what, why);
         let stacks: BTreeSet<&str> = refused
             .iter()
             .filter(|(_, reason)| under(reason))
             .filter_map(|(one, _)| Some(one.other.as_ref()?.stack.as_str()))
             .collect();
+        if stacks.is_empty() {
+            // The whole set: the line that is typed next should be the last one.
+            let had = self.grants.yes.then(|| "--yes".to_string()).into_iter();
+            let had = had.chain(self.grants.allow.iter().map(|name| format!("--allow {name}")));
+            let had = had.chain(self.grants.under.iter().map(|name| format!("--under-lock-of {name}")));
+            let flags: Vec<String> = had.filter(|flag| !flags.contains(flag)).chain(flags.iter().cloned()).collect();
+            return error.next(format!("opsh {} …     agree to it beforehand", flags.join(" ")));
+        }
+        // While somebody works there, only a look is proposed: the flag stands in the reason.
         stacks.into_iter().fold(error, |error, name| {
             error.next(format!("stack({}).lock()     who works on it, and on what", json!(name)))
         })

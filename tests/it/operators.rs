@@ -45,18 +45,22 @@ fn a_change_under_anothers_lock_needs_the_holders_name() {
         for change in ["mark(\"b\")", RECORD] {
             let ran = stage.run("bob", &[], change).exits(3);
             let locked = format!("LOCKED by {by}: hotfix, since 20");
-            ran.says(&[
+            let ran = ran.says(&[
                 &locked,
                 &format!("--under-lock-of {by} was not given"),
                 "stack(\"prod\").lock()",
                 "nothing changed",
             ]);
-            stage
-                .run("bob", &["--under-lock-of", "carol@x"], change)
-                .exits(3)
-                .says(&[&format!("--under-lock-of {by}")]);
+            let other = stage.run("bob", &["--under-lock-of", "carol@x"], change).exits(3);
+            let other = other.says(&[&format!("--under-lock-of {by}")]);
+            for ran in [ran, other] {
+                assert!(!ran.err.contains("agree to it beforehand"), "only a look is proposed: {}", ran.err);
+            }
             stage.run("bob", &["--plan"], change).exits(0).says(&[&locked]);
         }
+        let taken = stage.run("bob", &[], "prod.locked(\"mine\", || 1, #{ wait_s: 0 })").exits(3);
+        let taken = taken.says(&["--allow lock.break was not given", "next: stack(\"prod\").lock()"]);
+        assert!(!taken.err.contains("agree to it beforehand"), "only a look is proposed: {}", taken.err);
         assert_eq!(stage.counted(), "a\n");
         assert!(!stage.file(".opsh/releases.jsonl").exists(), "nothing was recorded");
         stage.run("bob", &["--under-lock-of", &by], "mark(\"b\")").exits(0);

@@ -142,7 +142,7 @@ pub fn is_locked(stack: &str, seen: &Value, more: &str, kind: Kind) -> Error {
     for run in runs {
         error = error.next(format!("opsh attach {run}     waits for what runs, or ends it"));
     }
-    error
+    error.next(format!("stack({}).lock()     who works on it, and on what", json!(stack)))
 }
 
 /// Seconds as a person says them.
