@@ -10,6 +10,7 @@ mod aid;
 mod argv;
 mod attach;
 mod backup;
+mod chance;
 mod checks;
 mod deploy;
 mod environment;

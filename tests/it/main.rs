@@ -6,7 +6,6 @@ mod asks;
 mod bans;
 mod cases;
 mod certificate;
-mod chance;
 mod checks;
 mod cli;
 mod closures;

@@ -216,6 +216,13 @@ impl Ran {
         self
     }
 
+    /// Lines that the error proposes to type.
+    pub fn hints(&self) -> Vec<String> {
+        let mut lines = self.err.lines().skip_while(|line| !line.starts_with(" next: "));
+        let first = lines.next().and_then(|line| line.strip_prefix(" next: ")).map(String::from);
+        first.into_iter().chain(lines.map_while(|line| line.strip_prefix("       ")).map(String::from)).collect()
+    }
+
     /// Fails unless standard output holds each of `words`.
     #[track_caller]
     pub fn prints(self, words: &[&str]) -> Ran {
