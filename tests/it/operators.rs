@@ -135,6 +135,23 @@ fn a_killed_run_stays_open_for_everybody_until_settled() {
 }
 
 #[test]
+fn killed_runs_are_all_named_or_counted() {
+    let stage = Stage::local();
+    for number in 1..=3 {
+        stage.alice_looks("look()").kill();
+        let seen = crate::processes::until("the holder ends", || {
+            Some(lock_of(&stage.bob)).filter(|seen| seen["state"] == "left" && seen["open"][number - 1].is_object())
+        });
+        let (open, next) = (seen["open"].as_array().unwrap(), seen["next"].to_string());
+        let named = open.iter().filter(|one| next.contains(one["run"].as_str().unwrap())).count();
+        assert_eq!((open.len(), named), (number, number.min(2)), "{next}");
+        assert_eq!(next.contains("lock().open     1 more that did not end"), number == 3, "{next}");
+    }
+    let status = stage.bob.run(&["-e", "print(stack(\"prod\").status().text)"]).exits(0);
+    assert!(status.out.contains("or: stack(\"prod\").lock().open     1 more"), "{}", status.out);
+}
+
+#[test]
 fn a_run_that_ends_well_leaves_nothing_open() {
     let stage = Stage::local();
     stage.run("alice", &[], "prod.locked(\"x\", || mark(\"a\"))").exits(0);

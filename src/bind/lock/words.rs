@@ -58,6 +58,9 @@ pub fn first_line(state: &str, lock: &Value, open: &Value) -> String {
     }
 }
 
+/// Open intents that have lines of their own.
+const SHOWN: usize = 2;
+
 /// Lines to type about it. None changes the stack while somebody works there.
 pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec<String> {
     let name = json!(stack);
@@ -71,7 +74,7 @@ pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec
         return vec![works, ask];
     }
     let mut lines = Vec::new();
-    for open in open.as_array().into_iter().flatten().rev().take(2) {
+    for open in open.as_array().into_iter().flatten().rev().take(SHOWN) {
         let run = run(open);
         if open["here"] == json!(true) {
             if open["script"] == json!(true) {
@@ -85,6 +88,10 @@ pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec
             "stack({name}).settle_intent({}, \"WHAT YOU SAW\")     when you looked, and it is settled",
             json!(run)
         ));
+    }
+    let more = open.as_array().map_or(0, Vec::len).saturating_sub(SHOWN);
+    if more > 0 {
+        lines.push(format!("stack({name}).lock().open     {more} more that did not end"));
     }
     lines
 }
