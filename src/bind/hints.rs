@@ -27,6 +27,10 @@ pub fn only_looks(line: &str) -> bool {
     if let Some(command) = code.strip_prefix("opsh ") {
         let first = command.split_whitespace().next().unwrap_or_default();
         let is_script = |name: &str| first.rsplit('/').next().is_some_and(|file| file == format!("{name}.rhai"));
+        let changes = ["prune", "settle", "--update"];
+        if command.split_whitespace().any(|word| changes.contains(&word)) {
+            return false;
+        }
         return LOOKS.contains(&first) || is_script("doctor") || is_script("troubleshoot");
     }
     let names = called(code);
@@ -69,6 +73,7 @@ mod tests {
             "stack(\"prod\").lock()     who works on it",
             "stack(\"prod\").logs(\"backend\", #{ tail: 50 })",
             "opsh attach R     waits",
+            "opsh journal show R     settle what is open",
             "host(\"web\").read([\"rm -rf (x)\"])",
             "stack(\"prod\").activity()",
         ] {
@@ -79,6 +84,9 @@ mod tests {
             "stack(\"prod\").thaw()",
             "opsh undo last",
             "opsh resume R",
+            "opsh journal prune --before 90d",
+            "opsh journal settle R \"it is there\"",
+            "opsh test --update",
             "opsh scripts/rollback.rhai",
             "stack(\"prod\").kill_query(7)     after stack(\"prod\").activity()",
             "host(\"web\").run([\"docker\", \"unpause\", \"x\"])",

@@ -3,6 +3,7 @@
 use crate::bind::host;
 use crate::bind::ssh::HostKey;
 use crate::error::{Error, Kind, Result};
+use crate::gate::policy::Mode;
 use crate::session::Session;
 use clap::Subcommand;
 use serde_json::json;
@@ -56,7 +57,10 @@ fn adopt(session: &Session, name: &str, jump: Option<&str>, fingerprint: Option<
     }
     let chosen = choose(session, name, &offered, fingerprint, replace)?;
     host::adopt(world, name, jump, chosen, replace)?;
-    screen.print(&format!("{name} is known from now on by {}", chosen.fingerprint));
+    screen.print(&match world.gate.mode() {
+        Mode::Apply => format!("{name} is known from now on by {}", chosen.fingerprint),
+        _ => format!("a plan: the key of {name} was not adopted"),
+    });
     Ok(())
 }
 

@@ -69,6 +69,15 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
 }
 
 impl Command {
+    /// The words of a command that changes the journal.
+    pub fn changes(&self) -> Option<&'static str> {
+        match self {
+            Command::Settle { .. } => Some("journal settle"),
+            Command::Prune { .. } => Some("journal prune"),
+            Command::List { .. } | Command::Show { .. } | Command::Verify | Command::Export { .. } => None,
+        }
+    }
+
     /// The run that this settles, and what was seen.
     pub fn settles(&self) -> Option<(String, String)> {
         match self {

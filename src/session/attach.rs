@@ -4,6 +4,7 @@ use super::Session;
 use crate::bind::undo;
 use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
+use crate::gate::policy::Mode;
 use serde_json::{Value, json};
 
 impl Session {
@@ -55,7 +56,9 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
-        self.settle_known(run)?;
+        // A sitting that observes for the sake of its stack may say what a person asked for; one that was started so may not.
+        let mode = if self.refuse_fixed().is_ok() { Mode::Apply } else { self.gate().mode() };
+        self.in_mode(mode, "attach", |session| session.settle_known(run))?;
         match failed.is_empty() {
             true => Ok(()),
             false => Err(Error::new(Kind::Failed, format!("work of run {run} failed"), failed.join("\n"))),
