@@ -36,7 +36,7 @@ use crate::gate::policy::Mode;
 use crate::gate::replay::{FailAt, Recording};
 use crate::gate::{Gate, Grants, Ledger, Limits};
 use crate::screen::Screen;
-use crate::sources::Sources;
+use crate::sources::{self, Origin, Sources};
 use crate::{memory, redact};
 use header::Header;
 use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
@@ -101,13 +101,17 @@ fn promised(error: Error, gate: &Gate) -> Error {
 }
 
 /// The text of a script. Fails with `usage` when it cannot be read.
-#[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
 pub fn text_of(path: &Path) -> Result<String> {
+    source_of(path).map(|(text, _)| text)
+}
+
+/// The same, and where it comes from.
+fn source_of(path: &Path) -> Result<(String, Origin)> {
     if let Some((_, text)) = built_in::in_place_of(path) {
-        return Ok(text.into());
+        return Ok((text.into(), Origin::Typed));
     }
     built_in::refuse_strangers(path)?;
-    std::fs::read_to_string(path).map_err(|error| {
+    sources::read(path).map_err(|error| {
         Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
             .next("opsh help     commands and verbs")
     })
@@ -224,7 +228,7 @@ impl Session {
     pub fn eval(&mut self, code: &str) -> Result<Value> {
         self.lines += 1;
         let name = format!("line {}", self.lines);
-        self.world.sources.put(&name, code);
+        self.world.sources.put(&name, code, Origin::Typed);
         let mut ast =
             self.engine.compile_with_scope(&self.scope, code).map_err(|error| engine::unparsable(&name, &error))?;
         ast.set_source(name.as_str());
@@ -311,18 +315,19 @@ impl Session {
             self.gate().screen().warn(&format!("{} is not here: the one that is built in runs", path.display()));
             return self.run_built_in(name, argv);
         }
-        self.run_text(path.display().to_string(), file_of(path), text_of(path)?, argv)
+        self.run_text(path.display().to_string(), file_of(path), source_of(path)?, argv)
     }
 
     /// Runs a script that is built in. Fails with `not_found` for another name.
     pub fn run_built_in(&mut self, name: &str, argv: &[String]) -> Result<Value> {
         let unknown = || Error::new(Kind::NotFound, format!("no script \"{name}\" is built in"), "opsh has others");
         let (name, text) = built_in::find(name).ok_or_else(unknown)?;
-        self.run_text(name.into(), PathBuf::from(name), text.into(), argv)
+        self.run_text(name.into(), PathBuf::from(name), (text.into(), Origin::Typed), argv)
     }
 
-    fn run_text(&mut self, name: String, file: PathBuf, text: String, argv: &[String]) -> Result<Value> {
-        self.world.sources.put(&name, &text);
+    fn run_text(&mut self, name: String, file: PathBuf, source: (String, Origin), argv: &[String]) -> Result<Value> {
+        let (text, origin) = source;
+        self.world.sources.put(&name, &text, origin);
         let header = Header::parse(&text);
         if argv.iter().any(|word| word == "--help" || word == "-h") {
             self.world.gate.screen().print(&header.help(&name));

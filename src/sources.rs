@@ -3,21 +3,85 @@
 use crate::error::Place;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// Where a text comes from. A name is for errors, and is never looked up as a path: a file may have the name of a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// It was typed, or recorded: no file.
+    #[default]
+    Typed,
+    /// It is part of opsh.
+    BuiltIn,
+    /// A file.
+    File {
+        /// Its path, as it was named or found.
+        path: PathBuf,
+        /// Its owner when it was read; none when nobody asked.
+        owner: Option<u32>,
+    },
+}
+
+impl Origin {
+    /// The file.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Origin::File { path, .. } => Some(path),
+            Origin::Typed | Origin::BuiltIn => None,
+        }
+    }
+
+    /// The same file by another path to it.
+    pub fn at(self, other: &Path) -> Origin {
+        match self {
+            Origin::File { owner, .. } => Origin::File { path: other.into(), owner },
+            Origin::Typed | Origin::BuiltIn => self,
+        }
+    }
+
+    /// Its owner when it was read.
+    pub fn owner(&self) -> Option<u32> {
+        match self {
+            Origin::File { owner, .. } => *owner,
+            Origin::Typed | Origin::BuiltIn => None,
+        }
+    }
+}
+
+/// The text of a file, and where it comes from: the owner is that of what was read.
+#[expect(clippy::disallowed_methods, reason = "the texts of scripts are what is run, not an effect of it")]
+pub fn read(path: &Path) -> std::io::Result<(String, Origin)> {
+    let mut file = std::fs::File::open(path)?;
+    let owner = Some(file.metadata()?.uid());
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, Origin::File { path: path.into(), owner }))
+}
 
 /// Texts by the name that errors carry.
 #[derive(Clone, Default)]
-pub struct Sources(Rc<RefCell<HashMap<String, Rc<str>>>>);
+pub struct Sources(Rc<RefCell<HashMap<String, Source>>>);
+
+/// A text, and where it comes from.
+type Source = (Rc<str>, Origin);
 
 impl Sources {
     /// Remembers a text.
-    pub fn put(&self, name: &str, text: &str) {
-        self.0.borrow_mut().insert(name.into(), text.into());
+    pub fn put(&self, name: &str, text: &str, origin: Origin) {
+        self.0.borrow_mut().insert(name.into(), (text.into(), origin));
+    }
+
+    /// Where the text of that name comes from.
+    pub fn origin(&self, name: &str) -> Origin {
+        self.0.borrow().get(name).map(|(_, origin)| origin.clone()).unwrap_or_default()
     }
 
     /// The line of `place` with its number and a mark under the column.
     pub fn excerpt(&self, place: &Place) -> Option<String> {
-        let text = self.0.borrow().get(&place.file)?.clone();
+        let text = self.0.borrow().get(&place.file)?.0.clone();
         let line = text.lines().nth(place.line.checked_sub(1)?)?.trim_end().to_string();
         let number = place.line.to_string();
         let before: String = line.chars().take(place.column.saturating_sub(1)).map(blank).collect();
@@ -47,7 +111,7 @@ mod tests {
     #[test]
     fn the_excerpt_marks_the_word_at_the_column() {
         let sources = Sources::default();
-        sources.put("a.rhai", "let x = 1;\n  p.restart(10);\n");
+        sources.put("a.rhai", "let x = 1;\n  p.restart(10);\n", Origin::Typed);
         let excerpt = sources.excerpt(&Place { file: "a.rhai".into(), line: 2, column: 5 });
         assert_eq!(excerpt.as_deref(), Some("   2 |   p.restart(10);\n     |     ^^^^^^^"));
     }

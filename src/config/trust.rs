@@ -56,12 +56,6 @@ pub fn judge(path: &Path, also: Option<u32>) -> Result<(), String> {
     Ok(())
 }
 
-/// The owner of the file at `path`.
-#[expect(clippy::disallowed_methods, reason = "a script's imports are judged by the script")]
-pub fn owner_of(path: &Path) -> Option<u32> {
-    std::fs::metadata(path).ok().map(|about| about.uid())
-}
-
 fn parts(path: &Path) -> VecDeque<OsString> {
     let part = |part: Component<'_>| match part {
         Component::Normal(name) => Some(name.to_os_string()),

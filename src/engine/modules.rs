@@ -6,6 +6,7 @@ use crate::bind::world::World;
 use crate::config::trust;
 use crate::error::{Error, Kind};
 use crate::gate::journal::Source;
+use crate::sources::{self, Origin};
 use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -60,32 +61,13 @@ impl Modules {
     }
 
     /// Once a run, before anything of the module is called.
-    fn note(&self, name: &str, text: &str) {
+    fn note(&self, name: &str, origin: &Origin, text: &str) {
         let (key, digest) = ((self.world.gate.run_id(), name.to_string()), provenance::digest(text));
         if self.noted.borrow_mut().insert(key, digest.clone()) == Some(digest) {
             return;
         }
-        let file = (!name.starts_with("std/")).then(|| std::fs::canonicalize(name).unwrap_or_else(|_| name.into()));
+        let file = origin.file().map(|file| std::fs::canonicalize(file).unwrap_or_else(|_| file.into()));
         provenance::note(&self.world, "import", name, file.as_deref(), text);
-    }
-
-    /// Name and text of a module, without running anything.
-    #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
-    pub fn locate(importer: Option<&str>, path: &str) -> Option<(String, String)> {
-        let built_in = importer.is_some_and(|name| name.starts_with("std/"));
-        if path.starts_with("std/") || built_in {
-            let own = path.trim_start_matches("./");
-            let name = if path.starts_with("std/") { path.to_string() } else { format!("std/{own}") };
-            return embedded(&name).map(|text| (format!("{name}.rhai"), text.to_string()));
-        }
-        let folder = importer.and_then(|name| Path::new(name).parent()).unwrap_or(Path::new("."));
-        let file = tidy(&folder.join(path).with_extension("rhai"));
-        // What is built in has that name.
-        let own = if file.starts_with("std") { Path::new(".").join(&file) } else { file };
-        // Reading a pipe or a device under that name would never end.
-        let is_text = std::fs::metadata(&own).is_ok_and(|file| file.is_file() && file.len() <= LONGEST);
-        let text = is_text.then(|| std::fs::read_to_string(&own).ok()).flatten()?;
-        Some((own.display().to_string(), text))
     }
 
     /// The text that a module has now, by the name and the file that a run noted.
@@ -98,7 +80,6 @@ impl Modules {
     }
 
     fn load(&self, engine: &Engine, name: &str, text: &str, position: Position) -> Result<Module, Box<EvalAltResult>> {
-        self.world.sources.put(name, text);
         let inside = |error: Box<EvalAltResult>| match *error {
             // An end of the script cannot be caught by the caller.
             EvalAltResult::Exit(..) | EvalAltResult::ErrorTerminated(..) | EvalAltResult::ErrorDataTooLarge(..) => {
@@ -117,21 +98,57 @@ impl Modules {
     }
 }
 
-/// Fails with `usage` for a file that somebody else could have written. The owner of the importing file is trusted: a
-/// person named that one.
-fn trusted(importer: Option<&str>, name: &str) -> Result<(), Error> {
-    if name.starts_with("std/") {
-        return Ok(());
+/// A module that was found, and is not read yet.
+pub struct Found {
+    /// Its name, as errors have it.
+    pub name: String,
+    /// Its file; none for what is built in.
+    file: Option<PathBuf>,
+}
+
+impl Found {
+    /// The module that a text from `importer` means by `path`; `None` for a built-in one that there is not.
+    pub fn at(importer: &Origin, path: &str) -> Option<Found> {
+        if path.starts_with("std/") || *importer == Origin::BuiltIn {
+            let own = path.trim_start_matches("./");
+            let name = if path.starts_with("std/") { path.to_string() } else { format!("std/{own}") };
+            return embedded(&name).map(|_| Found { name: format!("{name}.rhai"), file: None });
+        }
+        let folder = importer.file().and_then(Path::parent).unwrap_or(Path::new("."));
+        let file = tidy(&folder.join(path).with_extension("rhai"));
+        // What is built in has that name.
+        let own = if file.starts_with("std") { Path::new(".").join(&file) } else { file };
+        Some(Found { name: own.display().to_string(), file: Some(own) })
     }
-    let file = Path::new(name);
-    let owner = importer.and_then(|importer| trust::owner_of(Path::new(importer)));
-    trust::judge(file, owner).map_err(|fact| {
-        let why = format!("the script imports it, and {fact}");
-        Error::new(Kind::Usage, format!("module {name} was not imported"), why).next(format!(
-            "ls -l {}     who owns it; take it over with chown and chmod go-w, if you trust it",
-            file.display()
-        ))
-    })
+
+    /// Its text; `None` when there is none.
+    pub fn read(&self) -> Option<(String, Origin)> {
+        let Some(file) = &self.file else {
+            return embedded(self.name.trim_end_matches(".rhai")).map(|text| (text.to_string(), Origin::BuiltIn));
+        };
+        if self.is_plain() { sources::read(file).ok() } else { None }
+    }
+
+    /// False for a pipe or a device, reading which would never end, and for what is too long to be a module.
+    #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
+    fn is_plain(&self) -> bool {
+        let is_plain =
+            |file: &PathBuf| std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() <= LONGEST);
+        self.file.as_ref().is_none_or(is_plain)
+    }
+
+    /// Fails with `usage` for a file that somebody else could have written. The owner of the importing file is trusted: a
+    /// person named that one.
+    fn judge(&self, importer: &Origin) -> Result<(), Error> {
+        let Some(file) = &self.file else { return Ok(()) };
+        trust::judge(file, importer.owner()).map_err(|fact| {
+            let why = format!("the script imports it, and {fact}");
+            Error::new(Kind::Usage, format!("module {} was not imported", self.name), why).next(format!(
+                "ls -l {}     who owns it; take it over with chown and chmod go-w, if you trust it",
+                file.display()
+            ))
+        })
+    }
 }
 
 /// A path without `.` and `..`, so that one file has one name.
@@ -157,10 +174,15 @@ impl ModuleResolver for Modules {
         path: &str,
         position: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        let (name, text) = Modules::locate(importer, path)
-            .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))?;
-        trusted(importer, &name).map_err(|error| values::thrown(error, position))?;
-        self.note(&name, &text);
+        let importer = importer.map(|name| self.world.sources.origin(name)).unwrap_or_default();
+        let missing = || Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position));
+        let found = Found::at(&importer, path).filter(Found::is_plain).ok_or_else(missing)?;
+        found.judge(&importer).map_err(|error| values::thrown(error, position))?;
+        let (text, origin) = found.read().ok_or_else(missing)?;
+        let name = found.name;
+        self.note(&name, &origin, &text);
+        // A file that was loaded before may have another owner by now.
+        self.world.sources.put(&name, &text, origin);
         if let Some((_, module)) = self.loaded.borrow().get(&name).filter(|(loaded, _)| *loaded == text) {
             return Ok(module.clone());
         }

@@ -3,7 +3,7 @@
 //! There is no way to leave a step out: what a script does before it destroys something, such as a backup, is why it
 //! may. A person who wants something else types it, and that is recorded.
 
-use super::{Script, Session, built_in, resume, text_of, words};
+use super::{Script, Session, built_in, resume, source_of, words};
 use crate::bind::provenance;
 use crate::bind::undo::WayBack;
 use crate::config::LOCAL;
@@ -207,7 +207,7 @@ impl Session {
         if built_in::find(&script.file.display().to_string()).is_some() {
             return Ok(());
         }
-        let text = text_of(&script.file)?;
+        let (text, origin) = source_of(&script.file)?;
         if text == script.text {
             return Ok(());
         }
@@ -218,7 +218,7 @@ impl Session {
                 .next("abort     and run it anew"));
         }
         // What is shown of an error is the text that has it.
-        self.world.sources.put(&script.name, &text);
+        self.world.sources.put(&script.name, &text, origin.at(std::path::Path::new(&script.name)));
         let mut compiled = self.engine.compile(&text).map_err(|error| engine::unparsable(&script.name, &error))?;
         compiled.set_source(script.name.as_str());
         (script.text, *ast) = (text, compiled);

@@ -2,6 +2,7 @@
 
 use crate::engine::{self, modules};
 use crate::session::help::{self, Entry};
+use crate::sources::Origin;
 use rhai::{AST, Array, Dynamic, Engine, Expr, FnAccess, FnPtr, ImmutableString, Map, Position, Stmt};
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,10 +140,11 @@ impl Callees {
     pub fn of(path: &str, ast: &AST, keys: BTreeSet<String>) -> (Callees, Vec<Missing>) {
         let mut imported = Imported::default();
         let mut missing = Vec::new();
+        let script = Origin::File { path: path.into(), owner: None };
         let mut imports = BTreeMap::new();
         each_import(ast, |import, alias| {
             let found = match import {
-                Expr::StringConstant(name, position) => imported.exports_of(path, name).map_err(|why| {
+                Expr::StringConstant(name, position) => imported.exports_of(&script, name).map_err(|why| {
                     missing.push(Missing { position: *position, why });
                 }),
                 _ => Err(()),
@@ -322,9 +324,10 @@ struct Imported {
 }
 
 impl Imported {
-    /// What a module that is imported at `path` exports.
-    fn exports_of(&mut self, path: &str, name: &str) -> Result<Functions, String> {
-        let Some((file, text)) = modules::Modules::locate(Some(path), name) else {
+    /// What a module that is imported by a text from `importer` exports.
+    fn exports_of(&mut self, importer: &Origin, name: &str) -> Result<Functions, String> {
+        let found = modules::Found::at(importer, name).and_then(|found| Some((found.read()?, found.name)));
+        let Some(((text, origin), file)) = found else {
             let known: Vec<&str> = modules::embedded_names().collect();
             return Err(format!("\"{name}\" is neither a file nor built in ({})", known.join(", ")));
         };
@@ -334,7 +337,7 @@ impl Imported {
             each_import(&ast, |import, _| {
                 if let Expr::StringConstant(name, _) = import {
                     // What is wrong with it is a finding of the module.
-                    let _ = self.exports_of(&file, name);
+                    let _ = self.exports_of(&origin, name);
                 }
             });
         }
