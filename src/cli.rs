@@ -134,6 +134,23 @@ enum Command {
     Script(Vec<String>),
 }
 
+impl Command {
+    /// The words of a command that changes something, whatever mode is given. The changes of the others pass the gate, which
+    /// knows the mode; or there are none.
+    fn knows_no_mode(&self) -> Option<&'static str> {
+        match self {
+            Command::Help { .. } | Command::Doc { .. } | Command::Runs(_) | Command::Demo(_) | Command::Lint(_) => None,
+            Command::Doctor { .. } | Command::Host(_) | Command::Secret { .. } | Command::Undo(_) => None,
+            Command::Script(_) => None,
+            // These say themselves why they take no mode.
+            Command::Test(_) | Command::Resume(_) => None,
+            Command::Journal(command) => command.changes(),
+            // It records in the journal how the work ended; without a run it only lists.
+            Command::Attach { run } => run.as_ref().map(|_| "attach RUN"),
+        }
+    }
+}
+
 /// Bytes of the engine's stack. A script may nest 128 calls, each of a body as deep as the parser accepts; with less, such a
 /// script ends the program, and no guard goes back. Only the part that is used costs memory.
 const STACK: usize = 512 << 20;
@@ -250,6 +267,20 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         let why = "each test has a recording and a configuration of its own";
         return Err(Error::new(Kind::Usage, "nothing was tested", why).next("opsh test --help     what it takes"));
     }
+    agree(&mut cli);
+    let mode = match (cli.plan, cli.observe) {
+        (true, _) => Mode::Plan,
+        (_, true) => Mode::Observe,
+        _ => Mode::Apply,
+    };
+    if let (Some(command), true) = (cli.command.as_ref().and_then(Command::knows_no_mode), mode != Mode::Apply) {
+        return Err(Error::new(
+            Kind::Usage,
+            "nothing was done",
+            format!("opsh {command} cannot be run with --{}: it always does what it says", mode.word()),
+        )
+        .next(format!("opsh {command} …     without --{}", mode.word())));
+    }
     if let Some(Command::Journal(_) | Command::Runs(_)) = &cli.command {
         in_configured_zone(cli.config.as_deref(), screen);
     }
@@ -274,7 +305,6 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         }
         _ => {}
     }
-    agree(&mut cli);
     if cli.typed.is_some() && cli.command.is_some() {
         return Err(Error::new(Kind::Usage, "nothing was run", "--typed is in place of a script or command"));
     }
@@ -285,11 +315,6 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
     for name in &cli.allow {
         help::check_verb(name)?;
     }
-    let mode = match (cli.plan, cli.observe) {
-        (true, _) => Mode::Plan,
-        (_, true) => Mode::Observe,
-        _ => Mode::Apply,
-    };
     let story = match &cli.command {
         Some(Command::Resume(resume)) => {
             resumes_as_begun(&resume.run, mode == Mode::Apply, mode.word())?;
@@ -303,7 +328,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         _ => None,
     };
     let config = match (&story, &place) {
-        (Some(story), _) if cli.config.is_none() => runs::config_of(story, &working_dir())?,
+        (Some(story), _) if cli.config.is_none() => recorded_config(story, &cli.command, &state_dir)?,
         (_, Some(place)) => place.config(&Value::Null)?,
         _ => configuration(cli.config.as_deref())?,
     };
@@ -396,6 +421,21 @@ fn settle_beside(run: &str, saw: &str, config: Option<&Path>, state_dir: PathBuf
     if let Ok(session) = Session::new(options, Rc::clone(screen)) {
         session.settle_beside(run, saw);
     }
+}
+
+/// The configuration of a run that is to be undone or resumed. Fails when a name that it used means something else by now.
+fn recorded_config(story: &Story, command: &Option<Command>, state_dir: &Path) -> Result<Config> {
+    let config = runs::config_of(story)?;
+    match command {
+        Some(Command::Resume(_)) => {
+            let chain = runs::chain(story.clone(), state_dir)?;
+            chain
+                .iter()
+                .try_for_each(|story| session::undo::refuse_other_meaning(&config, story, "resumed", "resume"))?;
+        }
+        _ => session::undo::refuse_other_meaning(&config, story, "undone", "undo")?,
+    }
+    Ok(config)
 }
 
 /// The run was looked up before its configuration was read.

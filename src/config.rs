@@ -1,6 +1,7 @@
 //! `opsh.toml`: hosts, stacks and policy input, read once before a script runs and never changed by one.
 
 mod address;
+mod meaning;
 pub mod migrate;
 pub mod trust;
 
@@ -26,6 +27,7 @@ pub struct Config {
     /// Names of the hosts as the file orders them.
     order: Vec<String>,
     stacks: BTreeMap<String, Arc<Stack>>,
+    tables: meaning::Tables,
     redact: Redact,
     screen: Screen,
     limits: Limits,
@@ -393,12 +395,12 @@ impl Config {
         for name in &file.redact.names {
             redact::check_name(name).map_err(|why| bad(format!("redact.names: {why}")))?;
         }
-        file.limits.check().map_err(bad)?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut hosts: Vec<(toml::Spanned<String>, Host)> = file.host.into_iter().collect();
         hosts.sort_by_key(|(name, _)| name.span().start);
         let (path, redact, screen, limits) = (Some(path.to_path_buf()), file.redact, file.screen, file.limits);
-        let mut config = Config { path, redact, screen, limits, ..Config::default() };
+        let tables = meaning::tables(text);
+        let mut config = Config { path, tables, redact, screen, limits, ..Config::default() };
         for (name, host) in hosts {
             let name = name.into_inner();
             check_host(&name, &host).map_err(bad)?;

@@ -40,7 +40,7 @@ use replay::{FailAt, Recording};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -175,6 +175,8 @@ pub struct Gate {
     /// A person said no to the whole of what was asked.
     said_no: Cell<bool>,
     limits: Cell<Limits>,
+    /// What the names of targets mean, by name.
+    meanings: RefCell<BTreeMap<String, String>>,
 }
 
 /// A change that goes on at its place although nobody here waits for it any more.
@@ -212,6 +214,9 @@ struct Run {
     /// Names of the steps that were taken, and the one that goes on.
     steps: BTreeSet<String>,
     step: Option<String>,
+    /// Names of hosts and stacks that were used, and those of them whose meaning is recorded.
+    names: BTreeSet<String>,
+    recorded_names: BTreeSet<String>,
     /// The effect that is being taken back.
     undoing: Option<Undoing>,
 }
@@ -223,14 +228,17 @@ pub struct Aside {
     mode: Mode,
 }
 
-/// An effect that is being taken back: its inverse's effects are linked to it. Those that the line of the inverse names
-/// need no consent of their own on its target, up to this class, if that line was agreed to with the effect.
+/// An effect that is being taken back: its inverse's effects are linked to it. Those that the line of the inverse calls
+/// itself, and no module that it uses, need no consent of their own on its target, up to this class, if that line was agreed
+/// to with the effect.
 #[derive(Clone, Debug)]
 pub struct Undoing {
     /// Id of the effect.
     pub effect: String,
     /// Where it was.
     pub target: String,
+    /// Name of the line's text, as the places of its calls have it.
+    pub source: String,
     /// The most that was agreed to.
     pub class: Class,
     /// Names of the verbs that the line calls; empty for a line that nobody agreed to.
@@ -243,7 +251,8 @@ impl Gate {
         let io =
             Io::start_thread().map_err(|error| Error::new(Kind::Failed, "opsh cannot start", error.to_string()))?;
         let (mode, run, said_no) = (Cell::new(mode), RefCell::default(), Cell::new(false));
-        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run, said_no, limits: Cell::default() })
+        let (limits, meanings) = (Cell::default(), RefCell::default());
+        Ok(Gate { mode, grants, ledger, recording: None, screen, io, run, said_no, limits, meanings })
     }
 
     /// A door behind which a recording stands in place of the world, in the mode and with the flags of then. What is
@@ -257,6 +266,26 @@ impl Gate {
     /// From now on effects are bounded by these limits.
     pub fn set_limits(&self, limits: Limits) {
         self.limits.set(limits);
+    }
+
+    /// From now on changes are recorded with what the names that they use mean.
+    pub fn set_meanings(&self, meanings: BTreeMap<String, String>) {
+        *self.meanings.borrow_mut() = meanings;
+    }
+
+    /// A script used the name of a host or stack.
+    pub fn uses(&self, name: &str) {
+        self.run.borrow_mut().names.insert(name.into());
+    }
+
+    /// What the names mean that were used since the last change, and that of this one's target.
+    fn meant(&self, target: &str) -> BTreeMap<String, String> {
+        self.uses(target);
+        let mut run = self.run.borrow_mut();
+        let new: Vec<String> = run.names.difference(&run.recorded_names).cloned().collect();
+        run.recorded_names.extend(new.iter().cloned());
+        let meanings = self.meanings.borrow();
+        new.into_iter().filter_map(|name| meanings.get(&name).cloned().map(|meaning| (name, meaning))).collect()
     }
 
     /// A deadline, or the configured one when that is shorter.

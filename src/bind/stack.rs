@@ -76,6 +76,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
     engine.register_fn(
         "stack",
         move |context: NativeCallContext<'_>, name: &str| -> std::result::Result<StackHandle, Box<EvalAltResult>> {
+            world.gate.uses(name);
             world.config.stack(name).map(StackHandle).map_err(|error| thrown(error, context.call_position()))
         },
     );

@@ -65,9 +65,9 @@ pub fn list(runs: &Runs, state_dir: &Path, screen: &Screen) -> Result<()> {
 }
 
 /// The configuration that a run used: the names in its record mean what that one says. One that used none gets none.
-pub fn config_of(story: &Story, from: &Path) -> Result<Config> {
+pub fn config_of(story: &Story) -> Result<Config> {
     match &story.facts["config"] {
-        Value::String(path) => Config::load(Some(Path::new(path)), from),
+        Value::String(path) => Config::recorded(Path::new(path)),
         _ => Ok(Config::default()),
     }
 }
@@ -75,6 +75,11 @@ pub fn config_of(story: &Story, from: &Path) -> Result<Config> {
 /// The run that is to be taken back.
 pub fn to_undo(run: &str, state_dir: &Path, in_replay: bool) -> Result<Story> {
     undo::find(&Journal::open(state_dir)?, run, in_replay, None)
+}
+
+/// A run, and those that it went on with, newest first.
+pub fn chain(story: Story, state_dir: &Path) -> Result<Vec<Story>> {
+    resume::chain(&Journal::open(state_dir)?, story)
 }
 
 /// The run that is to be gone on with.

@@ -41,6 +41,10 @@ impl Gate {
         if !effect.before.is_null() {
             body["before"] = effect.before.clone();
         }
+        let meant = self.meant(&effect.target.name);
+        if !meant.is_empty() {
+            body["meant"] = json!(meant);
+        }
         if let Some(undoing) = &self.run.borrow().undoing {
             body["undoes"] = json!(undoing.effect);
         }

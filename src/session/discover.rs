@@ -115,6 +115,7 @@ impl Session {
 
     /// A session in this world.
     pub(super) fn around(world: Rc<World>) -> Session {
+        world.gate.set_meanings(world.config.meanings());
         let mut engine = engine::build(&world);
         super::help::register(&mut engine, &world);
         Session {

@@ -1,12 +1,15 @@
 //! `opsh resume RUN`: the same script with the same arguments, without the steps that were finished.
 
 use super::header::Header;
+use super::undo::leave_for;
 use super::{Script, Session, built_in, file_of};
 use crate::bind::world::{Args, Finished};
 use crate::bind::{provenance, undo};
+use crate::config::trust;
 use crate::engine::modules::Modules;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Journal, Source, Step, Story, Told};
+use crate::sources::{self, Origin};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -30,20 +33,37 @@ pub fn find(journal: &Journal, id: &str) -> Result<Story> {
     }
 }
 
+/// A run, and those that it went on with, newest first.
+pub fn chain(journal: &Journal, story: Story) -> Result<Vec<Story>> {
+    let mut chain = vec![story];
+    while let Some(older) = chain.last().and_then(|story| story.resumes().map(String::from)) {
+        chain.push(journal.story(&older)?);
+    }
+    Ok(chain)
+}
+
 impl Session {
     /// Goes on with a run that [`find`] found. `changed_script` agrees to a script that is not what it was.
     ///
     /// Fails with `usage` when the script is not what it was, `stuck` when it cannot be told what became of a change,
     /// `unmet` when what a finished step did is not there any more; else as the script.
-    #[expect(clippy::disallowed_methods, reason = "the script is what is run, not an effect of it")]
     pub fn resume(&mut self, story: Story, changed_script: bool) -> Result<Value> {
+        let before = self.enter_folder_of(&story, "resume")?;
+        let result = self.resume_there(story, changed_script);
+        if let Some(before) = before {
+            leave_for(&before);
+        }
+        result
+    }
+
+    fn resume_there(&mut self, story: Story, changed_script: bool) -> Result<Value> {
         let fact = |key: &str| story.facts[key].as_str().unwrap_or_default().to_string();
         let (name, file) = (fact("script"), PathBuf::from(fact("file")));
         let name = if file_of(Path::new(&name)) == file { name } else { file.display().to_string() };
         let refuse = |why: String| Error::new(Kind::Usage, format!("run {} was not resumed", story.run), why);
-        let text = match built_in::find(&fact("file")) {
-            Some((_, text)) => text.to_string(),
-            None => std::fs::read_to_string(&file)
+        let (text, origin) = match built_in::find(&fact("file")) {
+            Some((_, text)) => (text.to_string(), Origin::Typed),
+            None => sources::read(&file)
                 .map_err(|error| refuse(format!("script {} cannot be read: {error}", file.display())))?,
         };
         let (then, now) = (fact("sha256"), provenance::digest(&text));
@@ -54,24 +74,22 @@ impl Session {
         if then != now && !changed_script {
             return Err(changed(format!("{name} is not what it was: its SHA-256 was {then:.12}, and is {now:.12}")));
         }
+        // A person agreed to another text at that path, and did not name the path.
+        if then != now && origin.file().is_some() {
+            trust::judge(&file, None).map_err(|fact| {
+                refuse(format!("nobody named {} now, and {fact}", file.display()))
+                    .next(format!("ls -l {}     who owns it", file.display()))
+            })?;
+        }
         let args = args(&story, &name, &text).ok_or_else(|| {
             refuse("an argument of it was a secret, which the journal does not keep: run the script".into())
         })?;
-        let chain = self.chain(story.clone())?;
+        let chain = chain(self.gate().journal()?, story.clone())?;
         if let Some(why) = changed_import(&chain).filter(|_| !changed_script) {
             return Err(changed(why));
         }
-        self.world.sources.put(&name, &text);
+        self.world.sources.put(&name, &text, origin.at(Path::new(&name)));
         self.run_compiled(Script { name, file, text, args }, &chain)
-    }
-
-    /// The run, and those that it went on with, newest first.
-    fn chain(&self, story: Story) -> Result<Vec<Story>> {
-        let mut chain = vec![story];
-        while let Some(older) = chain.last().and_then(|story| story.resumes().map(String::from)) {
-            chain.push(self.gate().journal()?.story(&older)?);
-        }
-        Ok(chain)
     }
 
     /// Before a run goes on: settles what is not known, looks whether what finished steps did is still there, and keeps

@@ -385,7 +385,7 @@ impl Session {
     fn refuse_another_configuration(&self, story: &Story, done: &str, verb: &str) -> Result<()> {
         let here = self.facts();
         if ["config", "found"].iter().all(|fact| story.facts[fact] == here[fact]) {
-            return Ok(());
+            return undo::refuse_other_meaning(&self.world.config, story, done, verb);
         }
         let why = "it was done with another configuration, in which the names of stacks and hosts may mean others";
         let from = story.facts["config"].as_str().map_or("opsh USER@HOST, as it was begun".into(), String::from);
@@ -399,6 +399,10 @@ impl Session {
         self.refuse_held("resume")?;
         let story = super::resume::find(self.gate().journal()?, run)?;
         self.refuse_another_configuration(&story, "resumed", "resume")?;
+        // A script that fails and waits here would be in the folder of this sitting.
+        if let Some(dir) = self.other_folder_of(&story) {
+            return Err(undo::in_its_folder(&story, &dir, "resume", "this sitting is in another folder"));
+        }
         self.drop_planned(":resume");
         self.begin_line();
         self.in_mode(Mode::Apply, "resume", |session| {
@@ -440,7 +444,7 @@ impl Session {
     }
 
     /// Fails when the command line said that nothing is to be changed.
-    fn refuse_fixed(&self) -> Result<()> {
+    pub(super) fn refuse_fixed(&self) -> Result<()> {
         if !self.sitting.fixed {
             return Ok(());
         }

@@ -72,6 +72,8 @@ pub struct Told {
     pub verb: String,
     /// Host or stack.
     pub target: String,
+    /// What names of hosts and stacks meant that its run used since the change before; none in an older record.
+    pub meant: BTreeMap<String, String>,
     /// It loses data or service.
     pub destroys: bool,
     /// The arguments as a person reads them.
@@ -294,6 +296,7 @@ fn told(id: &str, entries: &[Entry]) -> Told {
         at_us: begin.map_or(0, Entry::happened_us),
         verb: text(&body, "verb"),
         target: begin.and_then(|entry| entry.target.clone()).unwrap_or_default(),
+        meant: serde_json::from_value(body["meant"].clone()).unwrap_or_default(),
         destroys: begin.is_some_and(|entry| entry.class.as_deref() == Some("destroy")),
         says: text(&body, "says"),
         args: body["args"].clone(),
