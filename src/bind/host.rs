@@ -5,6 +5,7 @@ mod reads;
 use super::fleet::Each;
 use super::function::Function;
 use super::ssh::{self, Command, Durable, Finished, HostKey, Outcome, Reach};
+use super::undo::inverse;
 use super::values::literal;
 use super::{Binding, Call, Change, Look, Receipt, World, git};
 use crate::config::{Host, LOCAL};
@@ -129,6 +130,7 @@ pub fn register(engine: &mut Engine, world: &Rc<World>) {
 
 /// The host of that name, or an error that names the nearest one.
 pub fn named(world: &World, name: &str) -> Result<HostHandle> {
+    world.gate.uses(name);
     if name == LOCAL { Ok(HostHandle(None)) } else { world.config.host(name).map(HostHandle::of) }
 }
 
@@ -229,8 +231,7 @@ fn durable(
     call.in_range("within_s", within_s, 1..=86400)?;
     call.in_range("batch", batch, 1..=16)?;
     if let Some(line) = &undo {
-        let parses = Engine::new_raw().compile(line).map(drop);
-        parses.map_err(|error| call.bad(&format!("undo is no line of Rhai: {error}")))?;
+        inverse::parse(&Engine::new_raw(), line).map_err(|why| call.bad(&why))?;
     }
     if call.is_fleet() && undo.as_ref().is_some_and(|line| !line.contains("{host}")) {
         return Err(call.bad("undo takes back what was done on one host: write host(\"{host}\") in it"));

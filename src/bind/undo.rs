@@ -1,16 +1,19 @@
 //! Going back: what is there now of a change that was made, what became of one that nobody knows of, and the inverses,
 //! newest first. `opsh undo`, `opsh resume` and `undo::guard` are made of this.
 
+pub mod inverse;
+
 use super::docker::once::OnceState;
 use super::ssh::Durable;
 use super::way::Way;
-use super::{Binding, Change, Look, World, values};
+use super::{Binding, Change, Look, World};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
+use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing, clock};
-use rhai::{ASTNode, Dynamic, Engine, Expr, Scope, Stmt};
+use rhai::Engine;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -90,11 +93,14 @@ impl Past<'_> {
 }
 
 fn past<'a>(world: &'a World, change: &'a Told) -> Result<Past<'a>> {
-    let verb = super::verb(&change.verb).ok_or_else(|| {
-        let why = format!("this opsh has no verb {}; the run was made by another one", change.verb);
-        Error::new(Kind::Usage, format!("{} cannot be looked at", change.words()), why)
-    })?;
+    let verb = super::verb(&change.verb)
+        .ok_or_else(|| Error::new(Kind::Usage, format!("{} cannot be looked at", change.words()), no_verb(change)))?;
     Ok(Past { world, target: &change.target, verb, args: &change.args })
+}
+
+/// Why a change of a verb that is not known here is left alone.
+pub fn no_verb(change: &Told) -> String {
+    format!("this opsh has no verb {}: another version of opsh made the run", change.verb)
 }
 
 /// What is there now of a change; `None` for a verb whose state cannot be looked at.
@@ -215,8 +221,9 @@ fn container_says(world: &World, change: &Told, host: &str, name: &str) -> Resul
     })
 }
 
-/// Settles every unknown one of `changes` by asking its place, and records the answers. Fails with `stuck` when one still
-/// runs, or its place does not say what became of it.
+/// Settles every unknown one of `changes` by asking its place. A run that makes changes records the answers, and removes
+/// what was asked for them; any other only looks. Fails with `stuck` when one still runs, or its place does not say what
+/// became of it.
 pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
     let (mut open, mut runs, mut goes_on) = (Vec::new(), Vec::new(), false);
     for change in changes.iter_mut().filter(|change| matches!(change.fate, Fate::Unknown | Fate::GoesOn)) {
@@ -237,8 +244,10 @@ pub fn settle(world: &World, changes: &mut [Told]) -> Result<()> {
             }
         };
         world.gate.say(&format!("· {}: {saw}: it {outcome}", change.words()));
-        world.gate.settled(&change.run, &change.id, &change.target, json!({ "outcome": outcome, "saw": saw }))?;
-        forget(world, change);
+        if world.gate.mode() == Mode::Apply {
+            world.gate.settled(&change.run, &change.id, &change.target, json!({ "outcome": outcome, "saw": saw }))?;
+            forget(world, change);
+        }
         change.fate = fate;
     }
     let Some(run) = runs.first() else { return Ok(()) };
@@ -306,6 +315,10 @@ impl WayBack {
             }
             Fate::Said(saw) => format!("not undone: a person saw \"{saw}\""),
             Fate::GoesOn | Fate::Unknown => "its outcome is not known".into(),
+            Fate::Happened { .. } | Fate::Failed(_) if super::verb(&change.verb).is_none() => {
+                let line = change.inverse.as_deref().unwrap_or_default();
+                format!("not undone: {}; its inverse is {line}", no_verb(&change))
+            }
             Fate::Happened { .. } | Fate::Failed(_) => return self.back.push(change),
         };
         self.stays.push((change, stays));
@@ -329,7 +342,7 @@ impl WayBack {
         let mut found_by_newer: BTreeMap<(String, String), Value> = BTreeMap::new();
         let (mut back, mut stays) = (Vec::new(), Vec::new());
         for change in self.back.clone() {
-            compile(engine, world, &change)?;
+            inverse::compile(engine, world, &change)?;
             let Some(seen) = now(world, &change)? else {
                 back.push(change);
                 continue;
@@ -363,10 +376,10 @@ impl WayBack {
     ) -> (usize, Option<Error>) {
         for (at, change) in self.back.iter().enumerate() {
             world.gate.say(&format!("undo {} of {}: {}", at + 1, self.back.len(), change.words()));
-            let verbs = if agreed(change) { named(engine, change) } else { Vec::new() };
-            let undoing =
-                Undoing { effect: change.id.clone(), target: change.target.clone(), class: most(change), verbs };
-            if let Err(error) = world.gate.take_back(undoing, || evaluate(engine, world, change)) {
+            let verbs = if agreed(change) { inverse::named(engine, change) } else { Vec::new() };
+            let (effect, target, source) = (change.id.clone(), change.target.clone(), inverse::name(change));
+            let undoing = Undoing { effect, target, source, class: most(change), verbs };
+            if let Err(error) = world.gate.take_back(undoing, || inverse::evaluate(engine, world, change)) {
                 return (at, Some(error));
             }
         }
@@ -378,23 +391,6 @@ impl WayBack {
 pub fn is_agreed(world: &World, change: &Told) -> bool {
     let is_own = super::verb(&change.verb).is_some_and(|verb| !verb.takes_inverse());
     is_own || change.inverse.as_deref().is_some_and(|line| world.gate.has_shown(&change.target, line))
-}
-
-/// Names of the verbs that an inverse calls.
-fn named(engine: &Engine, change: &Told) -> Vec<&'static str> {
-    let Ok(ast) = engine.compile(change.inverse.as_deref().unwrap_or_default()) else { return Vec::new() };
-    let mut called: Vec<String> = Vec::new();
-    ast.walk(&mut |path| {
-        let call = match path.last() {
-            Some(ASTNode::Expr(Expr::FnCall(call, _) | Expr::MethodCall(call, _))) => Some(call),
-            Some(ASTNode::Stmt(Stmt::FnCall(call, _))) => Some(call),
-            _ => None,
-        };
-        called.extend(call.map(|call| call.name.to_string()));
-        true
-    });
-    let is_called = |verb: &&'static Verb| called.iter().any(|name| name == verb.signature().name);
-    super::all().map(Binding::verb).filter(is_called).map(|verb| verb.name).collect()
 }
 
 /// The state that a change left; `None` when nobody can say.
@@ -445,22 +441,6 @@ fn shown(value: &Value) -> String {
     }
 }
 
-fn compile(engine: &Engine, world: &World, change: &Told) -> Result<rhai::AST> {
-    let (name, line) = (format!("the inverse of {}", change.id), change.inverse.as_deref().unwrap_or_default());
-    world.sources.put(&name, line);
-    let mut ast = engine.compile(line).map_err(|error| {
-        Error::new(Kind::Usage, format!("{name} does not parse; nothing was done"), format!("{error}: {line}"))
-    })?;
-    ast.set_source(name.as_str());
-    Ok(ast)
-}
-
-fn evaluate(engine: &Engine, world: &World, change: &Told) -> Result<()> {
-    let ast = compile(engine, world, change)?;
-    let result = values::shielded(|| engine.eval_ast_with_scope::<Dynamic>(&mut Scope::new(), &ast));
-    result.map(drop).map_err(|error| values::cause(&error))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,6 +453,7 @@ mod tests {
             at_us: 0,
             verb: "host.run".into(),
             target: "local".into(),
+            meant: BTreeMap::new(),
             destroys: false,
             says: id.into(),
             args: Value::Null,

@@ -89,11 +89,11 @@ impl Gate {
         }
         // Of two that are alike, one consent covers one.
         let mut agreed = self.run.borrow().consent.clone();
-        let decide = |one: &Intended| {
-            let consented = agreed::take(&mut agreed, one) || self.run.borrow().takes_back(one);
+        let decide = |(one, effect): (&Intended, &Effect)| {
+            let consented = agreed::take(&mut agreed, one) || self.run.borrow().takes_back(effect);
             self.decide_with(one, consented)
         };
-        let decided: Vec<Decision> = intended.iter().map(decide).collect();
+        let decided: Vec<Decision> = intended.iter().zip(effects).map(decide).collect();
         self.refuse_any(&intended, &decided)?;
         let asking = intended.iter().zip(&decided).filter(|(_, decision)| decision.asks());
         let (asking, how): (Vec<Intended>, Vec<Decision>) = asking.map(|(one, how)| (one.clone(), *how)).unzip();
@@ -376,10 +376,12 @@ impl Gate {
 }
 
 impl super::Run {
-    /// True for an effect of the inverse that was agreed to with the effect it takes back.
-    fn takes_back(&self, one: &Intended) -> bool {
+    /// True for an effect of the inverse that was agreed to with the effect it takes back, called by its own text.
+    fn takes_back(&self, one: &Effect) -> bool {
         let takes_back = |undoing: &Undoing| {
-            undoing.target == one.target.name && one.class <= undoing.class && undoing.verbs.contains(&one.verb.name)
+            let is_own = one.place.as_ref().is_some_and(|place| place.file == undoing.source);
+            let is_named = undoing.verbs.contains(&one.verb.name);
+            is_own && is_named && undoing.target == one.target.name && one.class <= undoing.class
         };
         self.undoing.as_ref().is_some_and(takes_back)
     }

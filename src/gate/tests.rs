@@ -8,6 +8,7 @@ use super::pass::Came;
 use super::wait::Ended;
 use super::wave::label;
 use super::*;
+use crate::error::Place;
 use crate::screen::Options;
 use std::sync::Arc;
 
@@ -110,7 +111,7 @@ fn of_two_that_take_the_same_effect_back_one_does() {
     second.begin_run("the same", Value::Null).expect("a run");
     let undoing = || {
         let (effect, target) = (first.trail_from(0)[0].clone(), "prod".into());
-        Undoing { effect, target, class: Class::Change, verbs: Vec::new() }
+        Undoing { effect, target, source: "the line".into(), class: Class::Change, verbs: Vec::new() }
     };
     let refused = || {
         let error = second.take_back(undoing(), || panic!("it is taken back by the other")).expect_err("refused");
@@ -171,11 +172,21 @@ fn an_inverse_needs_no_consent_for_its_own_verbs_on_its_target_up_to_its_class()
     let (_dir, gate) = gate(Mode::Apply, false, &[]);
     let undoing = |target: &str, class| {
         let verbs = vec![CHANGE.name, DESTROY.name];
-        Undoing { effect: "r.7".into(), target: target.into(), class, verbs }
+        Undoing { effect: "r.7".into(), target: target.into(), source: "the line".into(), class, verbs }
+    };
+    let called_in = |file: &str, verb| {
+        let place = Place { file: file.into(), line: 1, column: 1 };
+        Effect { place: Some(place), ..effect(verb) }
     };
     let take_back = |undoing, verb: &'static Verb| {
-        gate.take_back(undoing, || gate.perform(&effect(verb), |_| ok()).map(drop)).map_err(|error| error.kind)
+        let effect = called_in("the line", verb);
+        gate.take_back(undoing, || gate.perform(&effect, |_| ok()).map(drop)).map_err(|error| error.kind)
     };
+    for elsewhere in [called_in("std/text.rhai", &CHANGE), effect(&CHANGE)] {
+        let by_a_module = || gate.perform(&elsewhere, |_| ok()).map(drop);
+        let refused = gate.take_back(Undoing { effect: "r.9".into(), ..undoing("prod", Class::Change) }, by_a_module);
+        assert_eq!(refused.map_err(|error| error.kind), Err(Kind::Refused), "it is not in the text of the line");
+    }
     let other = Undoing { verbs: vec![DESTROY.name], effect: "r.8".into(), ..undoing("prod", Class::Destroy) };
     assert_eq!(take_back(other, &CHANGE), Err(Kind::Refused), "the line does not name it");
     assert_eq!(take_back(undoing("prod", Class::Change), &DESTROY), Err(Kind::Refused));

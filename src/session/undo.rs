@@ -3,12 +3,15 @@
 
 use super::{Session, runs};
 use crate::bind::{self, lock, undo};
+use crate::config::{Config, LOCAL, trust};
 use crate::error::{Error, Kind, Result};
-use crate::gate::Intended;
 use crate::gate::journal::{Fate, Journal, Story, Told};
 use crate::gate::policy::Mode;
 use crate::gate::verb::Class;
+use crate::gate::{HERE, Intended};
 use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use undo::WayBack;
 
 /// The run to take back: `last` is the newest one that changed something and is not an undo. `in_replay`: a recording
@@ -31,6 +34,23 @@ pub fn find(journal: &Journal, id: &str, in_replay: bool, sitting: Option<&str>)
     }
 }
 
+/// What inverses did that were begun and not ended, by the effect that they take back.
+type Halves = BTreeMap<String, Vec<Told>>;
+
+/// Fails with `usage` when the name of a host or stack that a run used means something else in `config` than it did: the run
+/// would go back, or on, somewhere else. What an older opsh did not record is not compared. `done` and `verb` say what for.
+pub fn refuse_other_meaning(config: &Config, story: &Story, done: &str, verb: &str) -> Result<()> {
+    let mut meant = story.changes.iter().flat_map(|change| &change.meant);
+    let other = meant.find(|(name, then)| config.meaning(name).as_ref() != Some(then));
+    let Some((name, then)) = other else { return Ok(()) };
+    let path = config.path.as_ref().map_or("opsh.toml".into(), |path| path.display().to_string());
+    let now = config.meaning(name).map_or("is not there now".into(), |now| format!("is {now} now"));
+    let why = format!("{name} is not what it was in {path}: it was {then}, and {now}");
+    Err(Error::new(Kind::Usage, format!("run {} was not {done}", story.run), why)
+        .next(format!("opsh --config {path} {verb} {}     when it is right with the file as it is", story.run))
+        .next(format!("opsh journal show {}     what the run did", story.run)))
+}
+
 impl Session {
     /// Takes the effects of a run that [`find`] found back. `partly` agrees to it although something that was destroyed
     /// stays so.
@@ -50,8 +70,18 @@ impl Session {
                 format!("run {}, {}, changed the same since: it may need what goes back", later.run, later.what);
             self.gate().screen().warn(&words);
         }
-        let facts =
-            json!({ "undoes": story.run, "config": self.world.config.path, "found": self.world.config.found_at() });
+        let is_here = |change: &Told| [HERE, LOCAL].contains(&change.target.as_str());
+        let before = if story.changes.iter().any(is_here) { self.enter_folder_of(&story, "undo")? } else { None };
+        let result = self.undo_there(story, partly);
+        if let Some(before) = before {
+            leave_for(&before);
+        }
+        result
+    }
+
+    fn undo_there(&mut self, story: Story, partly: bool) -> Result<()> {
+        let mut facts = self.facts();
+        facts["undoes"] = json!(story.run);
         self.gate().begin_run(&format!("undo {}", story.run), facts)?;
         let (run, targets) = (story.run.clone(), story.changes.iter().map(|change| change.target.clone()).collect());
         let result = self.go_back(story, partly);
@@ -61,6 +91,25 @@ impl Session {
         }
         self.gate().end_run(result.as_ref().err());
         result.map(drop)
+    }
+
+    /// The folder that a run worked in, when that is another than the current one.
+    pub(super) fn other_folder_of(&self, story: &Story) -> Option<PathBuf> {
+        let dir = story.facts["dir"].as_str().map(PathBuf::from)?;
+        (dir != self.gate().dir() && !self.gate().is_replay()).then_some(dir)
+    }
+
+    /// Makes the folder that a run worked in the current one: relative paths in its script and its inverses mean files there.
+    /// Gives the folder of before, when that is another. Fails with `usage` when somebody else decides by now what is in it,
+    /// and when it is not there.
+    pub(super) fn enter_folder_of(&self, story: &Story, verb: &str) -> Result<Option<PathBuf>> {
+        let Some(dir) = self.other_folder_of(story) else { return Ok(None) };
+        let before = self.gate().dir();
+        let entered = trust::judge(&dir, None);
+        let entered = entered.and_then(|()| std::env::set_current_dir(&dir).map_err(|error| error.to_string()));
+        entered.map_err(|fact| in_its_folder(story, &dir, verb, &fact))?;
+        self.gate().say(&format!("· in {}, where run {} worked", dir.display(), story.run));
+        Ok(Some(before))
     }
 
     /// Closes what a run began and did not end on its stacks: a person looked, and `saw` that.
@@ -94,7 +143,7 @@ impl Session {
     /// Gives how many effects were taken back.
     pub(super) fn go_back(&self, story: Story, partly: bool) -> Result<usize> {
         self.refuse_while_it_goes_on(&story)?;
-        let mut changes = self.after_attempts(&story)?;
+        let (mut changes, halves) = self.after_attempts(&story)?;
         undo::settle(&self.world, &mut changes)?;
         let mut way = WayBack::of(changes);
         way.look_at_failed(&self.world)?;
@@ -115,17 +164,26 @@ impl Session {
                 .next(format!("opsh undo {} --partly     undo the rest, when you know that it works so", story.run)));
         }
         way.check(&self.engine, &self.world)?;
-        self.show(&way);
+        self.show(&way, &halves);
         if way.back.is_empty() {
             self.gate().screen().print("nothing to undo");
             return Ok(0);
         }
-        let mut plan: Vec<Intended> = way.back.iter().filter_map(|change| self.intended(change)).collect();
+        let mut plan = way.back.iter().map(|change| self.intended(change)).collect::<Result<Vec<Intended>>>()?;
         if let (Some(lost), Some(first)) = (way.destroyed.first(), plan.first_mut()) {
             let screen = self.gate().screen();
             screen.warn(&format!("{} CANNOT COME BACK. What goes back now may not work without it,", lost.words()));
             screen.warn("such as an older or newer program over a schema that is not its own.");
             (first.class, first.lost) = (Class::Destroy, Some("partly".into()));
+        }
+        for (one, change) in plan.iter_mut().zip(&way.back).filter(|(_, change)| halves.contains_key(&change.id)) {
+            let screen = self.gate().screen();
+            screen.warn(&format!(
+                "the undo of {} stopped half way. It would run again from its beginning,",
+                change.words()
+            ));
+            screen.warn("and do again what it did already, as shown above.");
+            (one.class, one.lost) = (Class::Destroy, Some("again".into()));
         }
         lock::look_for_plan(&self.world, &mut plan)?;
         self.gate().authorize(&plan)?;
@@ -141,9 +199,11 @@ impl Session {
         }
     }
 
-    /// The run's changes, once it is known what earlier attempts to take them back did.
-    fn after_attempts(&self, story: &Story) -> Result<Vec<Told>> {
+    /// The run's changes, once it is known what earlier attempts to take them back did; and what they did of inverses that
+    /// they did not end.
+    fn after_attempts(&self, story: &Story) -> Result<(Vec<Told>, Halves)> {
         let journal = self.gate().journal()?;
+        let (mut ended, mut halves) = (BTreeMap::new(), Halves::new());
         for change in story.changes.iter().filter(|change| change.undone_by.is_none()) {
             let Some(run) = &change.attempt else { continue };
             if run != &story.run && journal.story(run)?.outcome.is_none() {
@@ -152,25 +212,35 @@ impl Session {
             }
             let mut linked = journal.linked(&change.id, run)?;
             undo::settle(&self.world, &mut linked)?;
-            let happened = |one: &&Told| matches!(one.fate, Fate::Happened { .. });
-            // A look at the world tells more than counting, where there is something to look at.
-            if change.before.is_null() && linked.iter().filter(happened).count() >= self.statements(change) {
-                self.gate().undone_by(run, &change.id, &change.target)?;
+            // A look at the world tells more, where there is something to look at.
+            if !change.before.is_null() {
+                continue;
+            }
+            let happened = linked.iter().filter(|one| matches!(one.fate, Fate::Happened { .. })).count();
+            // A line of nothing but calls, all of which were made, came to its end before its run could record that.
+            if happened == linked.len() && undo::inverse::changes_in(&self.engine, change) == Some(happened) {
+                if self.gate().mode() == Mode::Apply {
+                    self.gate().undone_by(run, &change.id, &change.target)?;
+                }
+                ended.insert(change.id.clone(), run.clone());
+            } else if happened > 0 {
+                halves.insert(change.id.clone(), linked);
             }
         }
-        Ok(journal.story(&story.run)?.changes)
+        let mut changes = journal.story(&story.run)?.changes;
+        for change in &mut changes {
+            change.undone_by = change.undone_by.take().or_else(|| ended.remove(&change.id));
+        }
+        Ok((changes, halves))
     }
 
-    /// How many things an inverse does.
-    fn statements(&self, change: &Told) -> usize {
+    /// What is asked for in place of each call of an inverse. Fails for a verb that is not known: what is not asked for is
+    /// not performed.
+    fn intended(&self, change: &Told) -> Result<Intended> {
         let line = change.inverse.as_deref().unwrap_or_default();
-        self.engine.compile(line).map_or(usize::MAX, |ast| ast.statements().len().max(1))
-    }
-
-    fn intended(&self, change: &Told) -> Option<Intended> {
-        let line = change.inverse.as_deref()?;
-        Some(Intended {
-            verb: bind::verb(&change.verb)?,
+        let unknown = || Error::new(Kind::Usage, format!("{} was not undone", change.words()), undo::no_verb(change));
+        Ok(Intended {
+            verb: bind::verb(&change.verb).ok_or_else(unknown)?,
             class: Class::Change,
             target: self.world.recorded_target(&change.target),
             says: format!("undo: {line}"),
@@ -187,9 +257,19 @@ impl Session {
         })
     }
 
-    fn show(&self, way: &WayBack) {
+    fn show(&self, way: &WayBack, halves: &Halves) {
         for change in &way.back {
             self.gate().say(&format!("  {}\n    undo: {}", change.words(), change.inverse.as_deref().unwrap_or("")));
+            for one in halves.get(&change.id).into_iter().flatten() {
+                let outcome = match &one.fate {
+                    Fate::Happened { .. } => "done already".into(),
+                    Fate::Failed(why) => format!("failed: {why}"),
+                    Fate::DidNot(why) => format!("not done: {why}"),
+                    Fate::Said(saw) => format!("a person saw \"{saw}\""),
+                    Fate::GoesOn | Fate::Unknown => "its outcome is not known".into(),
+                };
+                self.gate().say(&format!("    {}     {outcome}", one.words()));
+            }
         }
         self.show_rest(way);
     }
@@ -271,6 +351,20 @@ impl Session {
             _ => error,
         }
     }
+}
+
+/// The error of a run that goes back, or on, only in its own folder.
+pub(super) fn in_its_folder(story: &Story, dir: &Path, verb: &str, fact: &str) -> Error {
+    let dir = dir.display().to_string();
+    let what = format!("nothing was done to {verb} run {}", story.run);
+    let quoted = shlex::try_quote(&dir).map_or_else(|_| dir.clone(), |quoted| quoted.into_owned());
+    Error::new(Kind::Usage, what, format!("it worked in {dir}, and {fact}"))
+        .next(format!("cd {quoted} && opsh {verb} {}     there", story.run))
+}
+
+/// Goes back to a folder; one that was removed meanwhile cannot be gone back to.
+pub(super) fn leave_for(dir: &Path) {
+    let _ = std::env::set_current_dir(dir);
 }
 
 /// So many changes are told that were done before a run was stopped.

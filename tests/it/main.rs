@@ -23,6 +23,7 @@ mod hangup;
 mod home;
 mod hung;
 mod interrupts;
+mod inverses;
 mod journal;
 mod language;
 mod layout;
