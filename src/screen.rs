@@ -13,6 +13,7 @@ mod visible;
 
 pub use human::span;
 pub use stream::{Streamer, head};
+pub use visible::json_line;
 
 use crate::error::{Error, Kind};
 use crate::redact;
@@ -168,16 +169,17 @@ impl Screen {
     }
 
     /// A text for programs rather than eyes.
+    /// A text that is no value: help, the line of a check.
     pub fn raw(&self, text: &str) {
-        self.to_stdout(&redact::clean(text));
+        self.to_stdout(&fit(text));
     }
 
-    /// A value as one line of JSON, redacted text by text: what finds fields would take a quote of JSON for a value's.
+    /// A value as one line of JSON.
     pub fn json(&self, value: &Value) {
-        self.to_stdout(&redact::clean_json(value.clone()).to_string());
+        self.to_stdout(&json_line(value.clone()));
     }
 
-    /// A line of an export, which was redacted so.
+    /// A line of an export, which [`json_line`] made.
     pub fn record(&self, line: &str) {
         self.to_stdout(line);
     }
@@ -290,7 +292,7 @@ impl Screen {
     /// An error in the form of the manual, or one JSON object with `--json`.
     pub fn error(&self, error: &Error, sources: &Sources) {
         if self.options.json {
-            return self.to_stderr(&redact::clean_json(error.to_json()).to_string());
+            return self.to_stderr(&json_line(error.to_json()));
         }
         self.to_stderr(&format!("{} {}", self.paint(Tone::Red, "error:"), short_blanks(&fit(&error.what))));
         for (at, place) in error.trace.iter().enumerate() {

@@ -37,6 +37,7 @@ use crate::gate::replay::{FailAt, Recording};
 use crate::gate::{Gate, Grants, Ledger, Limits};
 use crate::screen::Screen;
 use crate::sources::{self, Origin, Sources};
+use crate::whole::{self, Link};
 use crate::{memory, redact};
 use header::Header;
 use rhai::{AST, Dynamic, Engine, Expr, Scope, Stmt};
@@ -111,10 +112,24 @@ fn source_of(path: &Path) -> Result<(String, Origin)> {
         return Ok((text.into(), Origin::Typed));
     }
     built_in::refuse_strangers(path)?;
-    sources::read(path).map_err(|error| {
-        Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
-            .next("opsh help     commands and verbs")
-    })
+    sources::read(path).map_err(|error| unreadable(path, &error))
+}
+
+/// The text of a script that is looked through or tested, and that a walk through folders may have found: a plain file.
+pub fn text_of_plain(path: &Path, link: Link) -> Result<String> {
+    if let Some((_, text)) = built_in::in_place_of(path) {
+        return Ok(text.into());
+    }
+    built_in::refuse_strangers(path)?;
+    whole::text(path, link, LONGEST).map_err(|error| unreadable(path, &error))
+}
+
+/// Bytes of a script that is looked through or tested.
+const LONGEST: u64 = 16 << 20;
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())
+        .next("opsh help     commands and verbs")
 }
 
 /// Where the script is, for a run that goes on with it from another folder.

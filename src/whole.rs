@@ -1,8 +1,10 @@
 //! Files that are whole or not there: written beside their name as `NAME.part`, on the disk, and then given the name. What dies
 //! in between leaves nothing under the name, and the next one takes the place of its part.
+//!
+//! And plain files that are read whole: a pipe, a device or an endless file under their name is an error, and no wait.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Error, ErrorKind, Result, Write};
+use std::io::{BufWriter, Error, ErrorKind, Read, Result, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -15,11 +17,57 @@ pub struct Part {
     file: Option<BufWriter<File>>,
 }
 
-/// Writes a whole file: one that is there is replaced, and keeps who may read it; a new one has `mode`.
-pub fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
-    // A link stays one.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    let mode = std::fs::symlink_metadata(&path).map_or(mode, |there| there.permissions().mode() & 0o7777);
+/// Whether the name of a file may be a symlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// The user chose the name, or owns its folder: a link is followed, and stays one.
+    Followed,
+    /// The folder can be anybody's: a link in it leads where somebody else chose.
+    Refused,
+}
+
+/// Opens a plain file for reading. Fails at once for a pipe, a device, a folder, and a link that may not be one.
+pub fn open(path: &Path, link: Link) -> Result<File> {
+    let no_follow = if link == Link::Refused { libc::O_NOFOLLOW } else { 0 };
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | no_follow).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) if link == Link::Refused => Error::new(ErrorKind::InvalidInput, "it is a symlink"),
+        _ => error,
+    })?;
+    if !file.metadata()?.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is not a plain file"));
+    }
+    Ok(file)
+}
+
+/// All of what is open, when it is at most `most` bytes.
+pub fn bytes(file: File, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(Error::new(ErrorKind::FileTooLarge, format!("it is longer than {} KiB", most >> 10)));
+    }
+    Ok(bytes)
+}
+
+/// The text of a plain file of at most `most` bytes.
+pub fn text(path: &Path, link: Link, most: u64) -> Result<String> {
+    String::from_utf8(bytes(open(path, link)?, most)?)
+        .map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
+}
+
+/// Writes a whole file: one that is there is replaced, and keeps who may read it; a new one has `mode`. Fails when another
+/// thing than a plain file has the name.
+pub fn replace(path: &Path, link: Link, text: &str, mode: u32) -> Result<()> {
+    let path = match link {
+        Link::Followed => std::fs::canonicalize(path).unwrap_or_else(|_| path.into()),
+        Link::Refused => path.into(),
+    };
+    let mode = match open(&path, Link::Refused) {
+        Ok(there) => there.metadata()?.permissions().mode() & 0o7777,
+        Err(error) if error.kind() == ErrorKind::NotFound => mode,
+        Err(error) => return Err(error),
+    };
     let mut part = Part::begin(&path, mode)?;
     part.write_all(text.as_bytes())?;
     part.replace()
@@ -181,12 +229,39 @@ mod tests {
         let (path, victim) = (dir.path().join("x"), dir.path().join("victim"));
         std::fs::write(&victim, "kept").unwrap();
         std::os::unix::fs::symlink(&victim, dir.path().join("x.part")).unwrap();
-        replace(&path, "new", 0o640).unwrap();
+        replace(&path, Link::Refused, "new", 0o640).unwrap();
         assert_eq!(std::fs::read_to_string(&victim).unwrap(), "kept");
         assert_eq!(names(dir.path()), ["victim", "x"]);
-        replace(&path, "newer", 0o600).unwrap();
+        replace(&path, Link::Refused, "newer", 0o600).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "newer");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640, "who may read it stays");
+    }
+
+    #[test]
+    fn a_link_is_followed_only_when_the_caller_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, victim) = (dir.path().join("x"), dir.path().join("victim"));
+        std::fs::write(&victim, "kept").unwrap();
+        std::os::unix::fs::symlink(&victim, &path).unwrap();
+        assert!(replace(&path, Link::Refused, "new", 0o600).unwrap_err().to_string().contains("it is a symlink"));
+        assert!(text(&path, Link::Refused, 9).unwrap_err().to_string().contains("it is a symlink"));
+        assert_eq!(text(&path, Link::Followed, 9).unwrap(), "kept");
+        replace(&path, Link::Followed, "new", 0o600).unwrap();
+        assert_eq!((std::fs::read_to_string(&victim).unwrap().as_str(), path.is_symlink()), ("new", true));
+    }
+
+    #[test]
+    fn only_a_plain_file_with_an_end_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let (pipe, long) = (dir.path().join("pipe"), dir.path().join("long"));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        std::fs::write(&long, "12345").unwrap();
+        for path in [&pipe, Path::new("/dev/zero"), dir.path()] {
+            let error = text(path, Link::Followed, 9).unwrap_err().to_string();
+            assert!(error.contains("it is not a plain file"), "{}: {error}", path.display());
+        }
+        assert!(text(&long, Link::Refused, 4).unwrap_err().to_string().contains("it is longer than"));
+        assert_eq!(text(&long, Link::Refused, 5).unwrap(), "12345");
     }
 
     #[test]

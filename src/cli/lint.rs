@@ -3,11 +3,15 @@
 use crate::error::{Error, Kind, Result};
 use crate::screen::Screen;
 use crate::session::lint::{self, Finding};
-use crate::session::text_of;
+use crate::session::text_of_plain;
+use crate::whole::{self, Link};
 use clap::Args;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+/// Bytes of the command of a case.
+const LONGEST: u64 = 1 << 20;
 
 #[derive(Args, Debug)]
 pub struct Lint {
@@ -23,7 +27,7 @@ pub struct Lint {
 pub fn run(lint: &Lint, hosts: impl FnOnce() -> Result<Vec<Finding>>, screen: &Screen) -> Result<()> {
     let mut files = Vec::new();
     let named = if lint.paths.is_empty() { usual() } else { lint.paths.clone() };
-    named.iter().try_for_each(|path| find(path, &mut files))?;
+    named.iter().try_for_each(|path| find(path, Link::Followed, &mut files))?;
     if files.is_empty() {
         return Err(Error::new(Kind::Usage, "nothing was looked through", "no *.rhai file is there")
             .next("opsh lint PATH…     files, or folders of them"));
@@ -31,9 +35,9 @@ pub fn run(lint: &Lint, hosts: impl FnOnce() -> Result<Vec<Finding>>, screen: &S
     let json = lint.json || screen.options().json;
     let mut kept = BTreeMap::new();
     let mut findings = Vec::new();
-    for file in &files {
+    for (file, link) in &files {
         let cases = kept.entry(home_of(file)).or_insert_with_key(|home| commands(&home.join("tests/cases")));
-        findings.extend(lint::lint(&file.display().to_string(), &text_of(file)?, cases.as_deref()));
+        findings.extend(lint::lint(&file.display().to_string(), &text_of_plain(file, *link)?, cases.as_deref()));
     }
     findings.extend(hosts()?);
     findings.iter().for_each(|finding| show(finding, json, screen));
@@ -65,15 +69,15 @@ fn usual() -> Vec<PathBuf> {
     if folders.is_empty() { vec![PathBuf::from(".")] } else { folders }
 }
 
-/// Every script at a path: itself, or what is below it.
-fn find(path: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Every script at a path: itself, or what is below it. `link` says whether the path itself may be one.
+fn find(path: &Path, link: Link, files: &mut Vec<(PathBuf, Link)>) -> Result<()> {
     if path.is_file() {
-        files.push(path.strip_prefix(".").unwrap_or(path).to_path_buf());
+        files.push((path.strip_prefix(".").unwrap_or(path).to_path_buf(), link));
         return Ok(());
     }
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be looked through", path.display()), why);
     let found = super::test::below(path, ".rhai").map_err(|error| cannot(error.to_string()))?;
-    found.iter().filter(|path| path.is_file() || path.is_dir()).try_for_each(|path| find(path, files))
+    found.iter().filter(|path| path.is_file() || path.is_dir()).try_for_each(|path| find(path, Link::Refused, files))
 }
 
 /// The folder that has the folder of a script, or of the folder of scripts that it is below.
@@ -83,8 +87,8 @@ fn home_of(file: &Path) -> PathBuf {
 }
 
 /// What the cases in a folder run; none when there is no such folder.
-#[expect(clippy::disallowed_methods, reason = "cases are part of what is looked through, and no effect")]
 fn commands(cases: &Path) -> Option<Vec<String>> {
     let entries = std::fs::read_dir(cases).ok()?;
-    Some(entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path().join("command")).ok()).collect())
+    let command = |case: PathBuf| whole::text(&case.join("command"), Link::Refused, LONGEST).ok();
+    Some(entries.flatten().filter_map(|entry| command(entry.path())).collect())
 }

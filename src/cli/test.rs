@@ -8,6 +8,7 @@ mod sweep;
 
 use crate::error::{Error, Kind, Result};
 use crate::screen::Screen;
+use crate::whole::Link;
 use case::Case;
 use clap::Args;
 use functions::Function;
@@ -71,9 +72,9 @@ impl One {
 pub fn run(test: &Test, screen: &Screen) -> Result<()> {
     let mut tests = Vec::new();
     match (test.paths.as_slice(), Path::new("tests").is_dir()) {
-        ([], true) => find(Path::new("tests"), &mut tests)?,
-        ([], false) => find(Path::new("."), &mut tests)?,
-        (paths, _) => paths.iter().try_for_each(|path| find(path, &mut tests))?,
+        ([], true) => find(Path::new("tests"), Link::Refused, &mut tests)?,
+        ([], false) => find(Path::new("."), Link::Refused, &mut tests)?,
+        (paths, _) => paths.iter().try_for_each(|path| find(path, Link::Followed, &mut tests))?,
     }
     if test.sweep || test.fail_at.is_some() {
         // Nothing that can fail is in typed lines or functions that is not in them as a matter of course.
@@ -113,11 +114,11 @@ pub fn run(test: &Test, screen: &Screen) -> Result<()> {
     }
 }
 
-/// Every test at a path: itself, or what is below it.
-fn find(path: &Path, tests: &mut Vec<One>) -> Result<()> {
+/// Every test at a path: itself, or what is below it. `link` says whether the path itself may be one.
+fn find(path: &Path, link: Link, tests: &mut Vec<One>) -> Result<()> {
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be tested", path.display()), why);
     if path.is_file() {
-        let functions = functions::of(path)?;
+        let functions = functions::of(path, link)?;
         if functions.is_empty() {
             return Err(cannot("no function in it begins with test_".into()));
         }
@@ -129,7 +130,7 @@ fn find(path: &Path, tests: &mut Vec<One>) -> Result<()> {
         return Ok(());
     }
     let found = below(path, "_test.rhai").map_err(|error| cannot(error.to_string()))?;
-    found.iter().try_for_each(|path| find(path, tests))
+    found.iter().try_for_each(|path| find(path, Link::Refused, tests))
 }
 
 /// Folders and files of this ending in a folder, by name. Where builds and the like are, nobody keeps scripts.

@@ -7,6 +7,7 @@ use crate::config::trust;
 use crate::error::{Error, Kind};
 use crate::gate::journal::Source;
 use crate::sources::{self, Origin};
+use crate::whole::{self, Link};
 use rhai::{Dynamic, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -71,10 +72,9 @@ impl Modules {
     }
 
     /// The text that a module has now, by the name and the file that a run noted.
-    #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
     pub fn text_now(source: &Source) -> Option<String> {
         match &source.file {
-            Some(file) => std::fs::read_to_string(file).ok(),
+            Some(file) => whole::text(Path::new(file), Link::Followed, LONGEST).ok(),
             None => embedded(source.name.trim_end_matches(".rhai")).map(String::from),
         }
     }

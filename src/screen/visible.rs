@@ -2,6 +2,7 @@
 
 use super::escapes;
 use crate::redact;
+use serde_json::Value;
 
 /// Text that is safe to show: sequences left out, secrets hidden, other control and bidirectional characters visible.
 pub fn fit(text: &str) -> String {
@@ -29,10 +30,22 @@ pub fn one_line(text: &str) -> String {
 
 /// The characters, those that `is_hidden` tells as their codes, and marks that are piled on one letter, too.
 pub fn shown(text: &str, is_hidden: impl Fn(char) -> bool) -> String {
+    coded(text, is_hidden, visible)
+}
+
+/// A value as one line of JSON without what is secret. A parser reads what the value holds; the characters that [`fit`]
+/// does not show as they are stand in it as `\u` and their code: JSON itself asks for that below U+0020 only.
+pub fn json_line(value: Value) -> String {
+    // Text by text: what hides fields in a text would take a quote of JSON for a value's.
+    let escape = |c: char| c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect();
+    coded(&redact::clean_json(value).to_string(), is_dangerous, escape)
+}
+
+fn coded(text: &str, is_hidden: impl Fn(char) -> bool, code: impl Fn(char) -> String) -> String {
     let mut marks = 0;
     let mut one = |c: char| {
         marks = if redact::is_combining(c) { marks + 1 } else { 0 };
-        if is_hidden(c) || marks > MOST_MARKS { visible(c) } else { c.to_string() }
+        if is_hidden(c) || marks > MOST_MARKS { code(c) } else { c.to_string() }
     };
     text.chars().map(&mut one).collect()
 }
@@ -96,6 +109,20 @@ mod tests {
         assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
         assert_eq!(one_line("rm a\rls"), "rm a␍ls");
         assert_eq!(one_line("a\u{61c}b\u{2028}c"), "a<061c>b<2028>c");
+    }
+
+    #[test]
+    fn a_line_of_json_has_no_character_that_acts() {
+        let piled = format!("e{}", "\u{301}".repeat(6));
+        let value =
+            serde_json::json!({ "a\u{9b}31m": ["B\u{202e}\x7f\x1b\r\n", "\u{e0041}", piled], "plain": "ação 日本 ⚠️" });
+        let line = json_line(value.clone());
+        assert!(
+            line.contains(r"a\u009b31m") && line.contains(r"\udb40\udc41") && line.contains("ação 日本 ⚠️"),
+            "{line}"
+        );
+        assert_eq!(shown(&line, |c| c == '\n' || c == '\t' || is_dangerous(c)), line);
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), value);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod mutants;
 mod network;
 mod operators;
 mod output;
+mod plain;
 mod postmortem;
 mod preflight;
 mod processes;

@@ -135,7 +135,6 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         "std::fs",
         &[
             "bind/file",
-            "bind/secret",
             "bind/ssh",
             "cli/demo",
             "cli/lint",

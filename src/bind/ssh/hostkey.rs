@@ -7,7 +7,7 @@ use super::launch::{self, ControlDir, Ssh};
 use super::route::{self, Route};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
-use crate::whole;
+use crate::whole::{self, Link};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions};
@@ -205,7 +205,7 @@ pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Re
         text => text.map_err(failed)?,
     };
     match with_key(&old, &login.alias(), key, replace) {
-        Ok(new) => whole::replace(&login.known_hosts, &new, 0o600).map_err(failed),
+        Ok(new) => whole::replace(&login.known_hosts, Link::Followed, &new, 0o600).map_err(failed),
         Err(known) => {
             Err(Error::new(Kind::Refused, what, format!("{known} is known, and {} is another key", key.fingerprint))
                 .next(format!("opsh host adopt --replace {}", shell_word(&login.name)))

@@ -7,10 +7,11 @@
 use super::Verdict;
 use super::child::{self, Ran};
 use crate::error::{Error, Kind, Result};
-use crate::whole;
+use crate::whole::{self, Link};
 use serde_json::Value;
 use similar::TextDiff;
-use std::path::{Path, PathBuf};
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
 
 /// How a run ended, and how many changes it had begun.
 #[derive(Default, PartialEq)]
@@ -42,6 +43,11 @@ impl std::fmt::Display for End {
     }
 }
 
+/// Bytes of a part of a case.
+fn longest(part: &str) -> u64 {
+    if part == "recording.jsonl" { 256 << 20 } else { 16 << 20 }
+}
+
 pub struct Case {
     /// As it was named.
     name: PathBuf,
@@ -59,17 +65,29 @@ impl Case {
         path.join("recording.jsonl").is_file()
     }
 
-    /// Fails with `usage` when it lacks a part.
-    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
+    /// Fails with `usage` when it lacks a part, or one of them is not a plain file of its own: a case may be a stranger's, and
+    /// what it shows must not be a file of the user's.
     pub fn read(path: &Path) -> Result<Case> {
         let cannot = |why: String| Error::new(Kind::Usage, format!("{} is no case", path.display()), why);
         let dir = std::fs::canonicalize(path).map_err(|error| cannot(error.to_string()))?;
+        let part = |name: &str| whole::open(&dir.join(name), Link::Refused);
+        let mut has_typed = false;
+        for name in ["recording.jsonl", "opsh.toml", "screen", "typed", "command"] {
+            match part(name) {
+                Ok(file) if file.metadata().map_or(u64::MAX, |about| about.len()) > longest(name) => {
+                    return Err(cannot(format!("{name}: it is longer than {} MiB", longest(name) >> 20)));
+                }
+                Ok(_) => has_typed |= name == "typed",
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(cannot(format!("{name}: {error}"))),
+            }
+        }
         let typed = dir.join("typed");
-        if typed.is_file() {
+        if has_typed {
             let words = vec!["--typed".into(), typed.display().to_string()];
             return Ok(Case { name: path.into(), folder: dir.clone(), dir, words });
         }
-        let command = std::fs::read_to_string(dir.join("command"))
+        let command = whole::text(&dir.join("command"), Link::Refused, longest("command"))
             .map_err(|error| cannot(format!("it has neither typed lines nor a command: {error}")))?;
         let mut words = shlex::split(&command).unwrap_or_default();
         // As it was typed then.
@@ -77,8 +95,17 @@ impl Case {
         if words.is_empty() {
             return Err(cannot("its command is no script with arguments".into()));
         }
-        let folder = dir.ancestors().find(|folder| folder.join(&words[0]).is_file());
+        let script = Path::new(&words[0]);
+        let is_below = script.components().all(|part| matches!(part, Component::Normal(_)));
+        if !is_below || script.extension().is_none_or(|ending| ending != "rhai") {
+            return Err(cannot(format!("{} is no path of a script (*.rhai) below a folder above it", words[0])));
+        }
+        let folder = dir.ancestors().find(|folder| folder.join(script).is_file());
         let folder = folder.ok_or_else(|| cannot(format!("no folder above it has {}", words[0])))?.to_path_buf();
+        let is_inside = std::fs::canonicalize(folder.join(script)).is_ok_and(|file| file.starts_with(&folder));
+        if !is_inside || folder.join(script).is_symlink() {
+            return Err(cannot(format!("{} is a symlink, or in a folder that is one", words[0])));
+        }
         Ok(Case { name: path.into(), dir, folder, words })
     }
 
@@ -111,10 +138,10 @@ impl Case {
 
     /// Why the run that was replayed into `state` is not the one that was recorded: it never began, ended in another way, or
     /// did not get as far.
-    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
     fn ended_otherwise(&self, state: &Path) -> std::result::Result<Option<String>, String> {
         let recording = self.dir.join("recording.jsonl");
-        let text = std::fs::read_to_string(&recording).map_err(|error| format!("{}: {error}", recording.display()))?;
+        let text = whole::text(&recording, Link::Refused, longest("recording.jsonl"));
+        let text = text.map_err(|error| format!("{}: {error}", recording.display()))?;
         let then = End::of(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
         let now = match child::records(state) {
             Ok(records) => End::of(records.into_iter()),
@@ -124,7 +151,6 @@ impl Case {
     }
 
     /// It shows what it is to show.
-    #[expect(clippy::disallowed_methods, reason = "a case is what is tested, and no effect")]
     pub fn verdict(&self, update: bool) -> Verdict {
         let path = self.dir.join("screen");
         let state = child::folder()?;
@@ -139,7 +165,11 @@ impl Case {
             return Err(format!("it does something else than it did\n{}", ran.screen()));
         }
         let shown = ran.screen();
-        let wanted = std::fs::read_to_string(&path).unwrap_or_default();
+        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+        let wanted = match whole::text(&path, Link::Refused, longest("screen")) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read.map_err(failed)?,
+        };
         if shown == wanted {
             return Ok(String::new());
         }
@@ -147,7 +177,7 @@ impl Case {
             if let Some(why) = self.ended_otherwise(state.path())? {
                 return Err(format!("{why}; that is no other screen: record it anew\n{}", ran.screen()));
             }
-            whole::replace(&path, &shown, 0o644).map_err(|error| format!("{}: {error}", path.display()))?;
+            whole::replace(&path, Link::Refused, &shown, 0o644).map_err(failed)?;
             return Ok("rewritten".into());
         }
         let diff = TextDiff::from_lines(&wanted, &shown);

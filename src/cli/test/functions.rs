@@ -6,7 +6,8 @@
 use super::Verdict;
 use super::child;
 use crate::error::{Error, Kind, Result};
-use crate::session::functions_of;
+use crate::session::{functions_of, text_of_plain};
+use crate::whole::{self, Link};
 use std::path::{Path, PathBuf};
 
 pub struct Function {
@@ -23,10 +24,9 @@ const END: &str = "the test ended by itself\n";
 const NOTHING: &str = r#"{"kind":"run.start","run":"19700101-000000-test","body":{"mode":"apply"}}"#;
 
 /// The tests of a file. Fails with `usage` for one that cannot be read or does not parse.
-#[expect(clippy::disallowed_methods, reason = "a test is what is run, and no effect")]
-pub fn of(file: &Path) -> Result<Vec<Function>> {
+pub fn of(file: &Path, link: Link) -> Result<Vec<Function>> {
     let cannot = |why: String| Error::new(Kind::Usage, format!("{} cannot be tested", file.display()), why);
-    let text = std::fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?;
+    let text = text_of_plain(file, link)?;
     let mut named = functions_of(&text).map_err(cannot)?;
     named.retain(|(name, _)| name.starts_with("test_"));
     Ok(named.into_iter().map(|(name, params)| Function { file: file.into(), name, params }).collect())
@@ -45,10 +45,15 @@ impl Function {
         }
         let state = child::folder()?;
         let beside = self.file.with_extension("jsonl");
-        let recording = if beside.is_file() { absolute(&beside)? } else { state.path().join("nothing.jsonl") };
-        if !beside.is_file() {
-            std::fs::write(&recording, NOTHING).map_err(|error| error.to_string())?;
-        }
+        let recording = match whole::open(&beside, Link::Refused) {
+            Ok(_) => absolute(&beside)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let nothing = state.path().join("nothing.jsonl");
+                std::fs::write(&nothing, NOTHING).map_err(|error| error.to_string())?;
+                nothing
+            }
+            Err(error) => return Err(format!("{}: {error}", beside.display())),
+        };
         let path = absolute(&self.file)?.with_extension("").display().to_string();
         let code = format!(
             "import {} as tests; tests::{}(); print({:?})",

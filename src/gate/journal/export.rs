@@ -4,7 +4,7 @@
 use super::Entry;
 use super::entry::hex;
 use crate::error::{Error, Kind, Result};
-use crate::redact;
+use crate::screen::json_line;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -28,8 +28,7 @@ impl Lines {
             json["format"] = json!(FORMAT);
             self.run = json["run"].clone();
         }
-        // Each text for itself: what hides fields in a text would take the quotes of JSON for the value's.
-        let line = redact::clean_json(json).to_string();
+        let line = json_line(json);
         self.records += 1;
         add(&mut self.digest, &line);
         line
@@ -38,7 +37,7 @@ impl Lines {
     /// The last line.
     pub fn end(self) -> String {
         let sha256 = hex(&self.digest.finalize());
-        json!({ "kind": END, "run": self.run, "records": self.records, "sha256": sha256 }).to_string()
+        json_line(json!({ "kind": END, "run": self.run, "records": self.records, "sha256": sha256 }))
     }
 }
 
