@@ -194,7 +194,7 @@ impl Session {
             }
             Some(replay) => {
                 let ledger = match replay.record {
-                    true => Ledger::open(&options.state_dir, false, &screen),
+                    true => Ledger::of_replay(&options.state_dir, &screen),
                     false => Ledger::in_memory(&screen),
                 };
                 let mut recording = recording(&replay.file)?;

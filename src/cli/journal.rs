@@ -1,5 +1,6 @@
-//! `opsh journal`: list, show, settle, verify, export, prune.
+//! `opsh journal`: list, show, settle, verify, import, export, prune.
 
+use super::working_dir;
 use crate::error::{Error, Kind, Result};
 use crate::gate::clock;
 use crate::gate::journal::{Journal, Prunable, RunLine, export};
@@ -34,6 +35,11 @@ pub enum Command {
     },
     /// Check every record against the chain
     Verify,
+    /// Bring the records of a spill file, meant for another journal, into this one
+    Import {
+        /// The spill file
+        file: PathBuf,
+    },
     /// Every record of one run as JSON lines
     Export {
         /// Run id, the beginning or end of one, or `last`
@@ -60,6 +66,7 @@ pub fn run(command: Command, state_dir: &Path, screen: &Screen) -> Result<()> {
         Command::Show { run, all } => record::show(&journal.run(&run)?, all, screen),
         Command::Settle { run, saw } => record::settle(&journal, &run, &saw, screen)?,
         Command::Verify => verify(&journal, screen)?,
+        Command::Import { file } => screen.print(&journal.import_file(&working_dir().join(file))?),
         Command::Export { run } => {
             export::lines(&journal.run(&run)?).iter().for_each(|line| screen.record(line));
         }

@@ -103,7 +103,7 @@ impl Journal {
     /// Opens or makes `DIR/journal.db`, brings in what was spilled and ends what dead processes left open. `dir` is
     /// made 0700 if it is not there.
     pub fn open(dir: &Path) -> Result<Journal> {
-        Journal::try_open(dir).map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
+        Journal::try_open(dir, true).map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
     }
 
     /// A journal that is gone with the program: for a replay, which did not happen.
@@ -120,9 +120,9 @@ impl Journal {
         }
     }
 
-    fn try_open(dir: &Path) -> Result<Journal, Fault> {
+    fn try_open(dir: &Path, imports: bool) -> Result<Journal, Fault> {
         let mut journal = Journal::connect(dir)?;
-        patiently(|| journal.catch_up(dir))?;
+        patiently(|| journal.catch_up(dir, imports))?;
         Ok(journal)
     }
 
@@ -142,9 +142,11 @@ impl Journal {
     }
 
     /// Spilled ends come first: an effect whose end was spilled is not one without an end.
-    fn catch_up(&mut self, dir: &Path) -> rusqlite::Result<()> {
-        let brought_in = self.import(dir)?;
-        self.news.extend(brought_in);
+    fn catch_up(&mut self, dir: &Path, imports: bool) -> rusqlite::Result<()> {
+        if imports {
+            let brought_in = self.import(dir)?;
+            self.news.extend(brought_in);
+        }
         self.end_what_died()
     }
 

@@ -44,7 +44,16 @@ impl Ledger {
     /// Opens the journal of `dir`, and says what was found there. A journal that cannot be opened makes reads go
     /// unrecorded; `agreed` says that changes may then be recorded into a spill file without a question.
     pub fn open(dir: &Path, agreed: bool, screen: &Rc<Screen>) -> Ledger {
-        let journal = Journal::open_or_begin_anew(dir);
+        Ledger::at(dir, agreed, true, screen)
+    }
+
+    /// For a replay that is recorded: what other runs spilled happened, and is no part of it.
+    pub fn of_replay(dir: &Path, screen: &Rc<Screen>) -> Ledger {
+        Ledger::at(dir, false, false, screen)
+    }
+
+    fn at(dir: &Path, agreed: bool, imports: bool, screen: &Rc<Screen>) -> Ledger {
+        let journal = Journal::open_or_begin_anew(dir, imports);
         for line in journal.iter().flat_map(Journal::news) {
             screen.alarm(line);
         }

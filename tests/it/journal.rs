@@ -363,7 +363,7 @@ fn an_edited_spill_file_is_brought_in_up_to_the_edit_and_kept() {
 }
 
 #[test]
-fn what_was_meant_for_a_journal_that_is_gone_is_brought_into_another_one() {
+fn a_spill_file_of_a_journal_that_is_gone_is_kept_until_somebody_imports_it() {
     let home = Home::new();
     let (gone, other) = (home.path("gone"), home.path("other"));
     std::fs::create_dir(&gone).unwrap();
@@ -372,14 +372,37 @@ fn what_was_meant_for_a_journal_that_is_gone_is_brought_into_another_one() {
     run(&gone, &["--yes", "-e", &code]).exits(1).says(&["moved or removed while this opsh runs", "--spill"]);
     assert!(!home.path("a").exists(), "no record, no change");
     // What had happened before is spilled without a question.
-    run(&other, &["-e", "1"]).exits(0).says(&["are now in the journal"]);
+    let spill = home.spills()[0].display().to_string();
+    let line = format!("opsh journal import {spill}");
+    run(&other, &["-e", "1"]).exits(0).says(&["gone, which is not there now; it is kept", &line]);
+    run(&other, &["journal", "import", &spill]).exits(0).shows(&["are now in the journal"]);
+    run(&other, &["journal", "import", &spill]).exits(2).says(&["was not imported", "No such file"]);
+    run(&other, &["journal", "import", "/proc/self/status"]).exits(2).says(&["it is not a spill file"]);
 
     std::fs::create_dir(&gone).unwrap();
     run(&gone, &["--yes", "--spill", "-e", &code]).exits(0);
     assert!(home.path("a").exists());
-    let said = run(&other, &["-e", "1"]).exits(0);
-    assert_eq!(said.err.matches("are now in the journal").count(), 1, "{}", said.err);
-    run(&other, &["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
+    // Neither another journal, nor a demo or a replay takes it; the replay makes the folder anew.
+    let recording = home.path("r.jsonl").display().to_string();
+    std::fs::write(&recording, run(&other, &["journal", "export", "last"]).exits(0).out).unwrap();
+    run(&other, &["-e", "1"]).exits(0).says(&["it is kept", "opsh journal import"]);
+    run(&other, &["demo", "--auto", "--dir", home.path("played").to_str().unwrap()]).exits(0);
+    run(&gone, &["--replay", &recording, "-e", "1"]).exits(0);
+    assert_eq!(home.spills().len(), 1, "{:?}", home.spills());
+    // Of a newer opsh it stays, too.
+    let spill = home.spills().remove(0);
+    let text = std::fs::read_to_string(&spill).unwrap();
+    assert_eq!(text.matches("\"format\":1").count(), 1, "{text}");
+    std::fs::write(&spill, text.replace("\"format\":1", "\"format\":2")).unwrap();
+    run(&gone, &["-e", "1"]).exits(0).says(&["stays for a newer opsh", "format 2"]);
+    run(&other, &["journal", "import", spill.to_str().unwrap()]).exits(1).says(&["a newer opsh wrote it"]);
+    std::fs::write(&spill, text).unwrap();
+    // By another path of the same folder.
+    let alias = home.path("alias");
+    std::os::unix::fs::symlink(&gone, &alias).unwrap();
+    run(&alias, &["-e", "1"]).exits(0).says(&["are now in the journal"]);
+    assert!(home.spills().is_empty());
+    run(&gone, &["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
 }
 
 // ── damage ──

@@ -14,20 +14,20 @@ use std::path::{Path, PathBuf};
 
 impl Journal {
     /// As [`Journal::open`]; a database that SQLite itself calls malformed, or none at all, is moved to
-    /// `journal.db.broken-TIME`. [`Journal::news`] says so.
-    pub fn open_or_begin_anew(dir: &Path) -> Result<Journal> {
-        let anew = match Journal::try_open(dir) {
-            Err(Fault::Broken(_)) => begin_anew(dir),
+    /// `journal.db.broken-TIME`. [`Journal::news`] says so. `imports`: what other runs spilled is brought in.
+    pub fn open_or_begin_anew(dir: &Path, imports: bool) -> Result<Journal> {
+        let anew = match Journal::try_open(dir, imports) {
+            Err(Fault::Broken(_)) => begin_anew(dir, imports),
             other => other,
         };
         anew.map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
     }
 }
 
-fn begin_anew(dir: &Path) -> Result<Journal, Fault> {
+fn begin_anew(dir: &Path, imports: bool) -> Result<Journal, Fault> {
     let _lock = place::lock(dir)?;
     // Another opsh may have been here first.
-    let why = match Journal::try_open(dir) {
+    let why = match Journal::try_open(dir, imports) {
         Err(Fault::Broken(why)) => why,
         other => return other,
     };
@@ -38,7 +38,7 @@ fn begin_anew(dir: &Path) -> Result<Journal, Fault> {
         "the journal was damaged ({why}) and is set aside as {}; {kept} records could be read and are kept",
         aside.display()
     ));
-    journal.catch_up(dir)?;
+    journal.catch_up(dir, imports)?;
     Ok(journal)
 }
 

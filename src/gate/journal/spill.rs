@@ -6,6 +6,8 @@
 
 use super::entry::{Entry, hex, put};
 use super::{Journal, Record, clock, place, words};
+use crate::error::{Error, Kind};
+use crate::whole::{self, Link};
 use rusqlite::{Connection, TransactionBehavior, params};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,6 +15,9 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// Newest format of a spill file that this opsh understands; its first line says which one it has.
+const FORMAT: u64 = 1;
 
 /// The spill file that a run's records go to.
 pub struct Spill {
@@ -29,7 +34,7 @@ impl Spill {
     pub fn create(state_dir: &Path, run: &str, n: u32, why: &str) -> Result<Spill, String> {
         let this = clock::Process::this();
         let body = json!({
-            "journal": state_dir.join("journal.db"), "why": why, "pid": this.pid, "start": this.start, "boot": this.boot,
+            "format": FORMAT, "journal": state_dir.join("journal.db"), "why": why, "pid": this.pid, "start": this.start, "boot": this.boot,
         });
         let head = Entry::draft(&Record { kind: "spill.begin", run, effect: None, target: None, class: None, body });
         let mut refused = Vec::new();
@@ -129,6 +134,8 @@ struct Spilled {
     /// Holds the lock.
     _file: File,
     journal: PathBuf,
+    /// Of an opsh that wrote no number: 1.
+    format: u64,
     process: clock::Process,
     entries: Vec<Entry>,
     /// The last line was written by half.
@@ -152,9 +159,8 @@ fn is_spill(path: &Path) -> bool {
 }
 
 /// Opens, locks and reads one; nothing when its run goes on, or another opsh is at it.
-#[expect(clippy::disallowed_methods, reason = "opsh's own file, in the journal's place")]
 fn take(path: &Path) -> Option<Spilled> {
-    let mut file = File::open(path).ok()?;
+    let mut file = whole::open(path, Link::Refused).ok()?;
     file.try_lock().ok()?;
     let mut text = Vec::new();
     file.read_to_end(&mut text).ok()?;
@@ -164,7 +170,8 @@ fn take(path: &Path) -> Option<Spilled> {
     let boot = head["boot"].as_str().unwrap_or("").to_string();
     let journal = PathBuf::from(head["journal"].as_str()?);
     let process = clock::Process { pid: number("pid"), start: number("start"), boot };
-    Some(Spilled { path: path.into(), _file: file, journal, process, entries, torn, bad })
+    let format = head["format"].as_u64().unwrap_or(1);
+    Some(Spilled { path: path.into(), _file: file, journal, format, process, entries, torn, bad })
 }
 
 fn entries(text: &str) -> (Vec<Entry>, bool, Option<String>) {
@@ -206,12 +213,21 @@ fn parse(line: &str, seq: i64, prev: &str) -> Option<Entry> {
 }
 
 impl Journal {
-    /// Brings in what other runs spilled, and returns what to say about it. A file that cannot be brought in now stays
-    /// for the next one; only a broken journal is an error.
+    /// Brings in what other runs spilled because this journal could not be written, and returns what to say about it. A file
+    /// that cannot be brought in now stays for the next one, and so does one of a journal whose folder is not there now: it
+    /// may come back, with a disk or a key. Only a broken journal is an error.
     pub(super) fn import(&self, state_dir: &Path) -> rusqlite::Result<Vec<String>> {
         let mut news = Vec::new();
         for path in files(state_dir) {
-            let Some(spilled) = take(&path).filter(|spilled| self.takes(&spilled.journal)) else { continue };
+            let Some(spilled) = take(&path) else { continue };
+            if !self.is_for(&spilled.journal) {
+                news.extend(left_alone(&spilled));
+                continue;
+            }
+            if spilled.format > FORMAT {
+                news.push(format!("{} stays for a newer opsh: {}", path.display(), too_new(&spilled)));
+                continue;
+            }
             match self.bring_in(&spilled) {
                 Ok(line) => news.extend(line),
                 Err(error) if super::is_broken(&error) => return Err(error),
@@ -221,10 +237,30 @@ impl Journal {
         Ok(news)
     }
 
-    /// A spill belongs to the journal that could not be written; to any when that one cannot come back by itself.
-    fn takes(&self, journal: &Path) -> bool {
-        let dir = journal.parent().unwrap_or(journal);
-        journal == self.path || !dir.exists() || place::network(dir).is_some()
+    /// Brings in one spill file, whatever journal it was for; returns what to say about it. Fails with `usage` for another
+    /// file, with `unmet` for one of a run that goes on or of a newer opsh, and with `journal` when it cannot be written.
+    pub fn import_file(&self, path: &Path) -> Result<String, Error> {
+        let fail = |kind, why: String| Error::new(kind, format!("{} was not imported", path.display()), why);
+        let file = whole::open(path, Link::Refused).map_err(|error| fail(Kind::Usage, error.to_string()))?;
+        if file.try_lock().is_err() {
+            return Err(fail(Kind::Unmet, "an opsh still writes to it, or reads it now".into()));
+        }
+        drop(file);
+        let spilled = take(path).ok_or_else(|| fail(Kind::Usage, "it is not a spill file".into()))?;
+        if spilled.entries[0].kind != "spill.begin" {
+            return Err(fail(Kind::Usage, "it is not a spill file".into()));
+        }
+        if spilled.format > FORMAT {
+            return Err(fail(Kind::Unmet, too_new(&spilled)));
+        }
+        let said = self.bring_in(&spilled).map_err(|error| fail(Kind::Journal, words(&error)))?;
+        Ok(said.unwrap_or_else(|| format!("the records of {} were in the journal already", path.display())))
+    }
+
+    /// A spill belongs to the journal that could not be written, by whatever path its folder is reached now.
+    fn is_for(&self, journal: &Path) -> bool {
+        let folder = |path: &Path| path.parent().and_then(|dir| std::fs::canonicalize(dir).ok());
+        journal == self.path || folder(journal).is_some_and(|of_spill| Some(of_spill) == folder(&self.path))
     }
 
     fn bring_in(&self, spilled: &Spilled) -> rusqlite::Result<Option<String>> {
@@ -255,6 +291,27 @@ impl Journal {
             spilled.bad.as_ref().map_or(String::new(), |why| format!("; {why}: the rest is kept in {from}.broken"));
         Ok(Some(format!("{count} records of {from} are now in the journal{torn}{bad}")))
     }
+}
+
+/// What is said about a spill file of another journal, when no opsh will bring it in by itself: that one's folder is not there
+/// now, or SQLite cannot be used in it.
+fn left_alone(spilled: &Spilled) -> Option<String> {
+    let dir = spilled.journal.parent().unwrap_or(&spilled.journal);
+    let why = match place::network(dir) {
+        Some(kind) => format!("is on a network file system ({kind})"),
+        None if !dir.exists() => "is not there now".into(),
+        None => return None,
+    };
+    let (path, dir) = (spilled.path.display(), dir.display());
+    Some(format!(
+        "{path} has records of a run whose journal was to be in {dir}, which {why}; it is kept.\n  opsh journal import {path}     \
+         brings them into this journal instead"
+    ))
+}
+
+fn too_new(spilled: &Spilled) -> String {
+    let (format, version) = (spilled.format, env!("CARGO_PKG_VERSION"));
+    format!("a newer opsh wrote it (format {format}; this opsh, {version}, knows {FORMAT})")
 }
 
 /// The record as it goes into the journal: its own time and place in `spilled`. A begin that reached the journal after

@@ -297,13 +297,13 @@ fn what_is_no_database_is_set_aside_and_a_fresh_journal_says_so() {
     let text = b"this is no database, but it is long enough to be taken for one by a careless reader\n".repeat(20);
     std::fs::write(dir.path().join("journal.db"), &text).expect("written");
     assert!(Journal::open(dir.path()).is_err(), "what only looks does not move it");
-    let journal = Journal::open_or_begin_anew(dir.path()).expect("a fresh one");
+    let journal = Journal::open_or_begin_anew(dir.path(), true).expect("a fresh one");
     assert!(journal.news().iter().any(|line| line.contains("set aside")), "{:?}", journal.news());
     let first = &journal.read(SELECT, params![], entry).expect("read")[0];
     assert_eq!((first.kind.as_str(), &first.body["last_seq"]), ("journal.begun", &Value::Null));
     let aside = first.body["set_aside"].as_str().expect("its path");
     assert_eq!(std::fs::read(aside).expect("kept"), text);
-    assert!(Journal::open_or_begin_anew(dir.path()).expect("good").news().is_empty());
+    assert!(Journal::open_or_begin_anew(dir.path(), true).expect("good").news().is_empty());
 }
 
 #[test]
@@ -323,7 +323,7 @@ fn what_can_be_read_of_a_damaged_journal_is_kept() {
     let path = dir.path().join("journal.db");
     let bytes = std::fs::read(&path).expect("file");
     std::fs::write(&path, &bytes[..bytes.len() * 3 / 4 / 4096 * 4096]).expect("torn");
-    let journal = Journal::open_or_begin_anew(dir.path()).expect("a fresh one");
+    let journal = Journal::open_or_begin_anew(dir.path(), true).expect("a fresh one");
     let entries = journal.read(&format!("{SELECT} ORDER BY seq"), params![], entry).expect("read");
     let begun = entries.iter().find(|entry| entry.kind == "journal.begun").expect("it says so");
     let kept = begun.body["records"].as_i64().expect("a number");
