@@ -193,10 +193,15 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     call.read_each(partial, look, (words.clone(), dir), move |pass, way, (words, dir)| async move {
         let (reach, name) = (way.reach(&pass).await?, way.name());
         let command = Command { cwd: dir.clone(), ..words_of(read_words(&words)) };
-        let ran = finished(name, &words, reach.run(&pass, &command).await)?;
-        if words[0] == "git" && git::tame::is_anothers(&ran.err) {
-            let what = format!("{} failed on {name}", shown(&words));
-            return Err(git::anothers(&reach, &pass, name, dir.as_deref().unwrap_or("."), what).await);
+        let mut ran = finished(name, &words, reach.run(&pass, &command).await)?;
+        match ran.code {
+            git::tame::ANOTHERS if words[0] == "git" => {
+                let what = format!("{} failed on {name}", shown(&words));
+                return Err(git::anothers(&reach, &pass, name, dir.as_deref().unwrap_or("."), what).await);
+            }
+            // As git itself ends there.
+            git::tame::NOWHERE if words[0] == "git" => ran.code = 128,
+            _ => (),
         }
         if check { ran.checked(name, &words).map(Ran::into_json) } else { Ok(ran.into_json()) }
     })

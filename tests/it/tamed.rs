@@ -166,3 +166,189 @@ fn a_checkout_runs_the_filters_of_its_repository() {
     home.run(&["--yes", "-e", &code]).exits(0);
     assert_eq!(std::fs::read_to_string(dir.join("a")).unwrap(), "ONE\n", "a change was consented to");
 }
+
+/// A canary in `home`: the words that run it, and the file that it leaves.
+fn canary(home: &Home) -> (String, std::path::PathBuf) {
+    let (script, made) = (home.path("canary"), home.path("made"));
+    std::fs::write(&script, format!("#!/bin/sh\n: >'{}'\ncat\n", made.display())).unwrap();
+    sh(&home.path("."), "chmod 755 canary");
+    (script.display().to_string(), made)
+}
+
+/// Lines of Rhai that look at the clone in `dir`.
+fn looks(dir: &std::path::Path) -> Vec<String> {
+    let read = |words: &str| {
+        let words: Vec<&str> = words.split(' ').collect();
+        format!("host(\"local\").read({}, #{})", json!(words), json!({ "dir": dir, "check": false }))
+    };
+    let repo = format!("host(\"local\").repo({:?})", dir.display().to_string());
+    let verbs = ["status()", "head()", "resolve(\"v1\")"].map(|verb| format!("{repo}.{verb}"));
+    let reads = ["git status -s", "git log -1 --format=%G?", "git show"].map(read);
+    verbs.into_iter().chain(reads).collect()
+}
+
+/// A signed commit with a tag, a file that a filter is for, and an origin.
+const SIGNED: &str = r#"
+git init --quiet -b main . && echo '* filter=x diff=x' >.gitattributes && echo 1 >f && git add . && git commit --quiet -m one
+git cat-file commit HEAD | sed '/^committer/a gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----' >signed
+git reset --quiet --hard $(git hash-object -t commit -w signed) && rm signed && git tag v1 && echo 2 >f
+git remote add origin ssh://git@127.0.0.1:1/x
+"#;
+
+#[test]
+fn settings_that_only_a_condition_across_files_shows_run_nothing() {
+    let home = Home::new();
+    let dir = home.path("r");
+    std::fs::create_dir(&dir).unwrap();
+    let (at, made) = canary(&home);
+    sh(&dir, SIGNED);
+    let hide = r#"git config extensions.worktreeConfig true
+printf '[includeIf "hasconfig:remote.*.url:ssh://git@127.0.0.1:1/*"]\n path = evil.inc\n' >.git/config.worktree
+for name in filter.x.clean diff.x.textconv diff.x.command gpg.program core.sshCommand core.fsmonitor; do
+    git config --file .git/evil.inc $name CANARY
+done"#;
+    sh(&dir, &hide.replace("CANARY", &at));
+    sh(&dir, "git status >/dev/null 2>&1 || :");
+    assert!(made.exists(), "git itself does not obey the condition");
+    std::fs::remove_file(&made).unwrap();
+    for line in looks(&dir) {
+        sh(&dir, "touch -d 2001-01-01 f");
+        home.run(&["--observe", "-e", &line]).exits(0);
+        assert!(!made.exists(), "{line}");
+    }
+}
+
+#[test]
+fn settings_that_change_while_git_looks_run_nothing() {
+    let home = Home::new();
+    let dir = home.path("r");
+    std::fs::create_dir(&dir).unwrap();
+    let (at, made) = canary(&home);
+    sh(&dir, SIGNED);
+    // A git that, before each command but the two that ask, gives the repository the settings of somebody else.
+    let bin = home.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let git = format!(
+        "#!/bin/sh\nPATH=${{PATH#*:}}\ncase \" $* \" in *' config '* | *' rev-parse '*) ;; *) cp '{0}/evil' '{0}/r/.git/config'; : >'{0}/exchanged' ;; esac\nexec git \"$@\"\n",
+        home.path("").display()
+    );
+    std::fs::write(bin.join("git"), git).unwrap();
+    sh(
+        &home.path(""),
+        &format!(
+            "chmod 755 bin/git; cp r/.git/config good; cp good evil; for name in filter.x.clean diff.x.textconv gpg.program core.sshCommand core.fsmonitor; do git config --file evil $name '{at}'; done"
+        ),
+    );
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for line in looks(&dir) {
+        sh(&dir, "cp ../good .git/config; rm -f ../exchanged; touch -d 2001-01-01 f");
+        home.run_with(&["--observe", "-e", &line], "PATH", &path).exits(0);
+        assert!(home.path("exchanged").exists() && !made.exists(), "{line}");
+    }
+}
+
+#[test]
+fn a_look_at_a_signature_leaves_the_home_as_it_was() {
+    let home = Home::new();
+    let dir = home.path("r");
+    std::fs::create_dir(&dir).unwrap();
+    sh(&dir, SIGNED);
+    let mine = home.path("mine");
+    std::fs::create_dir(&mine).unwrap();
+    let words = json!(["git", "log", "-1", "--format=%G?"]);
+    let line = format!("host(\"local\").read({words}, #{{\"dir\": {:?}}}).out", dir.display().to_string());
+    home.run_with(&["--observe", "-e", &line], "HOME", &mine.display().to_string()).exits(0);
+    assert!(!mine.join(".gnupg").exists());
+}
+
+#[test]
+fn a_commit_is_never_another_one_in_its_place() {
+    let home = Home::new();
+    let dir = home.path("r");
+    std::fs::create_dir(&dir).unwrap();
+    sh(&dir, "git init --quiet -b main . && echo good >a && git add . && git commit --quiet -m good && git tag v1");
+    sh(&dir, "git checkout --quiet -b evil && echo evil >a && echo evil >b && git add . && git commit --quiet -m evil");
+    sh(&dir, "git replace v1 evil && git rev-parse evil >.git/info/grafts && git checkout --quiet evil");
+    let good = sh(&dir, "GIT_NO_REPLACE_OBJECTS=1 git rev-parse v1");
+    let good = good.trim();
+    let repo = format!("host(\"local\").repo({:?})", dir.display().to_string());
+    let files = home.run(&["--json", "-e", &format!("{repo}.files(\"{good}\", \".\")")]).exits(0).json_lines();
+    assert_eq!(files, [json!(["a"])]);
+    let words = json!(["git", "log", "--format=%s", "evil"]);
+    let log = format!("host(\"local\").read({words}, #{{\"dir\": {:?}}}).out", dir.display().to_string());
+    let log = home.run(&["--json", "-e", &log]).exits(0).json_lines();
+    assert_eq!(log, [json!("evil\ngood\n")], "a graft cuts no history off");
+    home.run(&["--yes", "-e", &format!("{repo}.checkout(\"{good}\")")]).exits(0);
+    assert_eq!(std::fs::read_to_string(dir.join("a")).unwrap(), "good\n");
+    assert!(!dir.join("b").exists());
+}
+
+/// Clones of every sort, each with the settings that make it one.
+const SORTS: &str = r#"
+git init --quiet -b main plain && cd plain && mkdir s && echo 1 >a && echo 1 >s/b && printf 'x\r\n' >crlf && git add . && git commit --quiet -m one
+git tag -a v1 -m v1 && git branch side && echo 2 >a && git commit --quiet -am two && cd ..
+git clone --quiet --bare plain bare.git && git --git-dir bare.git worktree add --quiet tree-of-bare side
+git -C plain worktree add --quiet --detach ../tree v1 && echo more >>tree/a && echo x >tree/new
+git clone --quiet --shared plain shared && (cd shared && git branch -q --track t origin/side && echo 3 >a && git commit --quiet -am three)
+git clone --quiet --depth 1 "file://$PWD/plain" shallow
+git clone --quiet --separate-git-dir apart.git plain apart && (cd apart && git config core.worktree ../apart && git rm -q a)
+git clone --quiet plain sparse && (cd sparse && git sparse-checkout set --cone --sparse-index s && echo 2 >s/b)
+git clone --quiet plain 'it'"'"'s "odd"' && (cd it* && git checkout -q -b 'a"b' && git config 'branch.a"b.remote' origin && git config 'branch.a"b.merge' refs/heads/main && git config 'url.x\"y.insteadOf' 'C:\z "')
+git init --quiet -b main super && (cd super && git -c protocol.file.allow=always submodule --quiet add ../plain sub && git commit --quiet -m sub && cd sub && git checkout --quiet v1)
+git clone --quiet plain crlf && (cd crlf && git config core.autocrlf true && rm crlf && git checkout --quiet . && git config core.fileMode false && chmod 755 a)
+git clone --quiet plain link && (cd link && ln -sf refs/heads/main .git/HEAD && git update-index --split-index && echo 9 >a && git add a)
+git init --quiet -b main --object-format=sha256 sha && (cd sha && echo 1 >a && git add . && git commit --quiet -m one && echo 2 >a)
+if git init --quiet -b main --ref-format=reftable table 2>/dev/null; then
+    cd table && echo 1 >a && git add . && git commit --quiet -m one && git tag v1 && git branch side && git worktree add --quiet ../tree-of-table side && echo 2 >a
+fi
+"#;
+
+#[test]
+fn a_tame_repository_answers_as_it_answers_git() {
+    let home = Home::new();
+    let all = home.path("all");
+    std::fs::create_dir(&all).unwrap();
+    sh(&all, SORTS);
+    let mut folders: Vec<_> = std::fs::read_dir(&all).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.retain(|folder| !folder.ends_with("apart.git"));
+    folders.extend([all.join("plain/s"), all.join("tree/s"), all.join("super/sub")]);
+    folders.sort();
+    assert!(folders.len() > 14, "{folders:?}");
+    let asked = [
+        "git status --porcelain=v2 -b",
+        "git log --all --decorate --format=%H%d%s",
+        "git rev-parse HEAD --show-toplevel",
+        "git rev-parse --show-prefix --is-bare-repository --is-inside-work-tree --is-shallow-repository",
+        "git rev-parse --abbrev-ref @{upstream}",
+        "git ls-files -s -t --eol",
+        "git log -p -g -2 --format=%H",
+    ];
+    for dir in &folders {
+        // One opsh for each clone.
+        let reads: Vec<String> = asked
+            .iter()
+            .map(|words| {
+                let words: Vec<&str> = words.split(' ').collect();
+                let options = json!({ "dir": dir, "check": false });
+                format!("answers.push(host(\"local\").read({}, #{options}));", json!(words))
+            })
+            .collect();
+        let code = format!("let answers = []; {} answers", reads.join(" "));
+        let answers = home.run(&["--observe", "--json", "-e", &code]).exits(0).json_lines().remove(0);
+        for (at, words) in asked.iter().enumerate() {
+            // The one difference that is meant: nothing is asked of a submodule's own work tree.
+            let plain = words.replacen("git status", "git status --ignore-submodules=dirty", 1);
+            let plain = sh(
+                dir,
+                &format!(
+                    "git -c core.quotePath=false {} 2>/dev/null || echo \"code $?\"",
+                    &plain.replace("%H%d%s", "'%H%d%s'")[4..]
+                ),
+            );
+            let code = &answers[at]["code"];
+            let ours = answers[at]["out"].as_str().unwrap().to_string();
+            let ours = if *code == json!(0) { ours } else { format!("{ours}code {code}\n") };
+            assert_eq!(ours.trim(), plain.trim(), "{words} in {}", dir.display());
+        }
+    }
+}

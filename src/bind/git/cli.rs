@@ -17,19 +17,12 @@ pub struct Git {
     pub host: String,
     /// The folder that git is told to work in.
     pub dir: String,
-    /// Settings of the repository that are overridden: name and value.
-    overridden: Vec<(String, String)>,
 }
 
 impl Git {
     /// The repository in `dir`.
     pub fn new(reach: Reach, host: &str, dir: &str) -> Git {
-        Git { reach, host: host.into(), dir: dir.into(), overridden: Vec::new() }
-    }
-
-    /// With these settings in the place of the repository's own. Needs git 2.31.
-    pub fn overriding(self, overridden: Vec<(String, String)>) -> Git {
-        Git { overridden, ..self }
+        Git { reach, host: host.into(), dir: dir.into() }
     }
 
     /// Where it is reached.
@@ -39,29 +32,12 @@ impl Git {
 
     /// The words of a command of git that may run what the repository names: its filters make the files of a checkout.
     pub fn words(&self, args: &[&str]) -> Vec<String> {
-        [self.env(), self.git()].concat().into_iter().chain(args.iter().map(|word| word.to_string())).collect()
+        [tame::env(), self.git(args)].concat()
     }
 
-    /// The words of a POSIX sh script that gets `args`, and after them the words that git begins with.
-    fn script_words(&self, script: &str, args: &[&str]) -> Vec<String> {
-        let sh = ["sh", "-c", script, "opsh"].iter().chain(args).map(|word| word.to_string()).collect();
-        [self.env(), sh, self.git()].concat()
-    }
-
-    fn env(&self) -> Vec<String> {
-        let mut words = tame::env();
-        if !self.overridden.is_empty() {
-            words.push(format!("GIT_CONFIG_COUNT={}", self.overridden.len()));
-        }
-        for (at, (name, value)) in self.overridden.iter().enumerate() {
-            words.push(format!("GIT_CONFIG_KEY_{at}={name}"));
-            words.push(format!("GIT_CONFIG_VALUE_{at}={value}"));
-        }
-        words
-    }
-
-    fn git(&self) -> Vec<String> {
-        [tame::git(), ["-C", &self.dir].map(String::from).to_vec()].concat()
+    fn git(&self, args: &[&str]) -> Vec<String> {
+        let args = ["-C", &self.dir].into_iter().chain(args.iter().copied()).map(String::from);
+        tame::git().into_iter().chain(args).collect()
     }
 
     /// Runs words that only look: nothing that the repository names runs.
@@ -75,17 +51,15 @@ impl Git {
             return Err(Error::new(Kind::Failed, what(), why).host(&self.host));
         }
         let ran = host::finished(&self.host, &words, ended)?;
-        let said = ran.err.as_str();
-        if ran.code == 127 {
-            return Err(Error::new(Kind::NotFound, what(), "there is no git on the host"));
+        match ran.code {
+            127 => Err(Error::new(Kind::NotFound, what(), "there is no git on the host")),
+            tame::ANOTHERS => Err(anothers(&self.reach, pass, &self.host, &self.dir, what()).await),
+            tame::NOWHERE => {
+                let why = format!("{} is no git repository that can be read: {}", self.dir, complaint(&ran.err));
+                Err(Error::new(Kind::NotFound, what(), why))
+            }
+            _ => Ok(ran),
         }
-        if tame::is_anothers(said) {
-            return Err(anothers(&self.reach, pass, &self.host, &self.dir, what()).await);
-        }
-        if said.contains("not a git repository") || said.contains("cannot change to") {
-            return Err(Error::new(Kind::NotFound, what(), format!("{} is no git repository", self.dir)));
-        }
-        Ok(ran)
     }
 
     /// The output.
@@ -95,19 +69,21 @@ impl Git {
 
     /// The output, with something to read.
     pub async fn fed(&self, pass: &Pass, args: &[&str], stdin: &str) -> Result<String> {
-        let ran = self.ran(pass, args.first().unwrap_or(&""), self.words(args), stdin).await?;
+        let ran = self.ran(pass, args.first().unwrap_or(&""), self.git(args), stdin).await?;
         self.judged(ran, &args.join(" "))
     }
 
     /// The output, or `None` for an exit code of 1, git's way to say no.
     pub async fn maybe(&self, pass: &Pass, args: &[&str]) -> Result<Option<String>> {
-        let ran = self.ran(pass, args.first().unwrap_or(&""), self.words(args), "").await?;
+        let ran = self.ran(pass, args.first().unwrap_or(&""), self.git(args), "").await?;
         if ran.code == 1 { Ok(None) } else { self.judged(ran, &args.join(" ")).map(Some) }
     }
 
-    /// The output of a script in which several commands of git are one trip; `name` says which they are.
+    /// The output of a POSIX sh script in which several commands of git are one trip: it gets `args`, and after them the words
+    /// that git begins with. `name` says which commands they are.
     pub async fn script(&self, pass: &Pass, name: &str, script: &str, args: &[&str], stdin: &str) -> Result<String> {
-        let ran = self.ran(pass, name, self.script_words(script, args), stdin).await?;
+        let sh = [&["sh", "-c", script, "opsh"], args].concat().into_iter().map(String::from);
+        let ran = self.ran(pass, name, sh.chain(self.git(&[])).collect(), stdin).await?;
         self.judged(ran, name)
     }
 

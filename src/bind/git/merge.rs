@@ -102,7 +102,7 @@ pub async fn check(git: Git, pass: &Pass, target: &str, source: &str) -> Result<
     let graph = graph(&git, pass, &target, &source).await?;
     let (squashes, ids) = squashes(&git, pass, &graph, &target.commit, base).await?;
     let found = Found { target, source, graph, squashes, ids };
-    let merges = merges(git, pass, &found).await?;
+    let merges = merges(&git, pass, &found).await?;
     Ok(found.told(&merges))
 }
 
@@ -331,7 +331,7 @@ struct Merges {
     repairs: bool,
 }
 
-async fn merges(git: Git, pass: &Pass, found: &Found) -> Result<Merges> {
+async fn merges(git: &Git, pass: &Pass, found: &Found) -> Result<Merges> {
     let (target, source) = (&found.target.commit, &found.source.commit);
     let live = found.live();
     let mut asked = format!("plain {target} {source}\n");
@@ -345,7 +345,6 @@ async fn merges(git: Git, pass: &Pass, found: &Found) -> Result<Merges> {
         }
         let _ = writeln!(asked, "repaired {target}");
     }
-    let git = without_drivers(git, pass).await?;
     let said = git.script(pass, "merge-tree", MERGES, &[], &asked).await?;
     let parts = parts(&said);
     let conflicts = |part: &(Vec<&str>, bool)| -> Conflicts {
@@ -361,15 +360,6 @@ async fn merges(git: Git, pass: &Pass, found: &Found) -> Result<Merges> {
         _ => false,
     };
     Ok(Merges { plain, based, repairs })
-}
-
-/// The repository with merge drivers that always say "conflict": a driver is any command, and this is a look.
-async fn without_drivers(git: Git, pass: &Pass) -> Result<Git> {
-    let known = git.maybe(pass, &["config", "-z", "--name-only", "--get-regexp", r"^merge\..*\.driver$"]).await?;
-    let known = known.unwrap_or_default();
-    let drivers = known.split('\0').filter(|name| !name.is_empty());
-    let overridden = drivers.map(|name| (name.to_string(), "false".to_string())).collect();
-    Ok(git.overriding(overridden))
 }
 
 /// The entries of each merge, and whether it ended with 1. No path begins with a slash.

@@ -14,7 +14,7 @@ for mark in MERGE_HEAD CHERRY_PICK_HEAD REVERT_HEAD rebase-merge rebase-apply/ap
     test ! -e "$dir/$mark" || echo "$mark"
 done
 if test -e "$dir/index.lock"; then
-    made=$(stat -c %Y "$dir/index.lock" 2>/dev/null || stat -f %m "$dir/index.lock" 2>/dev/null)
+    made=$(stat -L -c %Y "$dir/index.lock" 2>/dev/null || stat -L -f %m "$dir/index.lock" 2>/dev/null)
     test -z "$made" || echo "locked $(( $(date +%s) - made ))"
 fi
 if "$@" rev-parse --verify --quiet 'HEAD^{commit}' >/dev/null; then

@@ -16,7 +16,8 @@ use std::process::{Command, Stdio};
 /// Lines that run at the same time: some wait until they are killed.
 const TOGETHER: usize = 8;
 
-/// Makes the namespaces: a copy of all files that is thrown away, `$1/up` says what changed in it, and no network.
+/// Makes the namespaces: a copy of all files that is thrown away, `$1/up` says what changed in it, and no network. A look at
+/// git has a folder in `/dev/shm`, which is left there when it is killed, as here.
 const ENTER: &str = r#"
 set -e
 cd "$1"
@@ -30,7 +31,7 @@ for device in null zero full random urandom; do
     : >"top/root/dev/$device"
     mount --bind "/dev/$device" "top/root/dev/$device"
 done
-mkdir top/root/dev/up
+mkdir top/root/dev/up top/root/dev/shm
 mount --bind top/up top/root/dev/up
 mount -t tmpfs runtime top/root/run
 ip link set lo up

@@ -325,10 +325,11 @@ pub const PROGRAMS: &[Program] = &[
         "after= all all-match ancestry-path author= author-date-order before= boundary branches cherry-mark cherry-pick committer= count date-order first-parent full-history grep= left-only left-right max-count= max-parents= merges min-parents= no-merges objects parents remotes reverse right-only since= skip= tags timestamp topo-order until=",
         Shape::Any,
     ),
+    // Where the git folder is, is not answered: git works with another one. The superproject has settings of its own.
     program(
         "git rev-parse",
         "q",
-        "abbrev-ref? absolute-git-dir all branches default= git-common-dir git-dir is-bare-repository is-inside-git-dir is-inside-work-tree is-shallow-repository path-format= quiet remotes short? show-cdup show-prefix show-superproject-working-tree show-toplevel symbolic symbolic-full-name tags verify",
+        "abbrev-ref? all branches default= is-bare-repository is-inside-work-tree is-shallow-repository path-format= quiet remotes short? show-cdup show-prefix show-toplevel symbolic symbolic-full-name tags verify",
         Shape::Any,
     ),
     program("git show", "bcC?mM?n:pqrsS:tuU:wz#", LOG, Shape::Any),
