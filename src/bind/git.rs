@@ -222,20 +222,19 @@ impl Repository {
     pub async fn history_of(&self, pass: &Pass, folder: &str) -> Result<Vec<(String, Vec<u8>)>> {
         let git = self.0.git(pass).await?;
         let folder = format!("{}/", folder.trim_end_matches('/'));
-        let format = "--format=%x01%H";
-        let log = ["log", "--all", "--no-renames", "--diff-filter=AM", "--name-only", "-z", format, "--", &folder];
-        let out = git.out(pass, &log).await?;
+        let what = ["log", "--all", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM", "--format="];
+        let out = git.out(pass, &[&what[..], &["-z", "--", &folder]].concat()).await?;
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
-        let mut commit = "";
-        for word in out.split(['\0', '\n']).filter(|word| !word.is_empty()) {
-            if let Some(next) = word.strip_prefix('\x01') {
-                commit = next;
-                continue;
-            }
-            let Some(name) = word.strip_prefix(&folder).filter(|name| !name.contains('/')) else { continue };
-            // Newest first: what was found already is newer.
-            if !found.iter().any(|(known, _)| known == name) {
-                let text = git.out(pass, &["cat-file", "blob", &format!("{commit}:{word}")]).await?;
+        let mut words = out.split('\0');
+        // `:MODE MODE OBJECT OBJECT STATE`, and then a name, whatever that holds.
+        while let Some(state) = words.next() {
+            let Some(state) = state.trim_start_matches('\n').strip_prefix(':') else { continue };
+            let state: Vec<&str> = state.split(' ').collect();
+            let ([_, mode, _, object, _], Some(path)) = (state.as_slice(), words.next()) else { continue };
+            let Some(name) = path.strip_prefix(&folder).filter(|name| !name.contains('/')) else { continue };
+            // Newest first: what was found already is newer. A submodule has no text.
+            if !mode.starts_with("16") && !found.iter().any(|(known, _)| known == name) {
+                let text = git.out(pass, &["cat-file", "blob", object]).await?;
                 found.push((name.to_string(), text.into_bytes()));
             }
         }
@@ -273,7 +272,8 @@ fn head(call: &Call<'_>) -> Result<Dynamic> {
     let value = call.read(look_at(call, &repo, "", json!({})), tree, |pass, tree| async move {
         let git = tree.git(&pass).await?;
         let commit = head_of(&git, &pass).await?;
-        let tags = git.out(&pass, &["tag", "--points-at", &commit]).await?;
+        let points = format!("--points-at={commit}");
+        let tags = git.out(&pass, &["for-each-ref", &points, "--format=%(refname:lstrip=2)", "refs/tags"]).await?;
         let branch = branch_of(&git, &pass).await?;
         let subject = git.out(&pass, &["log", "-1", "--format=%s", &commit]).await?;
         let tags: Vec<&str> = tags.lines().collect();
