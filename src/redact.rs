@@ -191,6 +191,27 @@ pub fn clean(text: &str) -> String {
     if invisible::without(&shown).unwrap_or_else(|| shown.clone()) == of_bare { shown } else { of_bare }
 }
 
+/// At most so many characters of a text that somebody else wrote, as [`clean`] shows it. Secrets are hidden before it is cut:
+/// half of one would not be known for what it is. This is the only place where such a text is cut.
+pub fn cut(text: &str, most: usize) -> String {
+    let text = clean(text);
+    let Some((end, _)) = text.char_indices().nth(most.saturating_sub(1)) else { return text };
+    if text[end..].chars().nth(1).is_none() {
+        return text;
+    }
+    // Half of a tag means nothing.
+    let kept = &text[..end];
+    let end = kept.rfind(MARK).filter(|at| kept[at + MARK.len()..].bytes().all(|b| b.is_ascii_hexdigit()));
+    format!("{}…", &kept[..end.unwrap_or(kept.len())])
+}
+
+/// As [`cut`], on one line: control characters and blanks in a row are one blank.
+pub fn cut_line(text: &str, most: usize) -> String {
+    let text = clean(text);
+    let words = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty());
+    cut(&words.collect::<Vec<_>>().join(" "), most)
+}
+
 fn clean_once(text: &str) -> String {
     let mut stream = Stream::new();
     let mut out = stream.feed(text.as_bytes());
@@ -239,6 +260,9 @@ impl Stream {
         out
     }
 }
+
+/// How the mark of a value begins; hexadecimal digits follow.
+pub const MARK: &str = "•••#";
 
 /// What stands in place of a value.
 fn mark(value: &str) -> String {
@@ -335,6 +359,21 @@ mod tests {
         assert!(!text.contains("opensesame1"));
         assert!(!clean("JWT_SECRET=abcdefgh1234").contains("abcdefgh1234"));
         assert!(!clean("ghp_abcdefghijklmnopqrstuvwxyz0123456789").contains("abcdefghij"));
+    }
+
+    #[test]
+    fn a_secret_at_the_end_of_a_short_text_is_hidden_whole() {
+        learn("orchid-of-the-valley-77");
+        for before in 0..30 {
+            let text = format!("{}orchid-of-the-valley-77 and more", "x ".repeat(before));
+            let shown = cut(&text, 40);
+            assert!(shown.chars().count() <= 40 && !shown.contains("orchid"), "{shown}");
+            assert!((before < 20 || shown.ends_with('…')) && !shown.contains("#…"), "{shown}");
+        }
+        assert_eq!((cut("abcd", 4), cut("abcde", 4), cut("", 4)), ("abcd".into(), "abc…".into(), "".into()));
+        learn("two words\nof one secret");
+        let line = cut_line("a\n\tb two words\nof one secret \u{1b}[2J c", 60);
+        assert!(line.starts_with("a b •••#") && line.ends_with(" [2J c"), "{line}");
     }
 
     #[test]

@@ -98,11 +98,7 @@ async fn session(engine: &Engine, stack: &Stack, pid: i64) -> Result<Option<Valu
 
 /// With a query that can be shown: what is secret is hidden before it is cut, or a part of it would be left.
 fn shown(mut row: Value) -> Value {
-    let query = redact::clean(row["query"].as_str().unwrap_or_default());
-    let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
-    let cut = words.chars().count() > LONGEST;
-    let text: String = words.chars().take(if cut { LONGEST - 1 } else { LONGEST }).collect();
-    row["query"] = json!(if cut { format!("{text}…") } else { text });
+    row["query"] = json!(redact::cut_line(row["query"].as_str().unwrap_or_default(), LONGEST));
     row
 }
 

@@ -12,6 +12,7 @@ use crate::config::{Host, LOCAL};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Lives, Pass, Target};
+use crate::redact;
 use rhai::{Engine, EvalAltResult, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -315,8 +316,7 @@ pub fn read_words(words: &[String]) -> Vec<String> {
 /// A command as an error names it: its first words, on one line.
 fn shown(words: &[String]) -> String {
     let first: Vec<&str> = words.iter().take(6).map(|word| word.lines().next().unwrap_or("")).collect();
-    let text = first.join(" ");
-    if text.chars().count() <= 80 { text } else { text.chars().take(79).chain(['…']).collect() }
+    redact::cut(&first.join(" "), 80)
 }
 
 /// The last `count` lines that are not empty.

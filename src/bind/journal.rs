@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::gate::journal::{Entry, Fate, Journal, RunLine, Told};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Target, clock};
+use crate::redact;
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -202,8 +203,7 @@ fn shortened(value: &Value, chars: usize, items: usize) -> Value {
 }
 
 fn cut(text: &str, chars: usize) -> String {
-    let text = unmarked(text);
-    if text.chars().count() <= chars { text } else { text.chars().take(chars - 1).chain(['…']).collect() }
+    unmarked(&redact::cut(text, chars))
 }
 
 /// What was hidden stays hidden; the tag behind the dots means something in that run only, and a replay would take a word

@@ -11,7 +11,7 @@ use super::verb::Class;
 use super::wait::Ended;
 use super::{Did, Effect, Grants};
 use crate::error::{Error, Kind, Place, Result};
-use crate::redact;
+use crate::redact::{self, MARK};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
@@ -404,8 +404,7 @@ fn diverged(effect: &Effect, has: &str) -> Error {
 }
 
 fn brief(args: &Value) -> String {
-    let text = args.to_string();
-    if text.chars().count() <= 200 { text } else { text.chars().take(199).chain(['…']).collect() }
+    redact::cut(&args.to_string(), 200)
 }
 
 /// Refuses an answer that is not the whole of what was answered then: the script would go on with something else.
@@ -451,9 +450,6 @@ fn digest_of_cut(map: &serde_json::Map<String, Value>) -> Option<&String> {
 fn is_mark(text: &str) -> bool {
     text.strip_prefix(MARK).is_some_and(|tag| !tag.is_empty() && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
-
-/// How a hidden value begins; hexadecimal digits follow.
-const MARK: &str = "•••#";
 
 /// Arguments as the journal would hold them.
 fn recorded(args: &Value) -> Value {

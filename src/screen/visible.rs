@@ -73,7 +73,7 @@ pub fn short_blanks(text: &str) -> String {
     out + rest
 }
 
-/// A line of a bounded length: beginning and end of a longer one.
+/// A line of a bounded length, in which secrets are hidden already: beginning and end of a longer one.
 fn bounded(line: &str) -> String {
     let count = line.chars().count();
     if count <= MOST_OF_A_LINE {

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Entry, Journal};
+use crate::redact;
 use crate::screen::Screen;
 use serde_json::Value;
 
@@ -107,6 +108,5 @@ fn why(body: &Value) -> String {
 }
 
 fn short(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 100 { text } else { text.chars().take(99).chain(['…']).collect() }
+    redact::cut(&value.to_string(), 100)
 }

@@ -47,6 +47,7 @@ mod reference;
 mod replay;
 mod resume;
 mod scripts;
+mod secrets;
 mod shared;
 mod silent;
 mod sitting;

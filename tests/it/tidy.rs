@@ -1,5 +1,7 @@
 //! The architecture, read from the syntax trees of `src/`: layers, homes, and the few things that exist once.
 
+mod cuts;
+
 use proc_macro2::{TokenStream, TokenTree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

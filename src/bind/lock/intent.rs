@@ -6,6 +6,7 @@
 
 use crate::bind::beside;
 use crate::gate::journal;
+use crate::redact;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -104,8 +105,7 @@ fn keep(seen: &mut Seen, intent: Option<(bool, Vec<Value>)>) {
 /// A name of a shared file in one word that can be typed: a colleague's file does not decide what else is on the line.
 pub fn name(by: &Value) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || ['@', '.', '_', '+', '-'].contains(&c);
-    let name: String =
-        by.as_str().unwrap_or_default().chars().take(80).map(|c| if is_plain(c) { c } else { '_' }).collect();
+    let name = redact::cut(by.as_str().unwrap_or_default(), 80).replace(|c| !is_plain(c), "_");
     match name.trim_start_matches('-') {
         "" => "somebody".into(),
         name => name.into(),

@@ -2,6 +2,7 @@
 
 use super::intent;
 use crate::error::{Error, Kind};
+use crate::redact;
 use serde_json::{Value, json};
 
 /// Who has it.
@@ -43,9 +44,7 @@ fn last_words(last: &Value) -> String {
 
 /// A value of a shared file as one short line.
 fn text(value: &Value) -> String {
-    let text = value.as_str().unwrap_or("?").lines().next().unwrap_or_default();
-    let short: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    short
+    redact::cut_line(value.as_str().unwrap_or("?").lines().next().unwrap_or_default(), 200)
 }
 
 /// All of it in one line.

@@ -1,6 +1,7 @@
 //! What migration files do, read with a SQL parser: whether old code can live with it, and what a down would lose.
 //! Home of `sqlparser`. Pure: text in, judgement out; what cannot be parsed is judged for the worse.
 
+use crate::redact;
 use sqlparser::ast::{
     AlterColumnOperation, AlterTableOperation, AlterTypeOperation, ColumnOption, ColumnOptionDef, IndexColumn,
     NullsDistinctOption, ObjectName, ObjectType, Statement, TableConstraint,
@@ -207,8 +208,7 @@ pub fn judge_up(text: &str) -> Up {
 }
 
 fn first_words(statement: &str) -> String {
-    let text = statement.split_whitespace().collect::<Vec<_>>().join(" ");
-    if text.chars().count() <= 70 { text } else { text.chars().take(69).chain(['…']).collect() }
+    redact::cut_line(statement, 70)
 }
 
 fn is_additive(statement: &Statement) -> bool {

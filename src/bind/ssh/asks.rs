@@ -4,7 +4,7 @@
 use super::Login;
 use super::failure::Trouble;
 use super::route::Route;
-use crate::redact::Secret;
+use crate::redact::{self, Secret};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -127,9 +127,7 @@ const NEW_PASSWORD: [&str; 7] = [
 
 /// A text of a server as it may be shown: one line, not long, no control characters.
 pub(super) fn plain(text: &str) -> String {
-    const MOST: usize = 200;
-    let kept: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
-    kept.split_whitespace().collect::<Vec<_>>().join(" ")
+    redact::cut_line(text, 200)
 }
 
 /// A question for a person.
@@ -319,7 +317,7 @@ mod tests {
     #[test]
     fn a_shown_question_has_one_short_line() {
         assert_eq!(plain("a\u{1b}[2J\n b\r\nc\t"), "a [2J b c");
-        assert_eq!(plain(&"x".repeat(5000)).len(), 200);
+        assert_eq!(plain(&"x".repeat(5000)).chars().count(), 200);
     }
 
     #[test]
