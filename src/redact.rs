@@ -205,6 +205,34 @@ pub fn cut(text: &str, most: usize) -> String {
     format!("{}…", &kept[..end.unwrap_or(kept.len())])
 }
 
+/// The beginning of a text whose rest was not read, as [`clean`] shows it: what may be the beginning of a secret is left out.
+pub fn begun(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&Stream::new().feed(bytes)).into_owned()
+}
+
+/// Leaves whole lines of the head and the tail of a text that was cut between them. A secret that the cut halved is gone
+/// then, also one that nobody knows yet; its value may hold anything but the end of a line.
+pub fn whole_lines(head: &mut Vec<u8>, tail: &mut Vec<u8>) {
+    head.truncate(head.iter().rposition(|byte| ends_line(*byte)).map_or(0, |end| end + 1));
+    tail.drain(..after_cut(tail).unwrap_or(tail.len()));
+}
+
+/// Where whole lines begin in a text that begins within one, behind a private key that goes on there. `None` when no line
+/// ends in it.
+pub fn after_cut(text: &[u8]) -> Option<usize> {
+    const END: &[u8] = b"PRIVATE KEY-----";
+    let begin = text.iter().position(|byte| ends_line(*byte))? + 1;
+    let near = &text[begin..text.len().min(begin + shapes::MOST_OF_A_KEY)];
+    let end = near.windows(END.len()).position(|window| window == END).unwrap_or(0);
+    let line = near[..end].iter().rposition(|byte| ends_line(*byte)).map_or(0, |end| end + 1);
+    Some(if near[line..end].starts_with(b"-----END ") { begin + end + END.len() } else { begin })
+}
+
+/// A carriage return ends what a program shows of its progress, and a zero byte a variable of `/proc/PID/environ`.
+fn ends_line(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r' | 0)
+}
+
 /// As [`cut`], on one line: control characters and blanks in a row are one blank.
 pub fn cut_line(text: &str, most: usize) -> String {
     let text = clean(text);
@@ -374,6 +402,34 @@ mod tests {
         learn("two words\nof one secret");
         let line = cut_line("a\n\tb two words\nof one secret \u{1b}[2J c", 60);
         assert!(line.starts_with("a b •••#") && line.ends_with(" [2J c"), "{line}");
+    }
+
+    #[test]
+    fn a_cut_text_keeps_whole_lines_and_no_rest_of_a_key() {
+        let lines = |head: &str, tail: &str| {
+            let (mut head, mut tail) = (head.as_bytes().to_vec(), tail.as_bytes().to_vec());
+            whole_lines(&mut head, &mut tail);
+            [head, tail].map(|bytes| String::from_utf8(bytes).expect("text"))
+        };
+        assert_eq!(lines("a\nb\nhalf-of", "a-secret\nc\nd"), ["a\nb\n", "c\nd"]);
+        assert_eq!(lines("10 %\r11 %", "99 %\r100 %"), ["10 %\r", "100 %"]);
+        assert_eq!(lines("half-of", "a-secret"), ["", ""]);
+        assert_eq!(lines("", ""), ["", ""]);
+        let key =
+            "MIIa\nMIIb\n-----END RSA PRIVATE KEY-----\nc\n-----BEGIN PRIVATE KEY-----\nx\n-----END PRIVATE KEY-----\n";
+        assert!(lines("", key)[1].starts_with("\nc\n-----BEGIN"), "{:?}", lines("", key));
+        let later = &key[key.find("c\n").expect("there")..];
+        assert_eq!(lines("", later)[1], later[2..]);
+    }
+
+    #[test]
+    fn the_beginning_of_a_text_ends_before_what_may_be_a_secret() {
+        learn("maple-syrup-in-winter-5");
+        assert_eq!(begun(b"it is maple-syrup-in-wi"), "it is ");
+        assert_eq!(
+            (begun(b"x PASSWORD=abcde").as_str(), begun(b"x maple leaf").as_str()),
+            ("x PASSWORD=", "x maple leaf")
+        );
     }
 
     #[test]

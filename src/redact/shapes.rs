@@ -22,7 +22,7 @@ use super::names::is_secret_name_in_text;
 /// Bytes held of one secret; its tag is that of as many.
 const MOST_HELD: usize = 4 << 10;
 /// Bytes of a private key without an end, after which text is shown again. The largest in use are under 13 KiB.
-const MOST_OF_A_KEY: usize = 16 << 10;
+pub const MOST_OF_A_KEY: usize = 16 << 10;
 /// Bytes of the text so far that can announce a secret.
 const CONTEXT: usize = 256;
 

@@ -124,9 +124,9 @@ fn run(host: &str, bytes: u64) -> String {
     format!(r#"host("{host}").run(["head", "-c", "{bytes}", "/dev/zero"]).after.out.len"#)
 }
 
-/// 1 MiB is kept, and the line that says how much is not.
+/// 1 MiB is kept, less the first byte of its second half, which ends what was cut, and the line that says how much is not.
 fn kept(bytes: u64) -> String {
-    let kept = MIB as usize + format!("\n… {} bytes left out …\n", bytes - MIB).chars().count();
+    let kept = MIB as usize - 1 + format!("\n… {} bytes left out …\n", bytes - MIB + 1).chars().count();
     format!("{kept}\n")
 }
 

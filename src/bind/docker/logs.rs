@@ -5,6 +5,7 @@ use super::model::Ran;
 use super::transport::next_chunk;
 use crate::error::Result;
 use crate::gate::Pass;
+use crate::redact;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use std::collections::VecDeque;
@@ -185,7 +186,7 @@ impl Frames {
 
 /// Lines that are wanted, of what is shown as it comes. Without a text to look for everything is, at once.
 #[derive(Default)]
-struct Sieve([Vec<u8>; 2]);
+struct Sieve([Open; 2]);
 
 impl Sieve {
     fn feed(&mut self, frame: &Frame<'_>, query: &LogQuery, out: &mut Vec<u8>) {
@@ -194,11 +195,17 @@ impl Sieve {
         }
         let open = &mut self.0[frame.stream as usize];
         for piece in frame.bytes.split_inclusive(|byte| *byte == b'\n') {
-            open.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || open.len() > query.keep {
-                let line = std::mem::take(open);
-                if query.wants(&String::from_utf8_lossy(&line)) {
-                    out.extend_from_slice(&line);
+            let ends = piece.ends_with(b"\n");
+            let fits = piece.len().min(query.keep.saturating_sub(open.bytes.len()));
+            open.bytes.extend_from_slice(&piece[..fits]);
+            open.cut |= fits < piece.len();
+            if ends {
+                let open = std::mem::take(open);
+                if query.wants(&String::from_utf8_lossy(&open.bytes)) {
+                    match open.cut {
+                        true => out.extend_from_slice(format!("{}\n", redact::begun(&open.bytes)).as_bytes()),
+                        false => out.extend_from_slice(&open.bytes),
+                    }
                 }
             }
         }
@@ -280,7 +287,10 @@ impl Joiner {
 
     fn close(&mut self, stream: Stream) {
         let open = std::mem::take(&mut self.open[stream as usize]);
-        let text = String::from_utf8_lossy(open.bytes.strip_suffix(b"\r").unwrap_or(&open.bytes)).into_owned();
+        let text = match open.cut {
+            true => redact::begun(&open.bytes),
+            false => String::from_utf8_lossy(open.bytes.strip_suffix(b"\r").unwrap_or(&open.bytes)).into_owned(),
+        };
         if !self.query.wants(&text) {
             return;
         }
@@ -336,12 +346,16 @@ impl Kept {
         &self.head
     }
 
-    fn into_bytes(mut self) -> Vec<u8> {
+    fn into_bytes(self) -> Vec<u8> {
+        let (mut head, mut tail) = (self.head, Vec::from(self.tail));
         if self.left_out > 0 {
-            self.head.extend_from_slice(format!("\n… {} bytes left out …\n", self.left_out).as_bytes());
+            let kept = head.len() + tail.len();
+            redact::whole_lines(&mut head, &mut tail);
+            let left_out = self.left_out + (kept - head.len() - tail.len()) as u64;
+            head.extend_from_slice(format!("… {left_out} bytes left out …\n").as_bytes());
         }
-        self.head.extend(self.tail);
-        self.head
+        head.append(&mut tail);
+        head
     }
 }
 
@@ -418,11 +432,11 @@ mod tests {
     #[test]
     fn kept_output_has_its_head_and_its_tail() {
         let mut kept = Kept::new(8);
-        for byte in b"abcdefghijkl" {
+        for byte in b"ab\ndefghi\nkl" {
             kept.push(&[*byte]);
         }
-        assert_eq!((kept.head(), kept.left_out), (&b"abcd"[..], 4));
-        assert_eq!(String::from_utf8(kept.into_bytes()).unwrap(), "abcd\n… 4 bytes left out …\nijkl");
+        assert_eq!((kept.head(), kept.left_out), (&b"ab\nd"[..], 4));
+        assert_eq!(String::from_utf8(kept.into_bytes()).unwrap(), "ab\n… 7 bytes left out …\nkl");
     }
 
     #[tokio::test]

@@ -3,6 +3,7 @@
 use super::LONGEST;
 use crate::bind::ssh::own_session;
 use crate::gate::Pass;
+use crate::redact::{self, Secret};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -11,11 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a child that it left behind may hold its output open.
 const LATE: Duration = Duration::from_secs(1);
+/// How long it may say nothing more before what it wrote to standard error is shown while it runs.
+const SILENT: Duration = Duration::from_secs(1);
 /// Bytes of its standard error that are shown.
 const MOST_SAID: usize = 8 << 10;
 
 /// Standard output of the program, printed within this time. The program has no terminal and no input; its standard
-/// error is shown as it comes. Fails with the second half of a sentence.
+/// error is shown when it waits or has ended. Fails with the second half of a sentence.
 #[expect(clippy::disallowed_methods, reason = "a secret that a local program keeps")]
 pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<Vec<u8>, String> {
     let mut command = tokio::process::Command::new(words.first().map_or("", String::as_str));
@@ -27,10 +30,10 @@ pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<V
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("has no output".into());
     };
-    let (mut out, mut said) = (Vec::new(), Vec::new());
+    let (mut out, mut said) = (Vec::new(), Said::default());
     let ended = tokio::time::timeout(within, async {
         let mut outputs = std::pin::pin!(async {
-            let says = tell(pass, &mut stderr, &mut said);
+            let says = said.listen(pass, &mut stderr);
             let prints = collect(&mut stdout, &mut out);
             tokio::try_join!(prints, says).map(|_| ())
         });
@@ -51,9 +54,12 @@ pub async fn output(pass: &Pass, words: &[String], within: Duration) -> Result<V
     .await;
     let ended = ended.unwrap_or_else(|_| Err(format!("did not end within {} s", within.as_secs())));
     group.end(&mut child).await;
+    // Known from here on, also when the program fails and its error is shown.
+    String::from_utf8_lossy(&out).lines().take(1).for_each(|line| drop(Secret::new(line)));
+    said.show(pass).await;
     let status = ended?;
     if !status.success() {
-        let said = String::from_utf8_lossy(&said);
+        let said = String::from_utf8_lossy(&said.bytes);
         let said = said.trim();
         return Err(format!("failed: {status}{}", if said.is_empty() { String::new() } else { format!(": {said}") }));
     }
@@ -72,17 +78,43 @@ async fn collect(from: &mut (impl AsyncRead + Unpin), into: &mut Vec<u8>) -> Res
     Ok(())
 }
 
-/// Shows the beginning of an output and reads the rest.
-async fn tell(pass: &Pass, from: &mut (impl AsyncRead + Unpin), said: &mut Vec<u8>) -> Result<(), String> {
-    let mut piece = [0; 4096];
-    while let Ok(length @ 1..) = from.read(&mut piece).await {
-        let room = MOST_SAID.saturating_sub(said.len()).min(length);
-        if room > 0 {
-            said.extend_from_slice(&piece[..room]);
-            pass.output(&piece[..room]).await;
+/// What the program wrote to its standard error.
+#[derive(Default)]
+struct Said {
+    bytes: Vec<u8>,
+    /// So many of them were shown.
+    told: usize,
+}
+
+impl Said {
+    /// Takes the beginning of an output and reads the rest. It is shown only when the program then waits, as one does that
+    /// asks a person for something: until the program has ended, opsh does not know the value that it may repeat here.
+    async fn listen(&mut self, pass: &Pass, from: &mut (impl AsyncRead + Unpin)) -> Result<(), String> {
+        let mut piece = [0; 4096];
+        loop {
+            let patience = if self.told < self.bytes.len() { SILENT } else { Duration::MAX };
+            let length = match tokio::time::timeout(patience, from.read(&mut piece)).await {
+                Ok(Ok(length @ 1..)) => length,
+                Ok(_) => return Ok(()),
+                Err(_) => {
+                    self.show(pass).await;
+                    continue;
+                }
+            };
+            let room = MOST_SAID.saturating_sub(self.bytes.len()).min(length);
+            self.bytes.extend_from_slice(&piece[..room]);
+            if 0 < room && room < length {
+                redact::whole_lines(&mut self.bytes, &mut Vec::new());
+                // Nothing more is taken.
+                self.bytes.resize(MOST_SAID, b'\n');
+            }
         }
     }
-    Ok(())
+
+    async fn show(&mut self, pass: &Pass) {
+        pass.output(&self.bytes[self.told..]).await;
+        self.told = self.bytes.len();
+    }
 }
 
 /// The program and what it started; ended when this is dropped.

@@ -1,15 +1,16 @@
 //! Everything about keeping the beginning and the end of an output of any length, in bounded memory.
 
 use super::records::hex;
+use crate::redact;
 use sha2::{Digest, Sha256};
 use std::collections::VecDeque;
 
 /// The head and tail of an output, with its true length and digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Kept {
-    /// The first bytes.
+    /// The first bytes; whole lines when something was left out.
     pub head: Vec<u8>,
-    /// The last bytes; follows `head` directly when nothing was left out.
+    /// The last bytes, also in whole lines; follows `head` directly when nothing was left out.
     pub tail: Vec<u8>,
     /// Length of the whole output in bytes.
     pub total: u64,
@@ -35,9 +36,11 @@ impl Kept {
 
     /// What a host cut out of an output of `total` bytes: everything, or `keep` bytes in two halves.
     pub(super) fn cut(bytes: Vec<u8>, total: u64, keep: usize, sha256: String) -> Kept {
-        let mut head = bytes;
-        let whole = total <= head.len() as u64;
-        let tail = if whole { Vec::new() } else { head.split_off(head_share(keep).min(head.len())) };
+        let (mut head, mut tail) = (bytes, Vec::new());
+        if total > head.len() as u64 {
+            tail = head.split_off(head_share(keep).min(head.len()));
+            redact::whole_lines(&mut head, &mut tail);
+        }
         Kept { head, tail, total, sha256 }
     }
 }
@@ -82,7 +85,11 @@ impl Keeper {
     }
 
     pub fn done(self) -> Kept {
-        Kept { head: self.head, tail: self.tail.into(), total: self.total, sha256: hex(&self.digest.finalize()) }
+        let (mut head, mut tail) = (self.head, Vec::from(self.tail));
+        if self.total > (head.len() + tail.len()) as u64 {
+            redact::whole_lines(&mut head, &mut tail);
+        }
+        Kept { head, tail, total: self.total, sha256: hex(&self.digest.finalize()) }
     }
 }
 
@@ -105,10 +112,9 @@ mod tests {
 
     #[test]
     fn a_long_output_keeps_both_ends_and_says_what_is_missing() {
-        let kept = kept(6, &["abcd", "", "efghijklmnopq", "rst", "uvwxyz"]);
-        assert_eq!(kept.text(), "abc\n… 20 bytes left out …\nxyz");
-        assert_eq!(kept.total, 26);
-        assert_eq!(kept.sha256, "71c480df93d6ae2f1efad1447c66c9525e316218cf51fc8d9ed832f2daf18b73");
+        let kept = kept(10, &["ab\nc", "", "efghijklmnop\n", "rst", "uv\nyz"]);
+        assert_eq!(kept.text(), "ab\n… 20 bytes left out …\nyz");
+        assert_eq!((kept.total, kept.sha256.len()), (25, 64));
     }
 
     #[test]
@@ -119,8 +125,8 @@ mod tests {
 
     #[test]
     fn what_the_host_cut_reads_the_same() {
-        let cut = Kept::cut(b"abcxyz".to_vec(), 26, 6, String::new());
-        assert_eq!(cut.text(), "abc\n… 20 bytes left out …\nxyz");
+        let cut = Kept::cut(b"ab\nxw\nyz".to_vec(), 26, 8, String::new());
+        assert_eq!(cut.text(), "ab\n… 21 bytes left out …\nyz");
         assert_eq!(Kept::cut(b"abc".to_vec(), 3, 6, String::new()).text(), "abc");
     }
 }

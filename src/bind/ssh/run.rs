@@ -6,6 +6,7 @@ use super::records::{Record, Splitter, nonce};
 use super::{Command, Finished, Outcome, Reach, quote, scripts};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
+use crate::redact;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -167,30 +168,56 @@ struct Live<'a> {
     /// Bytes of the output up to here were passed on or left out.
     at: u64,
     ends_line: bool,
+    /// Where a gap began whose end is the next end of a line: the line that it cut may begin within a secret.
+    gap: Option<u64>,
+    /// Holds back what may be the beginning of a secret, so that a gap does not halve one.
+    cleaner: redact::Stream,
 }
 
 impl Live<'_> {
     fn new(pass: &Pass) -> Live<'_> {
-        Live { pass, at: 0, ends_line: true }
+        Live { pass, at: 0, ends_line: true, gap: None, cleaner: redact::Stream::new() }
     }
 
     async fn show(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last() {
+        let begin = match self.gap {
+            Some(_) => redact::after_cut(bytes),
+            None => Some(0),
+        };
+        self.at += begin.unwrap_or(bytes.len()) as u64;
+        let Some(begin) = begin else { return };
+        self.end_gap().await;
+        if let [.., last] = &bytes[begin..] {
             self.ends_line = *last == b'\n';
-            self.at += bytes.len() as u64;
-            self.pass.output(bytes).await;
+            self.at += (bytes.len() - begin) as u64;
+            let shown = self.cleaner.feed(&bytes[begin..]);
+            self.pass.output(&shown).await;
         }
     }
 
-    /// Goes on at this offset, and says what lies between.
-    async fn go_to(&mut self, offset: u64) {
+    /// Goes on at this offset.
+    fn go_to(&mut self, offset: u64) {
         if offset > self.at {
-            let newline = if self.ends_line { "" } else { "\n" };
-            let words = format!("{newline}… {} bytes left out …\n", offset - self.at);
-            self.pass.output(words.as_bytes()).await;
-            self.ends_line = true;
+            self.gap.get_or_insert(self.at);
+            self.cleaner = redact::Stream::new();
         }
         self.at = offset;
+    }
+
+    /// Says how much lies in the gap.
+    async fn end_gap(&mut self) {
+        let Some(from) = self.gap.take() else { return };
+        let newline = if self.ends_line { "" } else { "\n" };
+        let words = format!("{newline}… {} bytes left out …\n", self.at - from);
+        self.pass.output(words.as_bytes()).await;
+        self.ends_line = true;
+    }
+
+    /// Shows what was held back.
+    async fn end(mut self) {
+        self.end_gap().await;
+        let rest = self.cleaner.end();
+        self.pass.output(&rest).await;
     }
 }
 
@@ -256,10 +283,14 @@ impl<'a> Output<'a> {
             Record::Pid(_) => {}
             Record::No(why) => self.refused = Some(why),
             Record::End(status) => self.ended = Some(status),
-            Record::Answer => self.live = None,
+            Record::Answer => {
+                if let Some(live) = self.live.take() {
+                    live.end().await;
+                }
+            }
             Record::At(offset) => {
                 if let Some(live) = &mut self.live {
-                    live.go_to(offset).await;
+                    live.go_to(offset);
                 }
             }
         }

@@ -60,11 +60,11 @@ fn a_durable_run_gives_status_and_outputs() {
 #[test]
 fn a_long_output_is_cut_on_the_host() {
     everywhere(async |reach, id| {
-        let script = "printf head; head -c 1000000 /dev/zero; printf tail; printf 12345678 >&2";
+        let script = "echo head; head -c 1000000 /dev/zero; echo; printf tail; printf 1234567890 >&2";
         running(reach.durable_begin(&pass(), id, &sh(script), "").await);
-        let done = result(reach, id, 8).await;
-        assert_eq!(done.stdout.text(), "head\n… 1000000 bytes left out …\ntail");
-        assert_eq!((done.stdout.sha256.len(), done.stderr.text().as_str()), (64, "12345678"));
+        let done = result(reach, id, 10).await;
+        assert_eq!(done.stdout.text(), "head\n… 1000001 bytes left out …\ntail");
+        assert_eq!((done.stdout.sha256.len(), done.stderr.text().as_str()), (64, "1234567890"));
     });
 }
 
