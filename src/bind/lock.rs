@@ -20,7 +20,6 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Effect, Pass, Target, journal};
-use crate::redact;
 use held::{Held, works};
 pub use others::{leave, look, look_for_plan, over, settle_runs, within};
 use rhai::{Dynamic, FnPtr, NativeCallContext};
@@ -434,8 +433,7 @@ fn settle(call: &Call<'_>) -> Result<Receipt> {
     }
     let way = call.world.way(&stack.host)?;
     let line = json!({ "kind": "settled", "by": journal::actor_here(), "why": saw.trim() });
-    let words =
-        holder::settle(&beside::folder(&stack), open["run"].as_str().unwrap_or_default(), &redact::clean_json(line));
+    let words = holder::settle(&beside::folder(&stack), open["run"].as_str().unwrap_or_default(), &line);
     let says = format!(
         "{} of {}: {}",
         open["run"].as_str().unwrap_or_default(),

@@ -13,6 +13,7 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass, clock};
+use crate::redact;
 use history::{Applied, Facts, History, Release};
 use rhai::Dynamic;
 use serde::{Deserialize, Serialize};
@@ -147,9 +148,11 @@ impl Place {
         line["effect"] = pass.effect().into();
         line["format"] = beside::FORMAT.into();
         let (script, folder) = (format!("{}{}", beside::FILES, beside::APPEND), beside::folder(&self.stack));
+        // Others may read it: what is secret is hidden only now, when the login has taught it.
+        let reach = self.way.reach(pass).await?;
+        let line = redact::clean_json(line);
         let words = ["sh", "-c", &script, "opsh", &folder, FILE, &line.to_string()];
         let words: Vec<String> = words.iter().map(|word| word.to_string()).collect();
-        let reach = self.way.reach(pass).await?;
         let ran = host::run_durable(&reach, pass, &self.stack.host, &host::words_of(words)).await?;
         if ran.code == 0 {
             return Ok(());

@@ -1,5 +1,6 @@
 //! An address as a person writes it: `host`, `user@host:port`, `user@[2001:db8::1]:2222`.
 
+use crate::redact;
 use std::net::Ipv6Addr;
 
 /// Where an ssh goes to. What is absent is said by `~/.ssh/config`.
@@ -16,6 +17,14 @@ pub struct Address {
 impl Address {
     /// Reads an address; fails with the reason. An IPv6 address stands in brackets where a port follows it.
     pub fn parse(text: &str) -> Result<Address, String> {
+        // `user:password@host`: the password is hidden wherever the text is shown from here on.
+        if let Some((login, place)) = text.rsplit_once('@')
+            && let Some((user, password)) = login.split_once(':')
+        {
+            redact::learn(password);
+            let why = "has a password in it: remove it from there; opsh asks for it, or the host in opsh.toml says where it is";
+            return Err(format!("the address \"{user}:•••@{place}\" {why}"));
+        }
         let wrong = |why: &str| format!("the address {text:?} {why}");
         let (user, place) = match text.rsplit_once('@') {
             Some(("", _)) => return Err(wrong("has no user before its @")),

@@ -51,3 +51,81 @@ fn an_error_shows_no_part_of_a_secret_that_its_title_cuts() {
         }
     }
 }
+
+/// Long enough that the middle is left out where half of a MiB is kept at each end, with a secret over each cut.
+fn long_output(line_end: &str) -> String {
+    let half = 512 << 10;
+    let lines = |bytes: usize| format!("{}{line_end}", "o".repeat(63)).repeat(bytes / 64 + 1)[..bytes].to_string();
+    format!("{}{S}{}{S}{}", lines(half - 20), lines(2_000_000), lines(half - 12))
+}
+
+#[test]
+fn an_output_that_is_cut_shows_no_part_of_a_secret_at_the_cuts() {
+    for line_end in ["\n", "o"] {
+        let home = home();
+        home.put("big", &long_output(line_end));
+        for verb in ["read", "run"] {
+            let out = if verb == "read" { ".out" } else { ".after.out" };
+            let code = format!("host(\"local\").{verb}([\"cat\", \"big\"]){out}");
+            let ran = home.run(&["--yes", "-e", &code]).exits(0).shows(&["bytes left out …"]);
+            is_clean(&home, &ran);
+            assert_eq!(ran.out.contains("oooo"), line_end == "\n");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_is_learned_after_the_cut_was_made_is_not_shown_in_part() {
+    let home = Home::new();
+    home.put("big", &long_output("\n"));
+    let dir = home.0.path().display();
+    let code = format!("let text = host(\"local\").read([\"cat\", \"{dir}/big\"]).out; print(text)");
+    let ran = home.run(&["--yes", "-e", &code]).exits(0);
+    holds_nothing_of(S, &ran.out);
+}
+
+#[test]
+fn what_a_secrets_program_says_is_shown_when_its_value_is_known() {
+    for (script, said) in [
+        (format!("echo the value is {S} >&2; echo {S}"), "the value is •••#"),
+        (format!("echo {S}; echo no {S} >&2; exit 5"), "no •••#"),
+    ] {
+        let home = Home::new();
+        let program = home.put("program", &script);
+        // Nobody listens there: the password is needed before.
+        let host = "[host.web]\nssh = \"root@127.0.0.1\"\nport = 1\n";
+        home.put("opsh.toml", &format!("{host}password = \"cmd:sh {program}\"\n"));
+        let ran = home.run(&["--yes", "-e", "host(\"web\").read([\"id\"]).out"]).exits(1).says(&[said]);
+        is_clean(&home, &ran);
+    }
+}
+
+#[test]
+fn the_lock_and_the_intent_of_a_stack_hold_no_secret_of_its_host() {
+    let home = home();
+    let code = format!("stack(\"prod\").locked(\"rotate to {S}\", || {{ host(\"local\").run([\"echo\", \"{S}\"]) }})");
+    home.run(&["--yes", "-e", &code]).exits(0);
+    let mut files = 0;
+    for entry in std::fs::read_dir(home.path(".opsh")).unwrap().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        holds_nothing_of(S, &text);
+        files += usize::from(text.contains("rotate to •••#"));
+    }
+    assert!(files > 0, "the reason stands nowhere");
+}
+
+#[test]
+fn a_password_in_an_address_is_neither_shown_nor_recorded() {
+    for (address, flags) in [("ssh = \"root:tulip-in-may-71@127.0.0.1\"", false), ("ssh = \"root@127.0.0.1\"", true)] {
+        let home = Home::new();
+        home.put("opsh.toml", &format!("[host.web]\n{address}\nport = 1\n"));
+        let ran = match flags {
+            false => home.run(&["--yes", "-e", "host(\"web\").read([\"id\"]).out"]),
+            true => home.run(&["root:tulip-in-may-71@127.0.0.1"]),
+        };
+        assert_ne!(ran.code, Some(0));
+        for text in [&ran.out, &ran.err, &home.run(&["runs", "--json"]).out] {
+            holds_nothing_of("tulip-in-may-71", text);
+        }
+    }
+}

@@ -12,7 +12,6 @@ use crate::bind::{Call, Look, World, beside, host, migrate, work};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::{Hold, Pass, journal};
-use crate::redact;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,14 +61,14 @@ impl Held {
         Ok(Arc::new(Held {
             stack: Arc::clone(stack),
             way: world.way(&stack.host)?,
-            who: redact::clean_json(who),
+            who,
             hold: Hold { folder: beside::folder(stack), fence, off: Arc::clone(&bare) },
             line: Mutex::default(),
             was: Mutex::default(),
             beats: AtomicBool::new(false),
             bare,
             warned: std::sync::Mutex::default(),
-            begin: redact::clean_json(begin),
+            begin,
             begun: AtomicBool::new(false),
             mark: world.gate.mark(),
         }))

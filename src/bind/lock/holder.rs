@@ -8,6 +8,7 @@ use crate::bind::beside;
 use crate::bind::ssh::{Reach, Stream};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
+use crate::redact;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -222,7 +223,7 @@ pub fn look(folders: &[String]) -> Vec<String> {
 
 /// Words that close the intents of a run.
 pub fn settle(folder: &str, run: &str, line: &Value) -> Vec<String> {
-    words(&with_files(SETTLE), &[folder, run, &line.to_string()])
+    words(&with_files(SETTLE), &[folder, run, &redact::clean_json(line.clone()).to_string()])
 }
 
 fn with_files(script: &str) -> String {
@@ -314,9 +315,11 @@ impl Holder {
         self.answer().await
     }
 
-    /// Says something that has no answer.
+    /// Says something that has no answer. The holder writes it into files that others may read: what is secret is hidden only
+    /// now, when the login has taught it.
     pub async fn send(&mut self, word: &str, value: &Value) -> Result<(), Gone> {
         self.asked += 1;
+        let value = redact::clean_json(value.clone());
         let line = format!("{word} {} {value}\n", self.asked);
         self.stream.write_all(line.as_bytes()).await.map_err(|_| Gone)?;
         self.stream.flush().await.map_err(|_| Gone)

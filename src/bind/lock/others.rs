@@ -13,7 +13,6 @@ use crate::gate::journal::{Fate, Told};
 use crate::gate::policy::Mode;
 use crate::gate::verb::Class;
 use crate::gate::{Did, Effect, Hold, Intended, Other, Pass, journal};
-use crate::redact;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -111,19 +110,28 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
 /// How the folders of these stacks of one host stand.
 pub(super) fn look_at(world: &World, host: &str, stacks: &[&Arc<Stack>]) -> Result<BTreeMap<String, intent::Seen>> {
     let Some(first) = stacks.first() else { return Ok(BTreeMap::new()) };
-    let words = holder::look(&stacks.iter().map(|stack| beside::folder(stack)).collect::<Vec<_>>());
-    let text = run_inside(world, host, first, "who works there", words, false)?;
+    let folders: Vec<String> = stacks.iter().map(|stack| beside::folder(stack)).collect();
+    let text = run_inside(world, host, first, "who works there", move || holder::look(&folders), false)?;
     Ok(intent::read(text.as_str().unwrap_or_default()))
 }
 
-/// Runs words on a host for opsh itself, and gives what they print. `check`: fails when they fail.
-fn run_inside(world: &World, host: &str, stack: &Stack, says: &str, words: Vec<String>, check: bool) -> Result<Value> {
+/// Runs words on a host for opsh itself, and gives what they print. They are made when the login has taught what is secret
+/// there. `check`: fails when they fail.
+fn run_inside(
+    world: &World,
+    host: &str,
+    stack: &Stack,
+    says: &str,
+    words: impl Fn() -> Vec<String> + Clone + Send + 'static,
+    check: bool,
+) -> Result<Value> {
     let way = world.way(host)?;
     let effect = inside(Look::at(world.stack_target(stack), says, json!({})).within(LOOK_WITHIN_S));
     world.gate.look_inside(&effect, |pass| {
         let (way, words) = (way.clone(), words.clone());
         async move {
             let reach = way.reach(&pass).await?;
+            let words = words();
             let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
             let ran = if check { ran.checked(way.name(), &words[..1])? } else { ran };
             Ok(Did::value(json!(ran.out)))
@@ -203,7 +211,6 @@ pub fn over(world: &World, effects: &[Effect]) -> Vec<Option<Under>> {
             "verb": effect.verb.name, "target": target, "says": effect.says, "by": journal::actor_here(), "run": world.gate.run_id(),
             "step": world.gate.step(),
         });
-        let change = redact::clean_json(change);
         let scope = {
             let locks = world.locks.borrow();
             locks.get(target).or_else(|| locks.values().find(|held| held.stack.host == *target)).cloned()
@@ -321,7 +328,7 @@ pub(super) fn last_line(world: &World, held: &Held, error: Option<&Error>) -> (V
     };
     let kind = if stands { "stopped" } else { "end" };
     let line = json!({ "kind": kind, "outcome": error.kind.word(), "why": format!("{}: {}", error.what, error.why) });
-    (redact::clean_json(line), stands)
+    (line, stands)
 }
 
 /// A change that happened, or may have, and that nobody took back.
@@ -346,7 +353,7 @@ pub fn settle_runs(world: &World, runs: &[String], targets: BTreeSet<String>, ho
     let stacks = world.config.stack_names().filter_map(|name| world.config.stack(name).ok());
     for stack in stacks.filter(|stack| targets.contains(&stack.name) || targets.contains(&stack.host)) {
         for run in runs {
-            let line = redact::clean_json(json!({ "kind": "settled", "by": journal::actor_here(), "why": how }));
+            let line = json!({ "kind": "settled", "by": journal::actor_here(), "why": how });
             if let Err(error) = close(world, &stack, run, line) {
                 let words = format!("what run {run} began on {} stays open there: {}", stack.name, error.why);
                 world.gate.warn(&words);
@@ -356,6 +363,7 @@ pub fn settle_runs(world: &World, runs: &[String], targets: BTreeSet<String>, ho
 }
 
 fn close(world: &World, stack: &Arc<Stack>, run: &str, line: Value) -> Result<()> {
-    let words = holder::settle(&beside::folder(stack), run, &line);
+    let (folder, run) = (beside::folder(stack), run.to_string());
+    let words = move || holder::settle(&folder, &run, &line);
     run_inside(world, &stack.host, stack, "settle", words, true).map(drop)
 }
