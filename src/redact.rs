@@ -1,5 +1,6 @@
 //! What is secret, and the one sink that screen, journal, errors and panics pass through.
 
+pub mod escapes;
 mod fields;
 mod forms;
 mod invisible;
@@ -144,6 +145,28 @@ pub fn learn_variable(name: &str, value: &str) {
         }
     }
     variables::passwords_in(value).iter().for_each(|password| learn(password));
+}
+
+/// Hides the values behind options of a command that name a secret: `--requirepass X`, `--password=X`, `redis-cli -a X`; also
+/// within a word that is a command for a shell. A value that holds a `$` is put there by somebody else.
+pub fn learn_words(words: &[String]) {
+    let is_redis = words.iter().any(|word| word.ends_with("redis-cli"));
+    for (at, word) in words.iter().enumerate() {
+        let (option, value) = match word.split_once('=') {
+            Some((option, value)) => (option, Some(value)),
+            None => (word.as_str(), words.get(at + 1).map(String::as_str)),
+        };
+        let is_named = fields::is_option(option) || (is_redis && option == "-a");
+        if let Some(value) = value.filter(|value| is_named && !value.contains('$') && !fields::is_ordinary(value)) {
+            learn(value);
+        }
+        if word.contains(char::is_whitespace)
+            && let Some(inner) = shlex::split(word)
+            && inner.len() > 1
+        {
+            learn_words(&inner);
+        }
+    }
 }
 
 fn remember(value: &str) {
@@ -430,6 +453,31 @@ mod tests {
             (begun(b"x PASSWORD=abcde").as_str(), begun(b"x maple leaf").as_str()),
             ("x PASSWORD=", "x maple leaf")
         );
+    }
+
+    #[test]
+    fn values_behind_options_of_a_command_are_learned() {
+        let words = |words: &[&str]| learn_words(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
+        words(&["redis-server", "--requirepass", "opt-redis-71"]);
+        words(&["sh", "-c", "exec mysqld --password='opt inner 72' --port 33061"]);
+        words(&["CMD", "redis-cli", "-a", "opt-client-73", "ping"]);
+        words(&["x", "--token=opt-equal-74", "--requirepass", "${PW-opt-not-75}", "--name", "opt-not-76"]);
+        for value in ["opt-redis-71", "opt inner 72", "opt-client-73", "opt-equal-74"] {
+            assert!(!clean(&format!("x {value} y")).contains(value), "{value}");
+        }
+        for value in ["opt-not-76", "33061"] {
+            assert_eq!(clean(value), value);
+        }
+        let text = clean("redis-server --requirepass another-one-77 --port 6379");
+        assert!(!text.contains("another-one-77") && text.ends_with(" --port 6379"), "{text}");
+    }
+
+    #[test]
+    fn a_value_with_terminal_sequences_is_hidden_without_them() {
+        learn("abcd\u{1b}[31m-escaped-\u{1b}]0;x\u{7}99");
+        for text in ["x abcd-escaped-99 y", "x abcd\u{1b}[31m-escaped-\u{1b}]0;x\u{7}99 y"] {
+            assert!(!clean(text).contains("escaped"), "{}", clean(text));
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! out or become visible instead of acting on the terminal.
 
 mod cut;
-mod escapes;
 mod human;
 mod stream;
 mod values;

@@ -1,7 +1,8 @@
 //! Secrets of a host, learned before the first output of an effect there is shown or recorded.
 //!
 //! A lesson reads the env and compose files of the host's stacks and the environment of all its containers. It begins
-//! with the first effect after a login, and again with the first effect after a change. It belongs to no effect and has
+//! with the first effect after a login, and again with the first effect after a change; one that is older than a few seconds
+//! is followed by a look whether a colleague changed something, which takes one round trip. It belongs to no effect and has
 //! no record: a recording is the same without it, and a replay never comes here. Effects wait for it for a bounded time,
 //! together; what is learned later is hidden from then on.
 
@@ -12,7 +13,7 @@ use crate::config::Stack;
 use crate::error::{Kind, Result};
 use crate::gate::Pass;
 use crate::redact;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -31,10 +32,17 @@ const ROUNDS: usize = 3;
 /// Containers inspected at once: each is a channel of its own, and an sshd allows ten.
 const AT_ONCE: usize = 3;
 
-/// Prints each readable regular file among the arguments, its number before it.
+/// How old a lesson may be before the files and the list of containers are looked at again: others change them, too.
+const STALE: Duration = Duration::from_secs(5);
+
+/// Prints a line `NONCE NUMBER STATE` for each argument, and the beginning of each readable regular file. No text holds the
+/// nonce, which is new each time. The state tells whether a file changed; `odd` is neither a file nor a folder.
 const CAT: &str = r#"opsh_i=0
 for opsh_f; do
-  [ ! -f "$opsh_f" ] || [ ! -r "$opsh_f" ] || { printf '\036%s\n' "$opsh_i"; head -c "$opsh_most" <"$opsh_f"; echo; }
+  opsh_k=-; [ ! -e "$opsh_f" ] || [ -d "$opsh_f" ] || opsh_k=odd
+  [ ! -f "$opsh_f" ] || opsh_k=$(stat -Lc '%s %i %y %z' "$opsh_f" 2>/dev/null || echo "$(($(wc -c <"$opsh_f")))")
+  printf '\n%s %s %s\n' "$opsh_n" "$opsh_i" "$opsh_k"
+  [ "$opsh_most" = 0 ] || [ ! -f "$opsh_f" ] || [ ! -r "$opsh_f" ] || head -c "$opsh_most" <"$opsh_f"
   opsh_i=$((opsh_i + 1))
 done"#;
 
@@ -51,6 +59,8 @@ struct State {
     outdated_by: Option<String>,
     /// Effects waited for a lesson in vain: those that follow do not.
     in_vain: bool,
+    /// The files that the last lesson looked for, and the state that each was in.
+    files: BTreeMap<Source, String>,
     /// Containers whose environment is known: it never changes.
     containers: BTreeSet<String>,
     engine: Option<Engine>,
@@ -59,6 +69,15 @@ struct State {
 struct Lesson {
     began: Instant,
     end: watch::Receiver<Option<End>>,
+}
+
+/// What is to be learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The files and the containers.
+    All,
+    /// New containers; the files only when one of them changed.
+    Look,
 }
 
 /// How a lesson ended.
@@ -104,8 +123,8 @@ impl Lessons {
     pub async fn attend(&self, pass: &Pass, reach: &Reach) {
         let (mut end, patience) = {
             let mut state = self.state();
-            if state.is_due(pass) {
-                state.newest = Some(self.begin(pass, reach));
+            if let Some(due) = state.due(pass) {
+                state.newest = Some(self.begin(pass, reach, due));
                 state.outdated_by = None;
             }
             if pass.changes() {
@@ -138,19 +157,29 @@ impl Lessons {
         ));
     }
 
-    fn begin(&self, pass: &Pass, reach: &Reach) -> Lesson {
+    fn begin(&self, pass: &Pass, reach: &Reach, due: Due) -> Lesson {
         let (tell, end) = watch::channel(None);
         let (this, pass, reach) = (self.clone(), pass.for_connection(), reach.clone());
         tokio::spawn(async move {
-            let learned = tokio::time::timeout(WITHIN, this.learn(pass, reach)).await;
+            let learned = tokio::time::timeout(WITHIN, this.learn(pass, reach, due)).await;
             let end = learned.unwrap_or_else(|_| End::Gap(format!("no answer within {} s", WITHIN.as_secs())));
             let _ = tell.send(Some(end));
         });
         Lesson { began: Instant::now(), end }
     }
 
-    async fn learn(&self, pass: Pass, reach: Reach) -> End {
+    async fn learn(&self, pass: Pass, reach: Reach, due: Due) -> End {
         let twin = pass.for_connection();
+        if due == Due::Look {
+            let is_dialled = self.state().engine.is_some();
+            let containers = async { if is_dialled { self.learn_containers(twin, &reach).await } else { Ok(()) } };
+            let (is_same, _) = tokio::join!(self.is_same(&pass, &reach), containers);
+            return match is_same {
+                Ok(true) => End::Complete,
+                Ok(false) => self.learn_files(&pass, &reach).await.map_or(End::Complete, End::Gap),
+                Err(why) => End::Gap(why),
+            };
+        }
         let (files, containers) = tokio::join!(self.learn_files(&pass, &reach), self.learn_containers(twin, &reach));
         match (files, containers) {
             (Some(why), _) => End::Gap(why),
@@ -160,6 +189,18 @@ impl Lessons {
             (None, Err(error)) if error.kind == Kind::Unreachable => End::NoEngine,
             (None, Err(error)) => End::Gap(error.why),
         }
+    }
+
+    /// Whether the files are as the last lesson found them: one round trip.
+    async fn is_same(&self, pass: &Pass, reach: &Reach) -> std::result::Result<bool, String> {
+        let files = self.state().files.clone();
+        if files.is_empty() {
+            return Ok(true);
+        }
+        let sources: Vec<Source> = files.keys().cloned().collect();
+        let seen = texts(pass, reach, &sources, 0).await?;
+        let is_same = |seen: &Seen| sources.get(seen.at).is_some_and(|source| files[source] == seen.state);
+        Ok(seen.len() == sources.len() && seen.iter().all(is_same))
     }
 
     /// Reads the files of the stacks, and those that they name; returns why that was not possible.
@@ -173,16 +214,16 @@ impl Lessons {
                 if sources.is_empty() {
                     break;
                 }
-                let texts = match texts(pass, reach, &sources).await {
+                let texts = match texts(pass, reach, &sources, MOST_OF_A_FILE).await {
                     Ok(texts) => texts,
                     Err(why) => return Some(why),
                 };
                 read.extend(sources.iter().cloned());
-                next = texts
-                    .iter()
-                    .filter_map(|(at, text)| Some(secrets::learn(sources.get(*at)?, text, &stack.dir)))
-                    .flatten()
-                    .collect();
+                let found = texts.iter().filter_map(|seen| Some((sources.get(seen.at)?, seen)));
+                next =
+                    found.clone().flat_map(|(source, seen)| secrets::learn(source, &seen.text, &stack.dir)).collect();
+                let states = found.map(|(source, seen)| (source.clone(), seen.state.clone()));
+                self.state().files.extend(states);
             }
         }
         None
@@ -202,7 +243,9 @@ impl Lessons {
             for (id, detail) in some.iter().zip(inspected) {
                 match detail {
                     Ok(detail) => {
-                        detail.env.pairs().iter().for_each(|(name, value)| redact::learn_variable(name, value))
+                        detail.env.pairs().iter().for_each(|(name, value)| redact::learn_variable(name, value));
+                        let commands = [&detail.entrypoint, &detail.cmd, &detail.health_test];
+                        commands.iter().for_each(|words| redact::learn_words(words));
                     }
                     // It was removed meanwhile.
                     Err(error) if error.kind == Kind::NotFound => {}
@@ -225,20 +268,35 @@ impl State {
         self.newest.as_ref().and_then(|newest| newest.end.borrow().clone())
     }
 
-    fn is_due(&self, pass: &Pass) -> bool {
-        let Some(newest) = &self.newest else { return true };
+    fn due(&self, pass: &Pass) -> Option<Due> {
+        let Some(newest) = &self.newest else { return Some(Due::All) };
         let outdated = self.outdated_by.as_deref().is_some_and(|change| change != pass.effect());
-        match self.ended() {
+        let is_due = match self.ended() {
             None => newest.end.has_changed().is_err(),
-            Some(End::Complete) => outdated,
+            Some(End::Complete) if !outdated => return (newest.began.elapsed() > STALE).then_some(Due::Look),
+            Some(End::Complete) => true,
             Some(End::NoEngine | End::Gap(_)) => outdated || newest.began.elapsed() > AGAIN_AFTER,
-        }
+        };
+        is_due.then_some(Due::All)
     }
 }
 
-/// The texts of files that are there and readable, each with its place in the list.
-async fn texts(pass: &Pass, reach: &Reach, sources: &[Source]) -> std::result::Result<Vec<(usize, String)>, String> {
-    let script = format!("opsh_most={MOST_OF_A_FILE}\n{CAT}");
+/// What was seen of one of several files.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    /// Place in the list.
+    at: usize,
+    state: String,
+    /// At most so many bytes as were asked for.
+    text: String,
+}
+
+/// The states of files, and at most `most` bytes of each that is there and readable. What was not read is said.
+async fn texts(pass: &Pass, reach: &Reach, sources: &[Source], most: usize) -> std::result::Result<Vec<Seen>, String> {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).map_err(|error| format!("no random number: {error}"))?;
+    let nonce: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+    let script = format!("opsh_most={most} opsh_n={nonce}\n{CAT}");
     let paths = sources.iter().map(|(_, path)| path.clone());
     let words = ["sh".into(), "-c".into(), script, "opsh".into()].into_iter().chain(paths).collect();
     let ran = reach.run(pass, &Command { words, keep: MOST_OF_ALL, ..Command::default() }).await;
@@ -246,9 +304,30 @@ async fn texts(pass: &Pass, reach: &Reach, sources: &[Source]) -> std::result::R
         Outcome::Exited(_) => {}
         Outcome::NotStarted(why) | Outcome::Unknown(why) => return Err(why),
     }
+    let not_read = |what: String| {
+        redact::warn(format!("opsh did not read {what} on {}: secrets in it are not hidden", reach.name()));
+    };
+    if ran.stdout.left_out() > 0 {
+        not_read(format!("all of the env and compose files, which have more than {} MiB,", MOST_OF_ALL >> 20));
+    }
     let text = ran.stdout.text();
-    let blocks = text.split('\u{1e}').skip(1).filter_map(|block| block.split_once('\n'));
-    Ok(blocks.filter_map(|(at, text)| Some((at.parse().ok()?, text.to_string()))).collect())
+    let mut seen = Vec::new();
+    for block in text.split(&format!("\n{nonce} ")).skip(1) {
+        let Some((head, text)) = block.split_once('\n') else { continue };
+        let Some((at, state)) = head.split_once(' ') else { continue };
+        let Some((at, (_, path))) = at.parse().ok().and_then(|at: usize| Some((at, sources.get(at)?))) else {
+            continue;
+        };
+        if state == "odd" {
+            not_read(format!("{path}, which is no plain file,"));
+        }
+        if state.split(' ').next().and_then(|size| size.parse::<usize>().ok()).is_some_and(|size| size > MOST_OF_A_FILE)
+        {
+            not_read(format!("{path} behind its first {} KiB", MOST_OF_A_FILE >> 10));
+        }
+        seen.push(Seen { at, state: state.into(), text: text.into() });
+    }
+    Ok(seen)
 }
 
 #[cfg(test)]
@@ -266,7 +345,49 @@ mod tests {
         assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
         let sources: Vec<Source> =
             ["missing", "fifo", ".", "a b.env"].map(|name| (Role::Env, path(name))).into_iter().collect();
-        let texts = texts(&Pass::for_tests(), &Reach::Local, &sources).await.expect("read");
-        assert_eq!(texts, [(3, "X_PASSWORD=lesson-1\n\n".to_string())]);
+        let seen = texts(&Pass::for_tests(), &Reach::Local, &sources, 1000).await.expect("read");
+        assert_eq!(
+            seen.iter().map(|seen| seen.text.as_str()).collect::<Vec<_>>(),
+            ["", "", "", "X_PASSWORD=lesson-1\n"]
+        );
+        assert_eq!(seen.iter().map(|seen| seen.state.as_str()).take(3).collect::<Vec<_>>(), ["-", "odd", "-"]);
+        let warned = redact::warnings();
+        assert!(warned.iter().any(|text| text.contains("fifo, which is no plain file")), "{warned:?}");
+    }
+
+    #[tokio::test]
+    async fn a_value_behind_a_record_separator_is_learned() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("env").display().to_string();
+        std::fs::write(&path, "A=\u{1e}0\nX_PASSWORD=lesson-behind-2\n").expect("written");
+        let seen = texts(&Pass::for_tests(), &Reach::Local, &[(Role::Env, path)], 1000).await.expect("read");
+        assert!(seen.len() == 1 && seen[0].text.contains("lesson-behind-2"), "{seen:?}");
+    }
+
+    #[tokio::test]
+    async fn a_secret_that_a_colleague_changes_is_learned_by_an_old_lesson() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let put =
+            |value: &str| std::fs::write(dir.path().join(".env"), format!("DB_PASSWORD={value}\n")).expect("written");
+        put("first-lesson-31");
+        let text = format!(
+            "[stack.s]\nhost = \"local\"\ndir = \"{}\"\ncompose = {{ files = [\"c.yml\"], project = \"s\" }}\n",
+            dir.path().display()
+        );
+        let lessons = Lessons::default();
+        lessons.about(vec![crate::config::Config::found(&text).expect("valid").stack("s").expect("there")]);
+        let attend = async || {
+            lessons.attend(&Pass::for_tests(), &Reach::Local).await;
+            let mut state = lessons.state();
+            let newest = state.newest.as_mut().expect("a lesson");
+            // As if nobody had looked for some time; a lesson that found no Engine is complete here.
+            newest.began = Instant::now().checked_sub(2 * STALE).expect("a time");
+            newest.end = watch::channel(Some(End::Complete)).1;
+        };
+        attend().await;
+        assert!(!redact::clean("x first-lesson-31").contains("first-lesson-31"));
+        put("second-lesson-32");
+        attend().await;
+        assert!(!redact::clean("x second-lesson-32").contains("second-lesson-32"));
     }
 }

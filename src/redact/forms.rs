@@ -51,6 +51,10 @@ pub fn named(value: &str) -> Vec<(&'static str, String)> {
 /// The value with its line ends as other systems have them. A carriage return elsewhere is left out or taken for one.
 fn line_ends(value: &str) -> Vec<String> {
     let mut all = vec![value.to_string()];
+    if value.contains(char::is_control) {
+        // The screen leaves out what acts on a terminal.
+        all.push(super::escapes::strip(value));
+    }
     if value.contains(['\r', '\n']) {
         let unix = value.replace("\r\n", "\n");
         all.extend([

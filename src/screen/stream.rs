@@ -1,10 +1,9 @@
 //! Output of remote programs as it comes: behind a bar that no line of opsh's own has, and without acting on the
 //! terminal.
 
-use super::escapes::Escapes;
 use super::visible::{is_dangerous, one_line, visible};
 use super::{Screen, Tone, terminal_width};
-use crate::redact;
+use crate::redact::{self, escapes::Escapes};
 use std::io::Write;
 
 /// Shows one stream of remote output on standard error. Nothing is shown with `--json`, where standard error is for

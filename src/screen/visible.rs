@@ -1,7 +1,6 @@
 //! Text that a person can trust: nothing acts on the terminal, nothing is unseen, nothing is without a bound.
 
-use super::escapes;
-use crate::redact;
+use crate::redact::{self, escapes};
 use serde_json::Value;
 
 /// Text that is safe to show: sequences left out, secrets hidden, other control and bidirectional characters visible.

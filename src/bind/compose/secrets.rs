@@ -161,6 +161,13 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
                             paths(&secret["file"]).for_each(|path| file(Role::Secret, path));
                         }
                     }
+                    ("command" | "entrypoint" | "test", Value::String(text)) => {
+                        redact::learn_words(&shlex::split(text).unwrap_or_default());
+                    }
+                    ("command" | "entrypoint" | "test", Value::Array(words)) => {
+                        let words = words.iter().filter_map(|word| word.as_str().map(String::from));
+                        redact::learn_words(&words.collect::<Vec<_>>());
+                    }
                     (name, Value::String(text)) => written(name, text),
                     (name, Value::Number(number)) => written(name, &number.to_string()),
                     (_, value) => walk(value, file),
@@ -270,6 +277,14 @@ mod tests {
         ] {
             assert!(named.contains(&(role, path.into())), "{path} in {named:?}");
         }
+    }
+
+    #[test]
+    fn a_compose_file_teaches_the_options_of_its_commands() {
+        let text = "services:\n  a:\n    command: redis-server --requirepass cmd-plain-1\n  b:\n    command: [x, --auth-token, cmd-list-2]\n    \
+                    healthcheck:\n      test: [CMD-SHELL, redis-cli -a cmd-test-3 ping]\n";
+        learn(&source(Role::Compose), text, "/srv/app");
+        assert_known(&["cmd-plain-1", "cmd-list-2", "cmd-test-3"]);
     }
 
     #[test]
