@@ -24,7 +24,8 @@ use std::borrow::Cow;
 use std::cell::{Cell as StdCell, RefCell};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
-use visible::{fit, one_line, safe, short_blanks};
+pub use visible::one_line;
+use visible::{fit, safe, short_blanks};
 
 /// What kind of screen this is; read once at the start.
 #[derive(Clone, Copy, Debug)]

@@ -59,7 +59,7 @@ const WHO: Verb = Verb {
           nobody works, and what was begun did not end), `by` (user@machine), `since`, `why`, `run`, `held_s`, `idle_s` (seconds since the last \
           change began), `last` (a map: `verb`, `target`, `says`, `by`, `run`, `effect`; or `()`), `own` (it is this run), `works` (what runs under \
           it, as `host.works`), `open` (what others began and did not end, a map each: `run`, `by`, `what`, `doing`, `since`, `step`, \
-          `last`, `alive`, `outcome`, `why`, `script`, `here`), `first` (all of it in one line), `next` (lines to type), `newer` (only \
+          `last`, `alive`, `outcome`, `why`, `script`, `here`, `file`; `run` is `()` when the intent cannot be read), `first` (all of it in one line), `next` (lines to type), `newer` (only \
           there when a newer opsh wrote this file). Fails with `unreachable`, or `failed` when the lock cannot be read. Deadline 60 s.",
     example: r#"stack("prod").lock()"#,
 };
@@ -347,7 +347,7 @@ fn who(call: &Call<'_>) -> Result<Dynamic> {
         "held": seen["held"], "state": state, "by": by, "since": lock["since"], "why": holder["why"], "run": holder["run"],
         "held_s": age("since_up"), "idle_s": age("last_up"), "last": lock["last"], "works": seen["works"],
         "open": if open.is_null() { json!([]) } else { open.clone() }, "first": words::first_line(state, lock, open),
-        "next": words::next_lines(&call.stack()?.name, state, holder, open),
+        "next": words::next_lines(&*call.stack()?, state, holder, open),
     });
     if let Some(file) = seen["newer"].as_str() {
         map["newer"] = json!(file);
@@ -363,16 +363,18 @@ fn looked(call: &Call<'_>) -> Result<Value> {
     call.read(look, (stack, way, own), |pass, (stack, way, own)| async move {
         let reach = way.reach(&pass).await?;
         let folder = beside::folder(&stack);
-        let words = holder::look(std::slice::from_ref(&folder));
-        let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
-        let found = intent::read(&ran.checked(way.name(), &words[..1])?.out).remove(&folder).unwrap_or_default();
+        let folders = std::slice::from_ref(&folder);
+        let look = holder::look(folders);
+        let ran = host::finished(way.name(), &look.words[..1], reach.run(&pass, &look).await)?;
+        let out = ran.checked(way.name(), &look.words[..1])?.out;
+        let what = || format!("who works on {} is not known", stack.name);
+        let fail = |why: String| Error::new(Kind::Failed, what(), why).host(&stack.host);
+        let found = intent::read(&out, folders).map_err(fail)?.remove(&folder).unwrap_or_default();
         if let Some(why) = &found.odd {
-            return Err(beside::not_trusted(
-                &format!("who works on {} is not known", stack.name),
-                &stack.host,
-                &folder,
-                why,
-            ));
+            return Err(beside::not_trusted(&what(), &stack.host, &folder, why));
+        }
+        if let ("blind", Some(why)) = (found.state.as_str(), &found.blind) {
+            return Err(fail(why.clone()));
         }
         let works = works(&stack, &way, &pass, &reach).await?;
         let open: Vec<Value> = found.open.into_iter().filter(|open| open["run"] != own.as_str()).collect();
@@ -467,7 +469,8 @@ fn changes(call: &Call<'_>) -> Result<Dynamic> {
 fn lines(text: &str) -> Value {
     let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let keys = ["at", "verb", "target", "says", "by", "run", "effect"];
-    let row = |line: Value| keys.iter().map(|key| (key.to_string(), line[key].clone())).collect::<Value>();
+    let value = |line: &Value, key| if key == "run" { json!(intent::run_of(line)) } else { line[key].clone() };
+    let row = |line: Value| keys.iter().map(|key| (key.to_string(), value(&line, *key))).collect::<Value>();
     lines.filter(Value::is_object).map(row).collect()
 }
 
@@ -490,6 +493,8 @@ mod tests {
     use super::words::ago;
     use super::*;
 
+    const RUN: &str = "20261124-061743-k3f9";
+
     #[test]
     fn the_words_say_who_since_when_why_what_last_how_idle_and_what_runs() {
         let seen = json!({
@@ -497,14 +502,14 @@ mod tests {
                 "holder": { "by": "alice@mac", "why": "hotfix" }, "since": "T", "since_up": 700, "last_up": 960,
                 "last": { "verb": "compose.recreate", "says": "backend" },
             },
-            "works": [{ "verb": "host.run", "says": "make", "by": "alice", "at": "U", "run": "r" }],
+            "works": [{ "verb": "host.run", "says": "make", "by": "alice", "at": "U", "run": RUN }],
         });
         let error = is_locked("prod", &seen, "nothing changed", Kind::Refused);
         assert_eq!(error.what, "prod is locked by alice@mac for 5 min (since T): \"hotfix\"");
         for part in ["compose.recreate backend, idle for 40 s", "still runs: host.run make, started by alice at U"] {
             assert!(error.why.contains(part), "{part}: {}", error.why);
         }
-        assert!(error.next[0].starts_with("opsh attach r "), "{:?}", error.next);
+        assert!(error.next[0].starts_with(&format!("opsh attach {RUN} ")), "{:?}", error.next);
     }
 
     #[test]

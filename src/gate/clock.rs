@@ -64,6 +64,27 @@ pub fn run_id() -> String {
     format!("{}-{tail}", Timestamp::now().strftime("%Y%m%d-%H%M%S"))
 }
 
+/// Length of what [`run_id`] gives.
+const RUN_ID_LENGTH: usize = "20261124-061743-k3f9".len();
+
+/// The text when it has the form of [`run_id`]. A run id of a file, a label or a journal that others may write becomes a
+/// word of a shell in lines that are typed: anything else is no run.
+pub fn as_run_id(text: &str) -> Option<&str> {
+    let is_one = |(at, c): (usize, u8)| match at {
+        8 | 15 => c == b'-',
+        ..15 => c.is_ascii_digit(),
+        _ => c.is_ascii_lowercase() || c.is_ascii_digit(),
+    };
+    (text.len() == RUN_ID_LENGTH && text.bytes().enumerate().all(is_one)).then_some(text)
+}
+
+/// The run of an effect's id, `RUN.NUMBER`, when both have their form.
+pub fn run_of_effect(effect: &str) -> Option<&str> {
+    let (run, number) = effect.split_once('.')?;
+    let is_number = !number.is_empty() && number.len() <= 9 && number.bytes().all(|c| c.is_ascii_digit());
+    as_run_id(run).filter(|_| is_number)
+}
+
 /// This machine's name, for colleagues; empty when it has none.
 pub fn machine() -> String {
     read("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
@@ -138,6 +159,19 @@ mod tests {
     #[test]
     fn times_have_their_documented_form() {
         assert_eq!(rfc3339(1_795_500_000_123_456), "2026-11-24T06:00:00.123456Z");
-        assert_eq!(run_id().len(), "20261124-061743-k3f9".len());
+        assert_eq!(as_run_id(&run_id()).map(str::len), Some(RUN_ID_LENGTH));
+    }
+
+    #[test]
+    fn a_run_id_has_one_form() {
+        assert_eq!(run_of_effect("20261124-061743-k3f9.12"), Some("20261124-061743-k3f9"));
+        for no in
+            ["", "r", "20261124-061743-k3f9; x", "20261124-061743-k3 9", "20261124-061743-K3f9", "２0261124-061743-k3"]
+        {
+            assert_eq!(as_run_id(no), None, "{no}");
+        }
+        for no in ["20261124-061743-k3f9", "20261124-061743-k3f9.", "20261124-061743-k3f9.1;x", "r.1"] {
+            assert_eq!(run_of_effect(no), None, "{no}");
+        }
     }
 }

@@ -66,6 +66,11 @@ impl Stage {
         self.server.path().join(name)
     }
 
+    /// Name of the stack's host.
+    pub fn host(&self) -> &'static str {
+        if self.sshd.is_some() { "web-1" } else { "local" }
+    }
+
     /// The stack's folder.
     pub fn text(&self, name: &str) -> String {
         std::fs::read_to_string(self.file(".opsh").join(name)).unwrap_or_default()
@@ -74,7 +79,7 @@ impl Stage {
     /// Code with these functions: `slow()` changes until `go` is written, `mark(word)` is a change that is over at once,
     /// `look()` reads until `look` is written.
     pub fn code(&self, code: &str) -> String {
-        let host = if self.sshd.is_some() { "web-1" } else { "local" };
+        let host = self.host();
         let dir = json!(self.dir());
         format!(
             "fn slow() {{ host(\"{host}\").sh({}, [{dir}]) }}\n\

@@ -30,6 +30,7 @@ mod layout;
 mod lint;
 mod live;
 mod lock;
+mod looks;
 mod merge_check;
 mod mutants;
 mod network;

@@ -17,7 +17,7 @@ fn alice_changes_and_looks(stage: &Stage) -> Running {
 }
 
 /// Name of the lock's holder as opsh shows it.
-fn holder(stage: &Stage) -> String {
+pub fn holder(stage: &Stage) -> String {
     let lock: Value = serde_json::from_str(&stage.text("lock.json")).unwrap();
     lock["holder"]["by"].as_str().unwrap().to_string()
 }

@@ -4,8 +4,8 @@
 //! whether the scope was left, opsh was killed, the laptop died or the link was lost. A link that falls silent without an
 //! end is told by the silence: it ends itself after [`SILENCE_S`].
 
-use crate::bind::beside;
-use crate::bind::ssh::{Reach, Stream};
+use crate::bind::ssh::{Command, Reach, Stream};
+use crate::bind::{beside, host};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use crate::redact;
@@ -170,29 +170,46 @@ done
 for opsh_p in $opsh_s; do ! opsh_locks "$opsh_p" || { echo stays; exit; }; done
 echo "unknown $(opsh_stranger)""#;
 
-/// How each folder stands, without taking anything: a line `at FOLDER`, then `STATE UPTIME JSON`, the state `free`, `busy`
-/// (somebody has the lock), `works` (nobody has, and what was left running goes on), `none` (there is no lock) or `odd` with
-/// the reason; then for each intent that is open `intent alive` or `intent left`, its first line and its last ones.
-const LOOK: &str = r#"opsh_look() {
-  opsh_folder "$1"; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; return;; *) echo none; return;; esac
+/// How the folders stand, without taking anything; `read` of `intent.rs` is its other half. The block of a folder stands
+/// between `at N` and `end N`. Its lines are a state with the uptime: `free`, `busy` (somebody has the lock), `works` (nobody
+/// has, and what was left running goes on), `none` (there is no lock); `odd` (a file is not to be used) and `blind` (something cannot be
+/// looked at); for each intent that is open `intent alive FILE` or `intent left FILE`; and `more` when there are more. Text of a
+/// file stands below its line, each line of it behind a blank: no file says anything in another's place. Of each
+/// file a bounded part is read: [`LOOK_BYTES`] are enough for all of a folder.
+const LOOK: &str = r#"LC_ALL=C; export LC_ALL
+opsh_text() { printf '%s\n' "$1"; sed 's/^/ /'; echo; }
+opsh_not() { printf '%s' "$opsh_why" | opsh_text "$1"; }
+opsh_may() { case $1 in 2) opsh_not odd;; 3) opsh_not blind;; *) return 1;; esac; }
+opsh_look() {
+  opsh_folder "$1"; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r || echo none; return; }
   command -v flock >/dev/null || { echo none; return; }
-  opsh_file lock; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; return;; *) echo none; return;; esac
-  opsh_s=busy; ! flock -sn 7 || { opsh_s=free; opsh_file work.lock; case $? in 0) flock -xn 7 || opsh_s=works;; 2) echo "odd 0 $opsh_why"; return;; esac; }
-  IFS='. ' read -r opsh_u opsh_l </proc/uptime; opsh_l=null
-  opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 2) echo "odd 0 $opsh_why"; return;; esac
-  echo "$opsh_s $opsh_u ${opsh_l:-null}"
+  opsh_file lock; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r || echo none; return; }
+  opsh_s=busy; ! flock -sn 7 || {
+    opsh_s=free; opsh_file work.lock; opsh_r=$?; [ $opsh_r != 0 ] || flock -xn 7 || opsh_s=works
+    ! opsh_may $opsh_r || return
+  }
+  IFS='. ' read -r opsh_u opsh_l </proc/uptime
+  opsh_file lock.json; opsh_r=$?
+  if [ $opsh_r = 0 ]; then head -c 65536 /proc/self/fd/7 | head -n 1 | opsh_text "$opsh_s $opsh_u"; else echo "$opsh_s $opsh_u"; opsh_may $opsh_r; fi
+  opsh_k=0
   for opsh_x in intent-*.jsonl; do
     [ -e "$opsh_x" ] || [ -L "$opsh_x" ] || continue
-    opsh_file "$opsh_x"; case $? in 0) ;; 2) echo "odd 0 $opsh_why"; continue;; *) continue;; esac
+    opsh_k=$((opsh_k + 1)); [ $opsh_k -le 24 ] || { echo more; break; }
+    opsh_file "$opsh_x"; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r; continue; }
     opsh_s=alive; ! flock -xn 7 || opsh_s=left
-    echo "intent $opsh_s ${opsh_x%.jsonl}"; head -n 1 /proc/self/fd/7; tail -n 12 /proc/self/fd/7
+    case $opsh_x in *[!A-Za-z0-9._-]*) opsh_x=intent-?.jsonl;; esac
+    { head -c 16384 /proc/self/fd/7 | head -n 1; echo; tail -c 65536 /proc/self/fd/7 | tail -n 12; } | opsh_text "intent $opsh_s ${opsh_x%.jsonl}"
   done
 }
-for opsh_dir in "$@"; do echo "at $opsh_dir"; ( opsh_look "$opsh_dir" 2>/dev/null ); done"#;
+opsh_n=0
+for opsh_dir in "$@"; do echo "at $opsh_n"; ( opsh_look "$opsh_dir" 2>/dev/null ); echo "end $opsh_n"; opsh_n=$((opsh_n + 1)); done"#;
 
-/// Prints the last `$2` lines of what was changed.
+/// Bytes that [`LOOK`] prints of one folder at most.
+const LOOK_BYTES: usize = 2 << 20;
+
+/// Prints the last `$2` lines of what was changed, of the last [`host::KEEP`] bytes.
 const CHANGES: &str = r#"opsh_folder "$1"; opsh_r=$?; [ $opsh_r != 0 ] || { opsh_file changes.jsonl; opsh_r=$?; }
-case $opsh_r in 0) tail -n "$2" <&7;; 1) ;; *) echo "$opsh_why" >&2; exit 1;; esac"#;
+case $opsh_r in 0) tail -c 1048576 <&7 | tail -n "$2";; 1) ;; *) echo "$opsh_why" >&2; exit 1;; esac"#;
 
 /// Ends the intents of run `$2`: adds the line `$3` to each and puts it away. Prints how many.
 const SETTLE: &str = r#"opsh_folder "$1" || { [ $? = 1 ] && echo 0 && exit 0; echo "$opsh_why" >&2; exit 1; }
@@ -215,10 +232,10 @@ pub fn end(folder: &str, fence: &str) -> Vec<String> {
     words(&with_files(&format!("{KERNEL}{END}")), &[folder, fence])
 }
 
-/// Words that look at the locks of these folders.
-pub fn look(folders: &[String]) -> Vec<String> {
-    let folders: Vec<&str> = folders.iter().map(String::as_str).collect();
-    words(&with_files(LOOK), &folders)
+/// Looks at the locks of these folders.
+pub fn look(folders: &[String]) -> Command {
+    let names: Vec<&str> = folders.iter().map(String::as_str).collect();
+    Command { keep: LOOK_BYTES * folders.len(), ..host::words_of(words(&with_files(LOOK), &names)) }
 }
 
 /// Words that close the intents of a run.

@@ -3,8 +3,9 @@
 //! A look is no effect of the run: a recording has no answer to it, and a replay asks nobody.
 
 use super::held::{Held, enter, told};
-use super::words::{began_words, locked_words};
+use super::words::{self, began_words, locked_words};
 use super::{BREAK, SETTLE, TAKE, holder, intent};
+use crate::bind::ssh::Command;
 use crate::bind::undo::only_adds;
 use crate::bind::{Change, Look, World, beside, host};
 use crate::config::Stack;
@@ -30,7 +31,8 @@ type Aim<'a> = (&'a str, &'static str, Class);
 
 /// Whoever else works where these effects happen, for each of them. Says which intents are open there.
 ///
-/// Fails when a file beside a stack is not to be used.
+/// Fails when a file beside a stack is not to be used, and when it cannot be looked at there: only a host that cannot be
+/// reached is passed over.
 pub fn look(world: &World, effects: &[Effect]) -> Result<Vec<Option<Other>>> {
     let aims: Vec<Aim<'_>> = effects.iter().map(|one| (one.target.name.as_str(), one.verb.name, one.class)).collect();
     of(world, &aims)
@@ -44,13 +46,17 @@ pub fn look_for_plan(world: &World, plan: &mut [Intended]) -> Result<()> {
     Ok(())
 }
 
-/// Says who else works on a stack, and what is open there. What cannot be looked at says nothing.
+/// Says who else works on a stack, and what is open there, or that it cannot be looked at.
 pub(super) fn say(world: &World, stack: &Arc<Stack>) {
     if world.gate.is_replay() {
         return;
     }
-    let Ok(found) = look_at(world, &stack.host, &[stack]) else { return };
+    let found = match look_at(world, &stack.host, &[stack]) {
+        Ok(found) => found,
+        Err(error) => return say_blind(world, &stack.name, &error.why),
+    };
     let Some(seen) = found.get(&beside::folder(stack)) else { return };
+    say_unseen(world, stack, seen);
     if let Some(other) = other_of(world, stack, seen) {
         world.gate.warn(&other.words);
     }
@@ -87,9 +93,10 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
         }
     }
     for (host, stacks) in by_host {
-        // A host that cannot be reached fails the change itself.
-        let Ok(found) = look_at(world, host, &stacks) else { continue };
-        seen.extend(found);
+        match look_at(world, host, &stacks) {
+            Ok(found) => seen.extend(found),
+            Err(error) => pass_over(world, &stacks, error)?,
+        }
     }
     let mut others = Vec::new();
     for (aim, stacks) in aims.iter().zip(&concerned) {
@@ -99,6 +106,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
             if stack.name == aim.0 {
                 refuse_unusable(stack, found)?;
             }
+            say_unseen(world, stack, found);
             say_open(world, stack, found);
             other = other.or_else(|| other_of(world, stack, found));
         }
@@ -107,34 +115,67 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
     Ok(others)
 }
 
+/// After a look that failed. A host that cannot be reached fails the change itself, and a plan changes nothing: both are
+/// said. Without an answer nothing else is changed.
+fn pass_over(world: &World, stacks: &[&Arc<Stack>], error: Error) -> Result<()> {
+    let names = stacks.iter().map(|stack| stack.name.as_str()).collect::<Vec<_>>().join(" and ");
+    if error.kind == Kind::Interrupted {
+        return Err(error);
+    }
+    if error.kind == Kind::Unreachable || world.gate.mode() == Mode::Plan {
+        say_blind(world, &names, &error.why);
+        return Ok(());
+    }
+    let what = format!("who works on {names} is not known, so nothing was changed");
+    let ask = |stack: &&Arc<Stack>| {
+        let words = json!(["ls", "-lan", beside::folder(stack)]);
+        format!("host({}).read({words}).out     looks at the files of {}", json!(stack.host), stack.name)
+    };
+    Err(stacks.iter().take(3).map(ask).fold(Error { what, ..error }, Error::next))
+}
+
+/// Says, once in a run, that it is not known who works there.
+fn say_blind(world: &World, stack: &str, why: &str) {
+    if world.told.borrow_mut().insert((world.gate.run_id(), format!("{stack} {why}"))) {
+        world.gate.warn(&format!("who works on {stack} is not known: {}", words::text(&json!(why))));
+    }
+}
+
+/// The same of what could not be looked at in a folder.
+fn say_unseen(world: &World, stack: &Stack, seen: &intent::Seen) {
+    for why in [&seen.odd, &seen.blind].into_iter().flatten() {
+        say_blind(world, &stack.name, why);
+    }
+}
+
 /// How the folders of these stacks of one host stand.
 pub(super) fn look_at(world: &World, host: &str, stacks: &[&Arc<Stack>]) -> Result<BTreeMap<String, intent::Seen>> {
     let Some(first) = stacks.first() else { return Ok(BTreeMap::new()) };
     let folders: Vec<String> = stacks.iter().map(|stack| beside::folder(stack)).collect();
-    let text = run_inside(world, host, first, "who works there", move || holder::look(&folders), false)?;
-    Ok(intent::read(text.as_str().unwrap_or_default()))
+    let asked = folders.clone();
+    let text = run_inside(world, host, first, "who works there", move || holder::look(&asked))?;
+    intent::read(text.as_str().unwrap_or_default(), &folders)
+        .map_err(|why| Error::new(Kind::Failed, format!("the look at locks failed on {host}"), why).host(host))
 }
 
-/// Runs words on a host for opsh itself, and gives what they print. They are made when the login has taught what is secret
-/// there. `check`: fails when they fail.
+/// Runs a command on a host for opsh itself, and gives what it prints. It is made when the login has taught what is secret
+/// there. Fails when the command does.
 fn run_inside(
     world: &World,
     host: &str,
     stack: &Stack,
     says: &str,
-    words: impl Fn() -> Vec<String> + Clone + Send + 'static,
-    check: bool,
+    command: impl Fn() -> Command + Clone + Send + 'static,
 ) -> Result<Value> {
     let way = world.way(host)?;
     let effect = inside(Look::at(world.stack_target(stack), says, json!({})).within(LOOK_WITHIN_S));
     world.gate.look_inside(&effect, |pass| {
-        let (way, words) = (way.clone(), words.clone());
+        let (way, command) = (way.clone(), command.clone());
         async move {
             let reach = way.reach(&pass).await?;
-            let words = words();
-            let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
-            let ran = if check { ran.checked(way.name(), &words[..1])? } else { ran };
-            Ok(Did::value(json!(ran.out)))
+            let command = command();
+            let ran = host::finished(way.name(), &command.words[..1], reach.run(&pass, &command).await)?;
+            Ok(Did::value(json!(ran.checked(way.name(), &command.words[..1])?.out)))
         }
     })
 }
@@ -169,12 +210,14 @@ fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> 
 /// Says, once in a run, what others began there and did not end.
 fn say_open(world: &World, stack: &Stack, seen: &intent::Seen) {
     for open in &seen.open {
-        let run = open["run"].as_str().unwrap_or_default();
+        let run = intent::run_of(open);
         // The lock tells what its holder does now.
-        if run == world.gate.run_id() || seen.is_taken() && seen.lock["holder"]["run"] == run {
+        let is_told = |run: &str| run == world.gate.run_id() || seen.is_taken() && seen.lock["holder"]["run"] == run;
+        if run.is_some_and(is_told) {
             continue;
         }
-        if world.told.borrow_mut().insert((world.gate.run_id(), format!("{} {run}", stack.name))) {
+        let which = run.unwrap_or(open["file"].as_str().unwrap_or_default());
+        if world.told.borrow_mut().insert((world.gate.run_id(), format!("{} {which}", stack.name))) {
             world.gate.warn(&began_words(&stack.name, open));
         }
     }
@@ -364,6 +407,6 @@ pub fn settle_runs(world: &World, runs: &[String], targets: BTreeSet<String>, ho
 
 fn close(world: &World, stack: &Arc<Stack>, run: &str, line: Value) -> Result<()> {
     let (folder, run) = (beside::folder(stack), run.to_string());
-    let words = move || holder::settle(&folder, &run, &line);
-    run_inside(world, &stack.host, stack, "settle", words, true).map(drop)
+    run_inside(world, &stack.host, stack, "settle", move || host::words_of(holder::settle(&folder, &run, &line)))
+        .map(drop)
 }

@@ -1,8 +1,11 @@
 //! Who has the lock, in words.
 
 use super::intent;
+use crate::bind::beside;
+use crate::config::Stack;
 use crate::error::{Error, Kind};
 use crate::redact;
+use crate::screen;
 use serde_json::{Value, json};
 
 /// Who has it.
@@ -20,14 +23,17 @@ pub fn locked_words(state: &str, lock: &Value) -> String {
 
 /// Words of a plan, a question and a status for an open intent.
 pub fn began_words(stack: &str, open: &Value) -> String {
-    let (by, since) = (text(&open["by"]), text(&open["since"]));
+    let (by, since) = (intent::name(&open["by"]), text(&open["since"]));
     let how = match (open["alive"] == json!(true), open["outcome"].as_str()) {
         (true, _) => "is being changed".to_string(),
-        (false, Some(outcome)) => format!("did not end well ({outcome})"),
+        (false, Some(_)) => format!("did not end well ({})", text(&open["outcome"])),
         (false, None) => "did not end".to_string(),
     };
-    let step = open["step"].as_str().map_or(String::new(), |step| format!("; step \"{step}\""));
     let began = if open["alive"] == json!(true) { "WORKED ON" } else { "BEGUN" };
+    if intent::run_of(open).is_none() {
+        return format!("{began}: an unreadable intent {}, {how} on {stack}", text(&open["file"]));
+    }
+    let step = open["step"].as_str().map_or(String::new(), |_| format!("; step \"{}\"", text(&open["step"])));
     format!(
         "{began} by {by}: {}, since {since}, {how} on {stack}{step}{}",
         text(&open["what"]),
@@ -42,10 +48,13 @@ fn last_words(last: &Value) -> String {
     }
 }
 
-/// A value of a shared file as one short line.
-fn text(value: &Value) -> String {
-    redact::cut_line(value.as_str().unwrap_or("?").lines().next().unwrap_or_default(), 200)
+/// A value that somebody else wrote, as a part of a line of opsh's own: short, and without a line end.
+pub fn text(value: &Value) -> String {
+    redact::cut_line(&screen::one_line(value.as_str().unwrap_or("?")), MOST_OF_A_PART)
 }
+
+/// Characters of such a part.
+const MOST_OF_A_PART: usize = 200;
 
 /// All of it in one line.
 pub fn first_line(state: &str, lock: &Value, open: &Value) -> String {
@@ -61,20 +70,24 @@ pub fn first_line(state: &str, lock: &Value, open: &Value) -> String {
 const SHOWN: usize = 2;
 
 /// Lines to type about it. None changes the stack while somebody works there.
-pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec<String> {
-    let name = json!(stack);
-    let run = |value: &Value| text(&value["run"]);
+pub fn next_lines(stack: &Stack, state: &str, holder: &Value, open: &Value) -> Vec<String> {
+    let name = json!(stack.name);
     if state != "left" {
-        let works = format!("opsh attach {}     waits for what runs of it", run(holder));
+        let works = intent::run_of(holder).map(|run| format!("opsh attach {run}     waits for what runs of it"));
         let ask = format!(
             "stack({name}).changes(5)     what was changed under the lock; else ask {}",
             intent::name(&holder["by"])
         );
-        return vec![works, ask];
+        return works.into_iter().chain([ask]).collect();
     }
     let mut lines = Vec::new();
     for open in open.as_array().into_iter().flatten().rev().take(SHOWN) {
-        let run = run(open);
+        let Some(run) = intent::run_of(open) else {
+            let file = format!("{}/{}.jsonl", beside::folder(stack), text(&open["file"]));
+            let look = format!("host({}).read({}).out", json!(stack.host), json!(["head", "-c", "4096", file]));
+            lines.push(format!("{look}     an intent that cannot be read; whoever wrote it moves it away"));
+            continue;
+        };
         if open["here"] == json!(true) {
             if open["script"] == json!(true) {
                 lines.push(format!("opsh resume {run}     go on after its last step"));
@@ -97,14 +110,17 @@ pub fn next_lines(stack: &str, state: &str, holder: &Value, open: &Value) -> Vec
 
 /// Why, as it was given.
 pub fn quoted(lock: &Value) -> String {
-    format!("\"{}\"", lock["holder"]["why"].as_str().unwrap_or("no reason given"))
+    match &lock["holder"]["why"] {
+        why @ Value::String(_) => format!("\"{}\"", text(why)),
+        _ => "\"no reason given\"".into(),
+    }
 }
 
 /// Who has the lock, since when, why, what was done last, and what runs.
 pub fn in_words(stack: &str, seen: &Value) -> Vec<String> {
     let (lock, up) = (&seen["lock"], seen["up"].as_i64().unwrap_or(0));
-    let age = |key: &str| lock[key].as_i64().map_or("an unknown time".to_string(), |then| ago(up - then));
-    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or("?").to_string();
+    let age = |key: &str| lock[key].as_i64().map_or("an unknown time".to_string(), |then| ago(up.saturating_sub(then)));
+    let text = |value: &Value, key: &str| text(&value[key]);
     let mut lines = Vec::new();
     if seen["state"] == "busy" {
         let (by, since) = (by(seen), text(lock, "since"));
@@ -121,8 +137,9 @@ pub fn in_words(stack: &str, seen: &Value) -> Vec<String> {
         lines.push(format!("{stack} is locked by what {by} left running; {by} had it for {}", quoted(lock)));
     }
     for work in seen["works"].as_array().into_iter().flatten() {
-        let [verb, says, by, at, run] = ["verb", "says", "by", "at", "run"].map(|key| text(work, key));
-        lines.push(format!("still runs: {verb} {says}, started by {by} at {at}: opsh attach {run}"));
+        let [verb, says, by, at] = ["verb", "says", "by", "at"].map(|key| text(work, key));
+        let attach = intent::run_of(work).map_or(String::new(), |run| format!(": opsh attach {run}"));
+        lines.push(format!("still runs: {verb} {says}, started by {by} at {at}{attach}"));
     }
     if of_another_account(seen) {
         lines.push(format!("something still runs, of an account whose runs are not seen from here: {}", by(seen)));
@@ -141,9 +158,8 @@ pub fn is_locked(stack: &str, seen: &Value, more: &str, kind: Kind) -> Error {
     let (first, rest) = lines.split_first().map_or(("", &[][..]), |(first, rest)| (first.as_str(), rest));
     let why = rest.iter().map(String::as_str).chain([more]).collect::<Vec<_>>().join("\n");
     let mut error = Error::new(kind, first, why);
-    let mut runs: Vec<&str> =
-        seen["works"].as_array().into_iter().flatten().filter_map(|one| one["run"].as_str()).collect();
-    runs.extend(seen["lock"]["holder"]["run"].as_str().filter(|_| of_another_account(seen)));
+    let mut runs: Vec<&str> = seen["works"].as_array().into_iter().flatten().filter_map(intent::run_of).collect();
+    runs.extend(intent::run_of(&seen["lock"]["holder"]).filter(|_| of_another_account(seen)));
     runs.dedup();
     for run in runs {
         error = error.next(format!("opsh attach {run}     waits for what runs, or ends it"));
