@@ -17,7 +17,7 @@ use crate::gate::replay::FailAt;
 use crate::screen::{self, Options as ScreenOptions, Screen, Written};
 use crate::session::discover::Place;
 use crate::session::plugin::Plugin;
-use crate::session::{self, Options, Replay, Session, doc, help};
+use crate::session::{self, Busy, Options, Replay, Session, calm_error, doc, help};
 use crate::sources::Sources;
 use crate::{shell, shield};
 use clap::{Parser, Subcommand};
@@ -211,6 +211,7 @@ fn run_and_say(cli: Cli, screen: &Rc<Screen>) -> u8 {
         (Ok(()), None) => return 0,
         (Ok(()), Some(plugin)) => plugin.result(&left.value),
         (Err(error), plugin) => {
+            let error = calm_error(error, &left.busy);
             screen.error(&error, &left.sources);
             let Some(plugin) = plugin else { return error.exit_code() };
             plugin.failure(&error)
@@ -230,6 +231,8 @@ fn run_and_say(cli: Cli, screen: &Rc<Screen>) -> u8 {
 struct Left {
     /// Texts of scripts and lines, for showing an error.
     sources: Sources,
+    /// Where somebody else works.
+    busy: Busy,
     /// What its script returned.
     value: Value,
 }
@@ -341,7 +344,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
     let replays = replay.is_some();
     let options = Options { mode, grants, config, state_dir, spill: cli.spill, replay };
     let mut session = Session::new(options, Rc::clone(screen))?;
-    left.sources = session.sources().clone();
+    (left.sources, left.busy) = (session.sources().clone(), Rc::clone(&session.world().busy));
     if !replays {
         unsettled(&session, screen);
     }

@@ -23,6 +23,7 @@ mod wait;
 mod wave;
 
 use crate::error::{Error, Kind, Place, Result};
+pub use crate::screen::one_line;
 use crate::screen::{Mark, Screen};
 use agreed::Agreed;
 pub use beside::Beside;

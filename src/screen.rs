@@ -25,7 +25,7 @@ use std::cell::{Cell as StdCell, RefCell};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::Duration;
 pub use visible::one_line;
-use visible::{fit, safe, short_blanks};
+use visible::{fit, hanging, safe, short_blanks};
 
 /// What kind of screen this is; read once at the start.
 #[derive(Clone, Copy, Debug)]
@@ -244,7 +244,7 @@ impl Screen {
 
     /// Progress, plans, notes.
     pub fn say(&self, text: &str) {
-        self.to_stderr(&fit(text));
+        self.to_stderr(&hanging(text));
     }
 
     /// The Rhai that words became.
@@ -254,12 +254,12 @@ impl Screen {
 
     /// A line that must not be overlooked.
     pub fn warn(&self, text: &str) {
-        self.to_stderr(&self.paint(Tone::Yellow, &fit(text)));
+        self.to_stderr(&self.paint(Tone::Yellow, &hanging(text)));
     }
 
     /// A line that must be seen now: something is not recorded, or not where it should be.
     pub fn alarm(&self, text: &str) {
-        self.to_stderr(&self.paint(Tone::Red, &fit(text)));
+        self.to_stderr(&self.paint(Tone::Red, &hanging(text)));
     }
 
     /// What is happening to a target: `→ compose.recreate  prod  backend`.
@@ -294,7 +294,7 @@ impl Screen {
         if self.options.json {
             return self.to_stderr(&json_line(error.to_json()));
         }
-        self.to_stderr(&format!("{} {}", self.paint(Tone::Red, "error:"), short_blanks(&fit(&error.what))));
+        self.to_stderr(&format!("{} {}", self.paint(Tone::Red, "error:"), short_blanks(&hanging(&error.what))));
         for (at, place) in error.trace.iter().enumerate() {
             let arrow = if at == 0 { "  --> " } else { "   in " };
             self.to_stderr(&fit(&format!("{arrow}{place}")));
@@ -306,7 +306,7 @@ impl Screen {
         }
         self.labelled("  why: ", &error.why);
         for (at, line) in error.next.iter().enumerate() {
-            self.labelled(if at == 0 { " next: " } else { "       " }, line);
+            self.labelled(if at == 0 { " next: " } else { "       " }, &one_line(line));
         }
     }
 

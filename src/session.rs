@@ -25,6 +25,7 @@ mod sitting;
 pub mod undo;
 pub mod words;
 
+pub use crate::bind::hints::{Busy, calm_error};
 use crate::bind::values::{self, ExitCode, RhaiResult};
 use crate::bind::world::{Args, World};
 use crate::bind::{lock, provenance, secret};
@@ -219,6 +220,7 @@ impl Session {
             locks: Default::default(),
             briefly: Default::default(),
             told: Default::default(),
+            busy: Default::default(),
             git_is_slow: Default::default(),
         });
         Ok(Session::around(world))

@@ -13,7 +13,7 @@ mod paste;
 use crate::error::{Error, Kind, Result};
 use crate::session::failure::CHOICES;
 use crate::session::incomplete::is_incomplete;
-use crate::session::{self, Session, known};
+use crate::session::{self, Session, calm_error, known};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
 use editor::{Editor, Read};
@@ -55,7 +55,7 @@ pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
             input += "\n";
             continue;
         }
-        screen.say(&format!("{}{input}", prompt(session)));
+        format!("{}{input}", prompt(session)).split('\n').for_each(|line| screen.say(line));
         let after = if input.trim().is_empty() { After::Next } else { evaluate(session, &input) };
         failed += usize::from(after == After::Failed);
         if after == After::Quit {
@@ -228,7 +228,7 @@ fn greet(session: &mut Session) {
         screen.warn(&format!("open: {} more     :runs", open.len() - SAID_AT_FIRST));
     }
     if let Err(error) = session.use_only_stack() {
-        screen.error(&error, session.sources());
+        screen.error(&calm_error(error, &session.world().busy), session.sources());
     }
     let stacks: Vec<&str> = session.world().config.stack_names().collect();
     if let (None, Some(first)) = (session.stack_in_use(), stacks.first()) {
@@ -279,7 +279,7 @@ fn evaluate(session: &mut Session, line: &str) -> After {
         Err(error) if error.kind == Kind::Interrupted && error.next.is_empty() => {
             screen.say(&format!("· {}: {}", error.what, error.why))
         }
-        Err(error) => screen.error(&error, session.sources()),
+        Err(error) => screen.error(&calm_error(error, &session.world().busy), session.sources()),
     }
     session.say_who_has_the_lock();
     after

@@ -14,7 +14,7 @@ use super::{Binding, Call, Change, Look, Receipt, beside, db, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Pass};
+use crate::gate::{Did, Pass, clock};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Seen {
         let effect = self.note["effect"].as_str();
         json!({
             "read_only": self.read_only, "by": self.note["by"], "since": self.note["since"], "until": self.note["until"],
-            "left_s": self.left_s(), "effect": effect, "run": effect.and_then(|effect| effect.split('.').next()),
+            "left_s": self.left_s(), "effect": effect, "run": effect.and_then(clock::run_of_effect),
         })
     }
 }

@@ -11,7 +11,7 @@ mod tags;
 pub mod tame;
 
 use super::host::{self, HostHandle, words_of};
-use super::ssh::Reach;
+use super::ssh::{Reach, shell_word};
 use super::undo::{Now, Past};
 use super::values::literal;
 use super::way::Way;
@@ -434,7 +434,7 @@ fn checkout(call: &Call<'_>) -> Result<Receipt> {
 /// Fails with `unmet` where a checkout would meet changes, or somebody who is in the middle of something.
 async fn free_to_move(git: &Git, pass: &Pass, commit: &str) -> Result<()> {
     let status = status::of(git, pass).await?;
-    let see = |words: &str| format!("@{} git -C {} {words}", git.host, cli::typed(&git.dir));
+    let see = |words: &str| format!("@{} git -C {} {words}", git.host, shell_word(&git.dir));
     let (why, next) = if status["clean"] != json!(true) {
         let why = format!("the work tree has changes: {}", join(&status["changed"]));
         (why, see("diff     see them; commit or remove them by hand"))

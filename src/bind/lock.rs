@@ -326,8 +326,9 @@ fn stranger(what: String, host: &str, folder: &str, seen: Option<(&str, &str)>) 
 // ── looking at it ──
 
 fn who(call: &Call<'_>) -> Result<Dynamic> {
-    let seen = looked(call)?;
+    let (seen, stack) = (looked(call)?, call.stack()?);
     if seen.is_null() {
+        call.world.note_busy(&stack, false);
         return Ok(Dynamic::UNIT);
     }
     let (lock, up, open) = (&seen["lock"], seen["up"].as_i64().unwrap_or(0), &seen["open"]);
@@ -341,13 +342,15 @@ fn who(call: &Call<'_>) -> Result<Dynamic> {
         () => "left",
     };
     let holder = &lock["holder"];
+    let own = holder["run"] == call.world.gate.run_id().as_str();
+    call.world.note_busy(&stack, state != "left" && !own);
     let by = if holder["by"].is_string() { json!(intent::name(&holder["by"])) } else { Value::Null };
     let mut map = json!({
-        "own": holder["run"] == call.world.gate.run_id().as_str(),
+        "own": own,
         "held": seen["held"], "state": state, "by": by, "since": lock["since"], "why": holder["why"], "run": holder["run"],
         "held_s": age("since_up"), "idle_s": age("last_up"), "last": lock["last"], "works": seen["works"],
         "open": if open.is_null() { json!([]) } else { open.clone() }, "first": words::first_line(state, lock, open),
-        "next": words::next_lines(&*call.stack()?, state, holder, open),
+        "next": words::next_lines(&stack, state, holder, open),
     });
     if let Some(file) = seen["newer"].as_str() {
         map["newer"] = json!(file);

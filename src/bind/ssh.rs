@@ -52,7 +52,7 @@ pub use durable::{Durable, Listed, Started};
 pub use hostkey::{HostKey, offered_keys, overruled, remember_key};
 pub use keep::Kept;
 pub use link::{Link, LoginFailed, connect};
-pub use quote::{quote, quote_all, readable};
+pub use quote::{quote, quote_all, readable, shell_word};
 
 use crate::config::Address;
 use crate::redact::Secret;

@@ -1,5 +1,6 @@
 //! What outlives a call: the gate, the configuration, and the way to each host.
 
+use crate::bind::hints;
 use crate::bind::lock::Locks;
 use crate::bind::way::Way;
 use crate::config::{Address, Config, Host, LOCAL, Stack};
@@ -39,6 +40,8 @@ pub struct World {
     pub briefly: Locks,
     /// Warnings about other operators, by run: each is shown once.
     pub told: RefCell<BTreeSet<(String, String)>>,
+    /// Where somebody else works.
+    pub busy: hints::Busy,
     /// Git did not say in time where a script comes from: nobody waits for that again.
     pub git_is_slow: Cell<bool>,
 }
@@ -70,6 +73,16 @@ pub struct Args {
 }
 
 impl World {
+    /// Keeps whether somebody else works on a stack now.
+    pub fn note_busy(&self, stack: &Stack, busy: bool) {
+        let mut all = self.busy.borrow_mut();
+        if busy {
+            all.insert(stack.name.clone(), stack.host.clone())
+        } else {
+            all.remove(&stack.name)
+        };
+    }
+
     /// A host as a target: protected unless it is a sandbox.
     pub fn host_target(&self, name: &str) -> Target {
         let protected = !self.config.host(name).is_ok_and(|host| host.sandbox);

@@ -5,6 +5,7 @@ use crate::bind::undo;
 use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
+use crate::screen::one_line;
 use serde_json::{Value, json};
 
 impl Session {
@@ -18,17 +19,24 @@ impl Session {
         self.gate().begin_run("attach", json!({ "run": run }))?;
         let result = match &run {
             Some(run) => self.attach_to(run),
-            None => self.works().map(|(mut works, everywhere)| {
-                works.retain(|work| work["state"] == json!("running"));
-                self.show_works(&works);
-                if works.is_empty() {
-                    let where_reached = if everywhere { "" } else { " on the hosts that were reached" };
-                    self.gate().screen().print(&format!("nothing goes on{where_reached}"));
-                }
-            }),
+            None => self.attach_to_none(),
         };
         self.gate().end_run(result.as_ref().err());
         result
+    }
+
+    /// Lists what goes on. That nothing does is said only when the journal, which may know more, can be read.
+    fn attach_to_none(&mut self) -> Result<()> {
+        let (mut works, everywhere) = self.works()?;
+        works.retain(|work| work["state"] == json!("running"));
+        self.show_works(&works);
+        if works.is_empty() {
+            let known = self.gate().journal().and_then(|journal| journal.runs(1));
+            known.map_err(|error| Error { what: "it is not known what goes on".into(), ..error })?;
+            let where_reached = if everywhere { "" } else { " on the hosts that were reached" };
+            self.gate().screen().print(&format!("nothing goes on{where_reached}"));
+        }
+        Ok(())
     }
 
     /// The id as the journal here has it, if it does.
@@ -89,7 +97,7 @@ impl Session {
         let not = |kind, why| Error::new(kind, "it is not known what goes on", why);
         match elsewhere {
             _ if crate::interrupt::is_interrupted() => Err(not(Kind::Interrupted, "Ctrl-C")),
-            0 if others > 0 && works.is_empty() => Err(not(Kind::Unreachable, "no host was reached")),
+            0 if (others > 0 || reached == 0) && works.is_empty() => Err(not(Kind::Unreachable, "no host was reached")),
             _ => Ok((works, reached == names.len())),
         }
     }
@@ -100,28 +108,34 @@ impl Session {
             let (host, id, by, at) = (text(work, "host"), text(work, "id"), text(work, "by"), text(work, "at"));
             let what = format!("{}  {}  {}", text(work, "verb"), text(work, "target"), text(work, "says"));
             let lock = if work["container"] == json!(true) { ", the lock is held" } else { "" };
-            match text(work, "state") {
+            match work["state"].as_str().unwrap_or("?") {
                 "running" => screen.print(&format!("{host}  {what}\n  running as {id}, started by {by} at {at}{lock}")),
-                state => screen.print(&format!("{host}  {what}\n  {state} as {id}, started by {by} at {at}")),
+                state => {
+                    screen.print(&format!("{host}  {what}\n  {} as {id}, started by {by} at {at}", one_line(state)))
+                }
             }
         }
     }
 
     fn wait_for(&mut self, work: &Value) -> Result<Value> {
-        let (host, id) = (text(work, "host"), text(work, "id"));
+        let [host, id] = ["host", "id"].map(|key| work[key].as_str().unwrap_or_default());
         let ended = self.eval(&format!("host({}).wait_for({}, #{{ within_s: 86400 }})", json!(host), json!(id)))?;
-        self.gate().screen().print(&format!("{host}  {id} ended with exit code {}", ended["code"]));
+        self.gate().screen().print(&format!("{host}  {} ended with exit code {}", one_line(id), ended["code"]));
         Ok(ended)
     }
 
     /// Settles the changes of a run that is in this journal and whose outcome nobody knew.
     fn settle_known(&self, run: &str) -> Result<()> {
-        let Ok(story) = self.gate().journal().and_then(|journal| journal.story(run)) else { return Ok(()) };
+        let story = match self.gate().journal().and_then(|journal| journal.story(run)) {
+            Err(error) if error.kind == Kind::NotFound => return Ok(()),
+            story => story.map_err(|error| Error { what: format!("what run {run} did is not known"), ..error })?,
+        };
         let what = format!("what run {} did is not known", story.run);
         undo::settle(&self.world, &mut story.changes.clone()).map_err(|error| Error { what, ..error })
     }
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or("?")
+/// A value that somebody else wrote, as a part of a line.
+fn text(value: &Value, key: &str) -> String {
+    one_line(value[key].as_str().unwrap_or("?"))
 }

@@ -4,6 +4,7 @@ use super::Session;
 use crate::bind::names;
 use crate::gate::Beside;
 use crate::interrupt;
+use crate::screen::one_line;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -71,9 +72,9 @@ fn in_words(stack: &str, lock: &Value, own: &str, local: impl Fn(&str) -> String
     if lock.is_null() || holder["run"] == *own {
         return None;
     }
-    let by = holder["by"].as_str().unwrap_or("somebody");
-    let since = local(lock["since"].as_str().unwrap_or("an unknown time"));
-    let why = holder["why"].as_str().map_or(String::new(), |why| format!(": {why}"));
+    let by = one_line(holder["by"].as_str().unwrap_or("somebody"));
+    let since = one_line(&local(lock["since"].as_str().unwrap_or("an unknown time")));
+    let why = holder["why"].as_str().map_or(String::new(), |why| format!(": {}", one_line(why)));
     let open = &value["open"];
     if held != true && value["works"].as_array().is_none_or(Vec::is_empty) && open.is_array() {
         let newest = open.as_array().and_then(|open| open.last()).cloned().unwrap_or_default();

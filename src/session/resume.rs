@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 /// The run to go on with when `id` is named: the newest one that went on with it. Fails with `usage` when there is nothing
 /// to go on with, and `unmet` when it still runs.
 pub fn find(journal: &Journal, id: &str) -> Result<Story> {
-    let resumptions = journal.resumptions()?;
+    let resumptions: BTreeMap<_, _> = journal.resumptions()?.into_iter().collect();
     let mut story = journal.story(id)?;
     while let Some(newer) = resumptions.get(&story.run) {
         story = journal.story(newer)?;

@@ -1,13 +1,14 @@
 //! The newest runs as a list: how each ended, and what to type about it.
 
 use super::failure::CHOICES;
+use crate::bind::hints;
 use crate::bind::undo::{WayBack, only_adds};
 use crate::error::Result;
 use crate::gate::clock;
 use crate::gate::journal::{Fate, Journal, RunLine, Story, Told};
 use crate::screen::Screen;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// So many runs are looked through for what is open.
 const LOOKED_AT: usize = 20;
@@ -25,11 +26,13 @@ struct Row {
 /// What is known of all runs, read once, and of those that are looked at.
 struct Known<'a> {
     journal: &'a Journal,
-    /// The newest run that went on with each.
-    resumptions: BTreeMap<String, String>,
+    /// Runs that were to go on with each, the oldest first.
+    resumptions: BTreeMap<String, Vec<String>>,
     short: BTreeMap<String, String>,
     /// Those that may have done again, or changed, what another one did, the newest first.
     well: Vec<&'a Story>,
+    /// Where runs that go on now work, by run.
+    busy: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// The newest `count` runs, and below them what needs attention; with `json` one JSON object a line. `waiting` is the run
@@ -91,7 +94,18 @@ impl Known<'_> {
         let lines = journal.runs(count)?;
         let stories = lines.iter().map(|line| journal.story(&line.run)).collect::<Result<Vec<Story>>>()?;
         let well = lines.iter().zip(&stories).filter(|(line, _)| may_supersede(line)).map(|(_, story)| story).collect();
-        let known = Known { journal, resumptions: journal.resumptions()?, short: journal.short_names()?, well };
+        let mut resumptions: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (run, newer) in journal.resumptions()? {
+            resumptions.entry(run).or_default().push(newer);
+        }
+        let mut busy = BTreeMap::new();
+        for (line, story) in lines.iter().zip(&stories).filter(|(line, _)| line.outcome == "running") {
+            let goes_on =
+                story.changes.iter().filter(|change| change.fate == Fate::GoesOn).map(|change| &change.target);
+            let targets: BTreeSet<String> = journal.locks(&line.run)?.into_iter().chain(goes_on.cloned()).collect();
+            busy.insert(line.run.clone(), targets);
+        }
+        let known = Known { journal, resumptions, short: journal.short_names()?, well, busy };
         Ok(lines.into_iter().zip(&stories).map(|(line, story)| known.row(line, story)).collect())
     }
 
@@ -101,7 +115,7 @@ impl Known<'_> {
 
     fn row(&self, line: RunLine, story: &Story) -> Row {
         let short = self.short(&line.run);
-        let resumed_by = self.resumptions.get(&line.run).map(|run| format!("resumed by {}", self.short(run)));
+        let resumed_by = self.resumed(&line.run).map(|(run, _)| format!("resumed by {}", self.short(run)));
         let undone = self.undone(story);
         let settled = undone.is_some() || self.went_on(&line.run);
         let mut outcome = line.outcome.clone();
@@ -124,6 +138,7 @@ impl Known<'_> {
             ways.iter_mut().for_each(|way| way.push_str(&warning));
         }
         let next = [if line.unknown > 0 { looks(story, &short) } else { Vec::new() }, ways].concat();
+        let next = self.works_there(story).into_iter().fold(next, |next, stack| hints::calm(next, stack));
         let undone = line.what.strip_prefix("undo ").filter(|run| self.short.contains_key(*run));
         let what = undone.map_or_else(|| line.what.clone(), |run| format!("undo {}", self.short(run)));
         Row { line, short, what, outcome, next }
@@ -133,13 +148,32 @@ impl Known<'_> {
     /// well, leaves it as it was.
     fn went_on(&self, run: &str) -> bool {
         let mut at = run;
-        while let Some(newer) = self.resumptions.get(at) {
-            if self.journal.story(newer).is_ok_and(|story| story.outcome.as_deref() == Some("ok")) {
+        while let Some((newer, story)) = self.resumed(at) {
+            if story.outcome.as_deref() == Some("ok") {
                 return true;
             }
             at = newer;
         }
         false
+    }
+
+    /// The newest run that went on with this one. One that ended before it did anything went on with nothing, and whatever
+    /// went on with that did so with this one.
+    fn resumed(&self, run: &str) -> Option<(&String, Story)> {
+        let did = |story: &Story| match story.outcome.as_deref() {
+            None | Some("ok") => true,
+            Some(_) => story.changes.iter().any(|change| !matches!(change.fate, Fate::DidNot(_))),
+        };
+        self.resumptions.get(run)?.iter().rev().find_map(|newer| match self.journal.story(newer) {
+            Ok(story) if did(&story) => Some((newer, story)),
+            _ => self.resumed(newer),
+        })
+    }
+
+    /// Where other runs of this journal work now, of what this one changed.
+    fn works_there(&self, story: &Story) -> BTreeSet<&String> {
+        let others = self.busy.iter().filter(|(run, _)| **run != story.run).flat_map(|(_, targets)| targets);
+        others.filter(|target| story.changes.iter().any(|change| change.target == **target)).collect()
     }
 
     /// `undone by k3f9`, or how much of it was.

@@ -127,7 +127,7 @@ impl Session {
     /// Fails with `unmet` while a run goes on that began by going on with this one.
     fn refuse_while_it_goes_on(&self, story: &Story) -> Result<()> {
         let journal = self.gate().journal()?;
-        let resumptions = journal.resumptions()?;
+        let resumptions: BTreeMap<_, _> = journal.resumptions()?.into_iter().collect();
         let mut run = &story.run;
         while let Some(newer) = resumptions.get(run) {
             run = newer;

@@ -131,6 +131,44 @@ fn what_is_no_run_id_is_never_typed() {
 }
 
 #[test]
+fn a_label_and_a_branch_are_no_words_of_a_line_that_is_typed() {
+    let stage = Stage::local();
+    let odd = "x\"); thaw(\"; $(id) 'y";
+    let code =
+        format!("print(literal({odd})); print(shell_word({odd})); print(shell_word(\"v1.8.0\"))", odd = json!(odd));
+    let quoted = r#"'x"); thaw("; $(id) '\''y'"#;
+    stage.bob.run(&["-e", &code]).exits(0).prints(&format!("{}\n{quoted}\nv1.8.0\n", json!(odd)));
+    let import =
+        "import \"std/text\" as text; print(text::attach_line((), \"h\")); print(text::attach_line(\"a;b\", \"h\"))";
+    stage.bob.run(&["-e", import]).exits(0).prints("host(\"h\").works()\nopsh attach 'a;b'\n");
+}
+
+#[test]
+fn an_error_proposes_no_change_while_a_colleague_works() {
+    let stage = Stage::local();
+    let alice = stage.alice_looks("look()");
+    let throw = "throw #{ kind: \"failed\", what: \"w\", why: \"y\", next: [\"opsh undo last\", \"opsh runs\"], host: \"prod\", exit: () }";
+    stage.run("bob", &[], throw).exits(1).says(&["opsh undo last"]);
+    let ran = stage.run("bob", &[], &format!("prod.lock(); {throw}")).exits(1);
+    let ran = ran.says(&["next: opsh runs", "stack(\"prod\").lock()     who works on it"]);
+    let next = ran.err.split("  why: ").nth(1).unwrap();
+    assert!(!next.contains("opsh undo"), "{next}");
+    stage.end_look();
+    alice.ended().exits(0);
+}
+
+#[test]
+fn attach_says_that_it_could_not_look() {
+    let stage = Stage::local();
+    stage.bob.run(&["-e", "1"]).exits(0);
+    let journal = rusqlite::Connection::open(stage.bob.journal()).unwrap();
+    journal.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE").unwrap();
+    let ran = stage.bob.run(&["attach"]);
+    assert!(ran.code != Some(0) && !ran.out.contains("nothing goes on"), "{ran:?}");
+    drop(journal);
+}
+
+#[test]
 fn text_of_a_colleague_is_no_line_of_opsh() {
     let stage = Stage::local();
     let alice = stage.alice_looks("look()");

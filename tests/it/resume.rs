@@ -156,9 +156,17 @@ fn a_finished_step_is_not_skipped_when_what_it_did_is_not_there_any_more() {
     std::fs::write(dir.join(".git/HEAD"), format!("{}\n", commits[2])).unwrap();
     let ran = home.run(&["resume", "last", "--yes"]).exits(1);
     ran.says(&["something else is there now", &commits[1], &commits[2]]);
+    let listed = runs(&home);
+    let of_first = listed[1]["outcome"].as_str().unwrap();
+    assert!(of_first == "failed" && listed[1]["next"].to_string().contains("opsh resume"), "{listed:?}");
     std::fs::write(dir.join(".git/HEAD"), format!("{}\n", commits[1])).unwrap();
     home.run(&["resume", "last", "--yes"]).exits(0).says(&["step \"move\" was done in run"]);
     assert_eq!(head(&dir), commits[1]);
+    let listed = runs(&home);
+    for failed in &listed[1..=2] {
+        let outcome = failed["outcome"].as_str().unwrap();
+        assert!(outcome.starts_with("failed, resumed by ") && failed["next"] == json!([]), "{listed:?}");
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::tame;
 use crate::bind::host::{self, Ran, words_of};
-use crate::bind::ssh::{Command, Reach, quote};
+use crate::bind::ssh::{Command, Reach, shell_word};
 use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
@@ -105,7 +105,7 @@ pub async fn anothers(reach: &Reach, pass: &Pass, host: &str, dir: &str, what: S
     let owner = Some(owner.trim()).filter(|owner| !owner.is_empty()).unwrap_or("its owner");
     let why = format!("{dir} belongs to {owner}, and opsh is another user there");
     let line = match host {
-        LOCAL => format!("sudo -u {} opsh     run opsh as the owner of the checkout", typed(owner)),
+        LOCAL => format!("sudo -u {} opsh     run opsh as the owner of the checkout", shell_word(owner)),
         _ => format!("ssh = \"{owner}@…\" for {host} in opsh.toml     log in as the owner of the checkout"),
     };
     Error::new(Kind::Denied, what, why).next(line)
@@ -116,12 +116,6 @@ fn complaint(said: &str) -> String {
     let advice = ["Please make sure you have the correct access rights", "and the repository exists."];
     let lines: Vec<&str> = said.lines().filter(|line| !advice.contains(line) && !line.starts_with("hint:")).collect();
     host::last_lines(&lines.join("\n"), 3)
-}
-
-/// A word as a person types it in a shell: as it is where it is plain, quoted otherwise.
-pub fn typed(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._/+-@:=".contains(c);
-    if !word.is_empty() && word.chars().all(plain) { word.into() } else { quote(word) }
 }
 
 #[cfg(test)]
@@ -136,11 +130,5 @@ mod tests {
             "fatal: 'origin' does not appear to be a git repository\nfatal: Could not read from remote repository.";
         assert_eq!(complaint(said), reason);
         assert_eq!(complaint("hint: x\n"), "");
-    }
-
-    #[test]
-    fn what_a_person_types_is_quoted_only_where_a_shell_would_read_it() {
-        assert_eq!(typed("origin/feature-1"), "origin/feature-1");
-        assert_eq!((typed(""), typed("a b"), typed("$(id)")), ("''".into(), "'a b'".into(), "'$(id)'".into()));
     }
 }

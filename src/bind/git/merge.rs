@@ -5,9 +5,10 @@
 //! of a commit of the source, or whose change is that of all the source's commits since the last squash. With that
 //! commit of the source as the base of the merge one sees what the conflicts would be if the histories were tied.
 
-use super::cli::{Git, typed};
+use super::cli::Git;
 use super::graph::{Commit, FORMAT, Graph, PatchIds, Side, Squash, Step};
 use super::tags::commits_of;
+use crate::bind::ssh::shell_word;
 use crate::error::{Error, Kind, Result, nearest};
 use crate::gate::Pass;
 use serde_json::{Value, json};
@@ -186,7 +187,7 @@ async fn unrelated(git: &Git, pass: &Pass, target: &Named, source: &Named) -> Re
     if git.out(pass, &["rev-parse", "--is-shallow-repository"]).await?.trim() == "true" {
         let why = format!("{} is a shallow clone: where the branches part is cut off", git.dir);
         let error = Error::new(Kind::Unmet, format!("git.merge_check cannot be done on {}", git.host), why);
-        return Err(error.next(format!("git -C {} fetch --unshallow     get all of the history", typed(&git.dir))));
+        return Err(error.next(format!("git -C {} fetch --unshallow     get all of the history", shell_word(&git.dir))));
     }
     let why = format!("{} and {} have no commit in common: git refuses to merge them", target.name, source.name);
     Ok(json!({
@@ -477,18 +478,18 @@ impl Found {
         if branch.starts_with('-') || remote.is_some_and(|remote| remote.starts_with('-')) {
             return Err(format!("git takes the name {source} for an option: rename the branch first"));
         }
-        let mut lines = vec![format!("git switch {}", typed(branch))];
-        lines.extend(remote.map(|remote| format!("git merge --ff-only {}", typed(&format!("{remote}/{branch}")))));
+        let mut lines = vec![format!("git switch {}", shell_word(branch))];
+        lines.extend(remote.map(|remote| format!("git merge --ff-only {}", shell_word(&format!("{remote}/{branch}")))));
         for step in self.graph.repair(live) {
             lines.push(match step {
                 Step::Merge(id) => format!("git merge --no-edit {}", short(&id)),
                 Step::Ours(id) => {
-                    let message = typed(&format!("record squash {} of {target}", short(&id)));
+                    let message = shell_word(&format!("record squash {} of {target}", short(&id)));
                     format!("git merge -s ours -m {message} {}", short(&id))
                 }
             });
         }
-        lines.push(format!("git push {} {}", typed(remote.unwrap_or("origin")), typed(branch)));
+        lines.push(format!("git push {} {}", shell_word(remote.unwrap_or("origin")), shell_word(branch)));
         Ok(lines)
     }
 }

@@ -61,6 +61,13 @@ pub(super) fn say(world: &World, stack: &Arc<Stack>) {
         world.gate.warn(&other.words);
     }
     say_open(world, stack, seen);
+    note_busy(world, stack, seen);
+}
+
+/// Keeps whether somebody else works there now.
+fn note_busy(world: &World, stack: &Stack, seen: &intent::Seen) {
+    let is_at_it = |open: &Value| open["alive"] == json!(true) && open["run"] != world.gate.run_id().as_str();
+    world.note_busy(stack, other_of(world, stack, seen).is_some() || seen.open.iter().any(is_at_it));
 }
 
 /// The stacks that a change there concerns and whose lock this run does not have.
@@ -108,6 +115,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
             }
             say_unseen(world, stack, found);
             say_open(world, stack, found);
+            note_busy(world, stack, found);
             other = other.or_else(|| other_of(world, stack, found));
         }
         others.push(other);

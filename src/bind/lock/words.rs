@@ -4,8 +4,8 @@ use super::intent;
 use crate::bind::beside;
 use crate::config::Stack;
 use crate::error::{Error, Kind};
+use crate::gate::one_line;
 use crate::redact;
-use crate::screen;
 use serde_json::{Value, json};
 
 /// Who has it.
@@ -50,7 +50,7 @@ fn last_words(last: &Value) -> String {
 
 /// A value that somebody else wrote, as a part of a line of opsh's own: short, and without a line end.
 pub fn text(value: &Value) -> String {
-    redact::cut_line(&screen::one_line(value.as_str().unwrap_or("?")), MOST_OF_A_PART)
+    redact::cut_line(&one_line(value.as_str().unwrap_or("?")), MOST_OF_A_PART)
 }
 
 /// Characters of such a part.

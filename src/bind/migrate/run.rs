@@ -89,7 +89,10 @@ pub async fn perform(engine: &Engine, pass: &Pass, stack: &Stack, way: Way, plan
     let what = format!("migrations were not {} on {}", way.done(), stack.name);
     let unmet = |why: String| Error::new(Kind::Unmet, what.as_str(), why);
     if let Some(other) = at_work(engine, stack).await?.first() {
-        let line = format!("opsh attach {}     waits for its end", other["run"].as_str().unwrap_or_default());
+        let line = match other["run"].as_str() {
+            Some(run) => format!("opsh attach {run}     waits for its end"),
+            None => format!("host({}).works()     what runs there", json!(stack.host)),
+        };
         return Err(unmet(held(other)).next(line));
     }
     let before = facts(engine, stack, &plan.image_id).await?;

@@ -3,7 +3,7 @@
 use super::Login;
 use super::asks::{Answers, plain};
 use super::launch::Said;
-use super::quote::{quote, quote_all};
+use super::quote::{quote_all, shell_word};
 use super::route;
 use crate::error::{Error, Kind};
 
@@ -289,11 +289,6 @@ impl Trouble {
             Trouble::Other { .. } => line(format!("{ssh_v}     shows more")),
         }
     }
-}
-
-/// A name as a shell reads it.
-pub fn shell_word(name: &str) -> String {
-    if name.contains(['[', ']']) { quote(name) } else { name.into() }
 }
 
 /// Whether nothing but RSA with SHA-1 is offered.

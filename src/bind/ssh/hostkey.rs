@@ -2,8 +2,9 @@
 
 use super::Login;
 use super::asks::Answers;
-use super::failure::{Trouble, shell_word};
+use super::failure::Trouble;
 use super::launch::{self, ControlDir, Ssh};
+use super::quote::shell_word;
 use super::route::{self, Route};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;

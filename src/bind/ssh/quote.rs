@@ -9,6 +9,12 @@ pub fn quote(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// A word as a person types it in a shell: as it is where it is plain, quoted otherwise.
+pub fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._/+-@:=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { quote(word) }
+}
+
 /// All words, each quoted, with spaces between them.
 pub fn quote_all(words: &[String]) -> String {
     words.iter().map(|word| quote(word)).collect::<Vec<_>>().join(" ")
@@ -132,5 +138,14 @@ mod tests {
         assert!(refuse_variable("1A", "x").is_some());
         assert!(refuse_variable("A", "se\0cret").is_some_and(|why| !why.contains("cret")));
         assert_eq!(refuse_variable("PGPASSWORD", "x"), None);
+    }
+
+    #[test]
+    fn what_a_person_types_is_quoted_only_where_a_shell_would_read_it() {
+        assert_eq!(shell_word("origin/feature-1"), "origin/feature-1");
+        assert_eq!(
+            (shell_word(""), shell_word("a b"), shell_word("$(id)")),
+            ("''".into(), "'a b'".into(), "'$(id)'".into())
+        );
     }
 }

@@ -4,8 +4,7 @@
 //! checked against another list, or not at all. So opsh asks ssh which jumps it would take, and starts them itself.
 
 use super::Login;
-use super::failure::shell_word;
-use super::quote::{quote, quote_all};
+use super::quote::{quote, quote_all, shell_word};
 use super::trust;
 use crate::config::Address;
 use crate::error::{Error, Kind, Result};

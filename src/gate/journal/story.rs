@@ -261,10 +261,10 @@ impl Journal {
     }
 
     /// Runs that went on with others: the newest one for each.
-    pub fn resumptions(&self) -> Result<BTreeMap<String, String>> {
+    pub fn resumptions(&self) -> Result<Vec<(String, String)>> {
         let sql = "SELECT json_extract(body, '$.facts.resumes'), run FROM journal WHERE kind = 'run.start'
                    AND json_extract(body, '$.facts.resumes') IS NOT NULL ORDER BY seq";
-        self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?))).map(|pairs| pairs.into_iter().collect())
+        self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     /// For each run the end of its id, when that is enough to name it; else the id.
