@@ -261,9 +261,12 @@ mod tests {
 
     #[test]
     fn what_is_over_is_no_freeze_unless_the_database_still_is_read_only() {
-        let note = json!({ "by": "alice", "effect": "r-1.2", "until_s": 100 });
+        let note = json!({ "by": "alice", "effect": "20261124-061743-k3f9.2", "until_s": 100 });
         let seen = |read_only, now_s| Seen { read_only, note: note.clone(), now_s }.to_json();
-        assert_eq!((seen(true, 90)["left_s"].clone(), seen(true, 90)["run"].clone()), (json!(10), json!("r-1")));
+        assert_eq!(
+            (seen(true, 90)["left_s"].clone(), seen(true, 90)["run"].clone()),
+            (json!(10), json!("20261124-061743-k3f9"))
+        );
         assert_eq!(seen(true, 110)["left_s"], 0, "the run that would have ended it is gone");
         assert_eq!(seen(false, 110), Value::Null);
         assert_eq!(seen(false, 90)["read_only"], false, "it is being frozen or thawed");
