@@ -132,7 +132,11 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ("toml", &["config"], "opsh.toml"),
     ("tower_service", &["bind/docker/transport"], "bollard's transport"),
     // The standard library's ways to the world.
-    ("std::env", &["bind/secret", "bind/ssh", "cli", "gate/fault", "gate/journal", "screen"], "settings"),
+    (
+        "std::env",
+        &["bind/secret", "bind/ssh", "cli", "gate/fault", "gate/journal", "screen", "session/undo"],
+        "settings",
+    ),
     (
         "std::fs",
         &[
