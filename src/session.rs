@@ -35,7 +35,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
 use crate::gate::policy::Mode;
 use crate::gate::replay::{FailAt, Recording};
-use crate::gate::{Gate, Grants, Ledger, Limits};
+use crate::gate::{Gate, Grants, Ledger, Limits, State};
 use crate::screen::Screen;
 use crate::sources::{self, Origin, Sources};
 use crate::whole::{self, Link};
@@ -184,6 +184,11 @@ impl Session {
         }
         // Before the thread that does the work is started.
         secret::take_variables(&options.config);
+        let state = State::at(options.state_dir.clone());
+        let is_used = options.replay.as_ref().is_none_or(|replay| replay.record);
+        if let Some(fault) = state.fault().filter(|_| is_used) {
+            screen.alarm(&format!("{fault}. The host keys and the history there are not used, and none are kept."));
+        }
         let gate = match &options.replay {
             None => {
                 // Known before the first line is shown or recorded, although the login that needs them comes later.
@@ -212,7 +217,7 @@ impl Session {
             gate,
             config: options.config,
             sources: Sources::default(),
-            state_dir: options.state_dir,
+            state,
             args: Default::default(),
             ways: Default::default(),
             composes: Default::default(),

@@ -14,11 +14,13 @@ use crate::error::{Error, Kind, Result};
 use crate::session::failure::CHOICES;
 use crate::session::incomplete::is_incomplete;
 use crate::session::{self, Session, calm_error, known};
+use crate::whole::{self, Link};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
 use editor::{Editor, Read};
 use guide::Guide;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Reads lines until Ctrl-D, or evaluates standard input when it is not a terminal.
@@ -87,9 +89,21 @@ fn read_all(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
+/// The file of the history: none where others may have written it, or when it is a pipe or the like.
+fn history(session: &Session) -> Option<PathBuf> {
+    let path = session.world().state.file("history")?;
+    match whole::open(&path, Link::Followed) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            session.gate().screen().warn(&format!("the history {} is not used: {error}", path.display()));
+            None
+        }
+        _ => Some(path),
+    }
+}
+
 fn sit(session: &mut Session, mut guide: Option<&mut Guide>) -> Result<()> {
     let screen = session.gate().screen().clone();
-    let mut editor = Editor::new(session.world().state_dir.join("history"), screen.options().color, names(session))?;
+    let mut editor = Editor::new(history(session), screen.options().color, names(session))?;
     greet(session);
     loop {
         if guide.as_mut().is_some_and(|guide| !guide.goes_on(session)) {

@@ -175,7 +175,7 @@ fn put_back(call: &Call<'_>) -> Result<Receipt> {
     let there = look_first(call, &path)?;
     let before = there["sha256"].as_str().unwrap_or(NONE).to_string();
     let change = change(call, &path, args, &there);
-    let context = (path, before, sha256, effect, call.world.state_dir.clone());
+    let context = (path, before, sha256, effect, call.world.state.dir().to_path_buf());
     call.change(change, context, |pass, (path, before, sha256, effect, journal)| async move {
         let (text, had) = if sha256 == NONE {
             (None, None)

@@ -44,7 +44,7 @@ pub const BINDINGS: &[Binding] = &[Binding::Read(&RUNS, runs), Binding::Read(&RU
 fn runs(call: &Call<'_>) -> Result<Dynamic> {
     let count = call.int_or(0, 20, 1..=200)?.unsigned_abs() as usize;
     let look = Look::at(Target::here(), format!("the newest {count}"), json!({ "count": count }));
-    let value = call.read(look, call.world.state_dir.clone(), move |_, dir| async move {
+    let value = call.read(look, call.world.state.dir().to_path_buf(), move |_, dir| async move {
         let journal = Journal::look(&dir)?;
         let short = journal.short_names()?;
         Ok(journal.runs(count)?.iter().map(|line| of_line(line, &short)).collect())
@@ -71,7 +71,7 @@ fn run(call: &Call<'_>) -> Result<Dynamic> {
     let (run, options) = (call.text(0)?, call.options::<Options>(1)?);
     let args = json!({ "run": run, "from": options.from, "looks": options.looks });
     let look = Look::at(Target::here(), &run, args);
-    let context = (call.world.state_dir.clone(), run, options);
+    let context = (call.world.state.dir().to_path_buf(), run, options);
     let value =
         call.read(look, context, |_, (dir, run, options)| async move { page(&Journal::look(&dir)?, &run, &options) })?;
     Ok(super::map(value))

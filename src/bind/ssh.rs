@@ -87,6 +87,9 @@ pub struct Login {
     pub control_dir: PathBuf,
 }
 
+/// The list of host keys when the state folder is not this user's alone: no key is known, and none can be kept.
+pub const NO_LIST: &str = "/dev/null";
+
 impl Login {
     /// A login with keys, to a host without a jump host.
     pub fn new(name: &str, dest: &str, known_hosts: PathBuf, control_dir: PathBuf) -> Login {

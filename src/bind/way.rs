@@ -6,9 +6,8 @@ use super::secret;
 use super::ssh::{self, Login, Reach};
 use crate::config::{Host, LOCAL, SecretRef, Stack};
 use crate::error::{Error, Kind, Result};
-use crate::gate::Pass;
+use crate::gate::{Pass, State};
 use serde_json::json;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -32,7 +31,7 @@ struct Inner {
 
 struct Recipe {
     host: Arc<Host>,
-    known_hosts: PathBuf,
+    state: State,
 }
 
 #[derive(Default)]
@@ -82,10 +81,10 @@ impl Way {
         Way::new(LOCAL.into(), None)
     }
 
-    /// To a host over ssh; `known_hosts` is opsh's own list of host keys.
-    pub fn to(host: Arc<Host>, known_hosts: PathBuf) -> Way {
+    /// To a host over ssh; `state` has opsh's own list of host keys.
+    pub fn to(host: Arc<Host>, state: State) -> Way {
         let name = host.name.clone();
-        let ssh = Some(Recipe { host, known_hosts });
+        let ssh = Some(Recipe { host, state });
         Way::new(name, ssh)
     }
 
@@ -288,7 +287,7 @@ impl Way {
         let this_machine = || Error::new(Kind::Usage, "no host key", "this machine has none that opsh would ask for");
         let recipe = self.0.ssh.as_ref().ok_or_else(this_machine)?;
         let host = Arc::new(Host { password: None, ..(*recipe.host).clone() });
-        Recipe { host, known_hosts: recipe.known_hosts.clone() }.login(pass).await
+        Recipe { host, state: recipe.state.clone() }.login(pass).await
     }
 }
 
@@ -301,7 +300,12 @@ fn no_login(error: Error, host: &str) -> Error {
 impl Recipe {
     async fn login(&self, pass: &Pass) -> Result<Login> {
         let host = &self.host;
-        let state_dir = self.known_hosts.parent().unwrap_or(Path::new("/"));
+        let control_dir = ssh::control_dir(self.state.dir());
+        if let Some(fault) = self.state.fault().filter(|_| control_dir.starts_with(self.state.dir())) {
+            let what = format!("{} was not logged in to: there is no private folder for its socket", host.name);
+            return Err(Error::new(Kind::Unmet, what, fault).next("opsh --state-dir DIR …     a folder of yours alone"));
+        }
+        let known_hosts = self.state.file("known_hosts").unwrap_or_else(|| ssh::NO_LIST.into());
         Ok(Login {
             port: host.port,
             identity: host.identity.clone(),
@@ -311,7 +315,7 @@ impl Recipe {
             jump_password: self.secret(pass, &host.jump_password, "jump password").await?,
             passphrase: self.secret(pass, &host.passphrase, "passphrase").await?,
             alive_s: host.alive_s,
-            ..Login::new(&host.name, &host.ssh, self.known_hosts.clone(), ssh::control_dir(state_dir))
+            ..Login::new(&host.name, &host.ssh, known_hosts, control_dir)
         })
     }
 

@@ -5,12 +5,11 @@ use crate::bind::lock::Locks;
 use crate::bind::way::Way;
 use crate::config::{Address, Config, Host, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
-use crate::gate::{Gate, HERE, Target};
+use crate::gate::{Gate, HERE, State, Target};
 use crate::sources::Sources;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 /// Versions by host and command; `None` for a command that is not there.
@@ -25,7 +24,7 @@ pub struct World {
     /// Texts of scripts, for errors.
     pub sources: Sources,
     /// Where opsh keeps its journal and known hosts.
-    pub state_dir: PathBuf,
+    pub state: State,
     /// Arguments of the script that runs.
     pub args: RefCell<Args>,
     /// The way to each host that was named, by its name.
@@ -110,11 +109,7 @@ impl World {
             way.about(stacks);
             return Ok(way.clone());
         }
-        let way = if name == LOCAL {
-            Way::local()
-        } else {
-            Way::to(self.config.host(name)?, self.state_dir.join("known_hosts"))
-        };
+        let way = if name == LOCAL { Way::local() } else { Way::to(self.config.host(name)?, self.state.clone()) };
         way.about(stacks);
         self.ways.borrow_mut().insert(name.into(), way.clone());
         Ok(way)
@@ -141,7 +136,7 @@ impl World {
                 Config::found(&text)?.host(&label)?
             }
         };
-        Ok(Way::to(host, self.state_dir.join("known_hosts")))
+        Ok(Way::to(host, self.state.clone()))
     }
 
     /// Whether a host can be asked without a login before.

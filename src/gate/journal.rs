@@ -21,6 +21,7 @@ mod story;
 mod verify;
 
 pub use entry::Entry;
+pub use place::check_private;
 pub use prune::Prunable;
 pub use query::RunLine;
 pub use spill::Spill;

@@ -34,7 +34,7 @@ const PAINTED_LINES: usize = 20;
 /// The editor of a prompt.
 pub struct Editor {
     editor: rustyline::Editor<Helping, FileHistory>,
-    history: PathBuf,
+    history: Option<PathBuf>,
     known: Shared,
     colors: bool,
 }
@@ -118,13 +118,14 @@ fn build(known: &Shared, colors: bool) -> Result<rustyline::Editor<Helping, File
 }
 
 impl Editor {
-    /// An editor whose history is the file `history`; one that cannot be read is an empty one. `colors` says whether
+    /// An editor whose history is the file `history`; one that cannot be read is an empty one, and without a file it is of this
+    /// sitting only. `colors` says whether
     /// what is typed has any. Fails when the terminal cannot be used.
-    pub fn new(history: PathBuf, colors: bool, names: Names) -> Result<Editor> {
+    pub fn new(history: Option<PathBuf>, colors: bool, names: Names) -> Result<Editor> {
         let known = Shared::default();
         known.known().names = names;
         let mut editor = build(&known, colors)?;
-        let _ = editor.load_history(&history);
+        let _ = history.as_ref().map(|file| editor.load_history(file));
         known.known().kept.extend(editor.history().iter().cloned());
         Ok(Editor { editor, history, known, colors })
     }
@@ -161,7 +162,7 @@ impl Editor {
     /// Puts `line` into the history, on the disk at once; one that cannot be written is there for this sitting only.
     pub fn keep(&mut self, line: &str) {
         let _ = self.editor.add_history_entry(line);
-        let _ = self.editor.append_history(&self.history);
+        let _ = self.history.as_ref().map(|file| self.editor.append_history(file));
         self.known.known().kept.insert(line.into());
     }
 }

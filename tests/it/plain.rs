@@ -2,6 +2,8 @@
 //! opsh read or write what a link in it names, or wait for what has no end.
 
 use crate::home::{Home, Ran};
+use crate::sshd::Sshd;
+use crate::terminal::Terminal;
 use serde_json::Value;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -148,4 +150,67 @@ fn a_password_in_a_pipe_is_an_error_and_no_wait() {
     home.put("opsh.toml", &format!("{ssh}{password}"));
     let ran = home.run(&["-e", "host(\"web\").read([\"true\"])"]);
     assert!(ran.code != Some(0) && ran.err.contains("it is not a plain file"), "{ran:?}");
+}
+
+/// Makes the state folder with mode 1777, and a file of another account in it.
+fn planted(home: &Home, file: &str, text: &str) {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    let state = home.path("state/opsh");
+    std::fs::create_dir_all(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    std::fs::write(state.join(file), text).unwrap();
+    let _ = chown(state.join(file), Some(65534), Some(65534));
+}
+
+#[test]
+fn host_keys_of_a_state_folder_that_others_write_are_not_used() {
+    let Some(sshd) = Sshd::start() else { return };
+    let home = Home::new();
+    std::fs::create_dir(home.path("run")).unwrap();
+    let unpinned: String =
+        sshd.host(1, "").lines().filter(|line| !line.starts_with("host_key")).map(|l| format!("{l}\n")).collect();
+    home.put("opsh.toml", &unpinned);
+    let run = |words: &[&str]| home.run_with(words, "XDG_RUNTIME_DIR", home.path("run").to_str().unwrap());
+    let look = ["-e", "host(\"web-1\").read([\"uname\"]).out"];
+    let line = format!("web-1 {}\n", sshd.host_key());
+    std::fs::create_dir_all(home.path("state/opsh")).unwrap();
+    home.put("state/opsh/known_hosts", &line);
+    assert!(run(&look).exits(0).out.contains("Linux"));
+    planted(&home, "known_hosts", &line);
+    let ran = run(&look);
+    assert!(ran.code != Some(0) && !ran.out.contains("Linux"), "{ran:?}");
+    assert!(ran.err.contains("others may write to") && ran.err.contains("are not used"), "{ran:?}");
+    let ran = run(&["--yes", "host", "adopt", "web-1"]);
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(home.path("state/opsh/known_hosts")).unwrap(), line);
+}
+
+#[test]
+fn a_history_that_others_may_have_written_is_not_offered() {
+    for is_private in [true, false] {
+        let home = Home::new();
+        planted(&home, "history", "#V2\nprint(\"planted\")\n");
+        if is_private {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(home.path("state/opsh"), mode).unwrap();
+        }
+        let terminal = Terminal::start(&home, 100, 30, &[]);
+        terminal.until_prompts(1).keys("\x1b[A");
+        if is_private {
+            terminal.until("planted");
+        } else {
+            terminal.keys("40 + 2\r").until_line("42");
+            assert!(!terminal.raw().contains("planted"), "{}", terminal.raw());
+            assert!(!std::fs::read_to_string(home.path("state/opsh/history")).unwrap().contains("40 + 2"));
+        }
+    }
+}
+
+#[test]
+fn a_history_that_is_a_pipe_keeps_nobody_waiting() {
+    let home = Home::new();
+    std::fs::create_dir_all(home.path("state/opsh")).unwrap();
+    pipe(&home.path("state/opsh/history"));
+    let terminal = Terminal::start(&home, 100, 30, &[]);
+    terminal.until("it is not a plain file").until_prompts(1).keys("40 + 2\r").until_line("42");
 }

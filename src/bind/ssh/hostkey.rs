@@ -197,6 +197,15 @@ pub fn remember_key(_: &Pass, login: &Login, key: &HostKey, replace: bool) -> Re
             ))
             .host(&login.name));
     }
+    if login.known_hosts == Path::new(super::NO_LIST) {
+        return Err(Error::new(
+            Kind::Unmet,
+            what,
+            "the state folder is not this user's alone: its list of keys is not used",
+        )
+        .next("opsh --state-dir DIR …     a folder of yours alone")
+        .host(&login.name));
+    }
     let failed = |e: io::Error| {
         Error::new(Kind::Failed, what.clone(), format!("{}: {e}", login.known_hosts.display())).host(&login.name)
     };

@@ -2,7 +2,7 @@
 
 use super::clock;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Error, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -62,17 +62,27 @@ const FUSE: &[&str] = &[
 #[expect(clippy::disallowed_methods, reason = "the journal's own folder, made before anything can be recorded")]
 pub fn make_private(dir: &Path) -> Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let meta = std::fs::metadata(dir)?;
+    check_private(dir)?;
+    match network(dir) {
+        Some(kind) => Err(Error::other(format!("{} is on a network file system ({kind})", dir.display()))),
+        None => Ok(()),
+    }
+}
+
+/// Fails for a folder that others may write to, or that is another user's; one that is not there is nobody's yet.
+#[expect(clippy::disallowed_methods, reason = "the folder of opsh's own files, judged before anything is read")]
+pub fn check_private(dir: &Path) -> Result<()> {
+    let meta = match std::fs::metadata(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        meta => meta?,
+    };
     if meta.uid() != user() {
         return Err(Error::other(format!("{} belongs to another user", dir.display())));
     }
     if meta.mode() & 0o022 != 0 {
         return Err(Error::other(format!("others may write to {}: chmod go-w it", dir.display())));
     }
-    match network(dir) {
-        Some(kind) => Err(Error::other(format!("{} is on a network file system ({kind})", dir.display()))),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// The user that opsh runs as.

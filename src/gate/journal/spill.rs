@@ -110,7 +110,9 @@ fn places(state_dir: &Path) -> Vec<PathBuf> {
     let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let runtime = set("XDG_RUNTIME_DIR").map(|dir| dir.join("opsh-spill"));
     let temporary = set("TMPDIR").unwrap_or_else(|| "/tmp".into()).join(format!("opsh-spill-{}", place::user()));
-    runtime.into_iter().chain([temporary, state_dir.join("spill")]).collect()
+    // What is in a folder that others may write to can be theirs.
+    let beside = place::check_private(state_dir).is_ok().then(|| state_dir.join("spill"));
+    runtime.into_iter().chain([temporary]).chain(beside).collect()
 }
 
 #[expect(clippy::disallowed_methods, reason = "opsh's own folder, in the journal's place")]
