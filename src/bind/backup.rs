@@ -11,6 +11,7 @@ mod scripts;
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
 use super::docker::{self, REVISION};
+use super::git;
 use super::ssh::Reach;
 use super::undo::{Now, Past};
 use super::way::Way;
@@ -110,7 +111,7 @@ impl Source {
         let said = db::rows(&self.engine, stack, asked, &[]).await?.into_iter().next().unwrap_or_default();
         let size = said["size"].as_u64().unwrap_or(0);
         let client = self.client(&container).await?;
-        let (commit, commit_from) = self.commit(&folder).await?;
+        let (commit, commit_from) = self.commit(pass).await?;
         let newest = folder.saved.first();
         let (estimate_s, estimate_from) = estimate(size, folder.saved.iter().find(|saved| saved.ok()));
         let needs = size.saturating_mul(3) / 2;
@@ -134,7 +135,7 @@ impl Source {
     }
 
     /// The commit that serves: the label of the image that migrates, else where the checkout stands.
-    async fn commit(&self, folder: &Folder) -> Result<(String, &'static str)> {
+    async fn commit(&self, pass: &Pass) -> Result<(String, &'static str)> {
         if let Some(migrate) = &self.stack.migrate
             && let Some(container) = docker::look_for(&self.engine, &self.stack, &migrate.service).await?
             && let Some(image) = self.engine.image(&container.image_id).await?
@@ -142,7 +143,8 @@ impl Source {
         {
             return Ok((commit.clone(), "image"));
         }
-        Ok((folder.head.clone(), "checkout"))
+        let head = git::head_at(&self.reach, pass, &self.stack.host, &self.stack.dir).await;
+        Ok((head.unwrap_or_default(), "checkout"))
     }
 }
 

@@ -466,6 +466,12 @@ fn join(list: &Value) -> String {
     let names = list.as_array().map(|items| items.iter().filter_map(Value::as_str).take(5).collect::<Vec<_>>());
     names.unwrap_or_default().join(", ")
 }
+
+/// The commit that is checked out in a folder.
+pub async fn head_at(reach: &Reach, pass: &Pass, host: &str, dir: &str) -> Result<String> {
+    head_of(&Git::new(reach.clone(), host, dir), pass).await
+}
+
 /// `commit` and `dirty` of the text of a file in a folder of this machine.
 pub async fn committed(pass: &Pass, folder: &str, name: &str, text: &str) -> Result<Value> {
     status::committed(&Git::new(Reach::Local, "local", folder), pass, name, text).await

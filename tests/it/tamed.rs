@@ -352,3 +352,24 @@ fn a_tame_repository_answers_as_it_answers_git() {
         }
     }
 }
+
+#[test]
+fn git_is_started_in_one_place() {
+    // A setting is written to a file that opsh made.
+    let allowed = ["git config --file \"$settings\""];
+    let (mut open, mut found) = (vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bind")], Vec::new());
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if !path.ends_with("bind/git.rs") && !path.to_string_lossy().contains("/bind/git/") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let starts =
+                |line: &&str| ["git -C", "git -c", "git rev-", "git worktree"].iter().any(|word| line.contains(word));
+            let code = text.split("#[cfg(test)]").next().unwrap().lines().map(str::trim);
+            let code = code.filter(|line| !line.starts_with("//") && !allowed.iter().any(|known| line.contains(known)));
+            found.extend(code.filter(starts).map(|line| format!("{}: {line}", path.display())));
+        }
+    }
+    found.retain(|line| !line.contains("reads/"));
+    assert!(found.is_empty(), "git is not tamed there: {found:#?}");
+}

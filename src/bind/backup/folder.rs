@@ -17,8 +17,6 @@ pub struct Folder {
     pub free_bytes: u64,
     /// Where the folder, or the nearest one above it that is there, really is.
     pub real: String,
-    /// The commit of the checkout; empty without one.
-    pub head: String,
     /// Backups of this database, newest first.
     pub saved: Vec<Saved>,
 }
@@ -113,7 +111,7 @@ impl Folder {
     /// Looks at it on the host. A folder that is not there yet is empty.
     pub async fn look(reach: &Reach, pass: &Pass, stack: &Stack) -> Result<Folder> {
         let dir = stack.backup.dir.trim_end_matches('/');
-        let words = ["sh", "-c", scripts::LOOK, "opsh", dir, &prefix(stack), &stack.dir];
+        let words = ["sh", "-c", scripts::LOOK, "opsh", dir, &prefix(stack)];
         let said = host::look(reach, pass, &stack.host, &words).await?;
         let folder = parse(&said, stack, dir);
         folder.map_err(|why| {
@@ -138,13 +136,8 @@ fn parse(said: &str, stack: &Stack, dir: &str) -> Result<Folder, String> {
     }
     let text = |word: &str| fact(word).unwrap_or_default().trim().to_string();
     let free = text("free_kib").parse::<u64>().map_err(|_| "df does not say how much is free".to_string())?;
-    let mut folder = Folder {
-        at: text("at"),
-        free_bytes: free.saturating_mul(1024),
-        real: text("real"),
-        head: text("head"),
-        saved: Vec::new(),
-    };
+    let mut folder =
+        Folder { at: text("at"), free_bytes: free.saturating_mul(1024), real: text("real"), saved: Vec::new() };
     let now = rfc3339(&folder.at).map_or(0, |at| epoch_s(&at));
     let mut lines = files.lines();
     while let (Some(line), Some(note)) = (lines.next(), lines.next()) {
@@ -194,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_lies_there_is_told_newest_first_with_what_is_wrong() {
-        let said = "at 20261124T061743Z\nreal /var/backups\nfree_kib 10\nhead abc\nfiles\n\
+        let said = "at 20261124T061743Z\nreal /var/backups\nfree_kib 10\nfiles\n\
                     5 shop-20261124T061643Z-a.dump\n{\"size_bytes\":5,\"commit\":\"a\"}\n\
                     4 shop-20261124T061703Z-b.dump\n{\"size_bytes\":5}\n\
                     9 shop-20261124T061733Z-c.dump\n\n7 stray.dump\n\n";
@@ -222,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_is_closed_and_a_disk_that_says_nothing_are_errors() {
-        let said = "at x\nreal /\nfree_kib 1\nhead \nclosed yes\n";
+        let said = "at x\nreal /\nfree_kib 1\nclosed yes\n";
         assert_eq!(parse(said, &stack("shop"), "/b").map(|_| ()), Err(CLOSED.into()));
         assert!(parse("at x\nfree_kib \nfiles\n", &stack("shop"), "/b").is_err());
     }

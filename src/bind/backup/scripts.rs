@@ -3,7 +3,7 @@
 
 use crate::bind::db::psql;
 
-/// `$1` folder, `$2` how a backup's name begins, `$3` the checkout. Prints what is there as `word value` lines, then two
+/// `$1` folder, `$2` how a backup's name begins. Prints what is there as `word value` lines, then two
 /// lines for each backup: size and name, and what was written down about it.
 pub const LOOK: &str = r#"export LC_ALL=C
 dir=$1; near=$dir
@@ -11,7 +11,6 @@ while [ ! -e "$near" ]; do near=$(dirname "$near"); done
 echo "at $(date -u +%Y%m%dT%H%M%SZ)"
 echo "real $(readlink -f "$near")"
 echo "free_kib $(df -Pk "$near" | awk 'NR == 2 { print $4 }')"
-echo "head $(git -C "$3" rev-parse --verify -q 'HEAD^{commit}' 2>/dev/null)"
 if [ -d "$dir" ] && ! { [ -r "$dir" ] && [ -x "$dir" ]; }; then echo "closed yes"; exit 0; fi
 echo files
 for file in "$dir/$2"-*.dump; do

@@ -88,7 +88,7 @@ pub const ANOTHERS: i32 = 232;
 
 /// `$1` is a folder, and after it stand words. They are run with a git folder in which nothing but links, `HEAD` and vetted
 /// settings are; a linked work tree has two, as in the repository. Every merge driver has a name there, and always
-/// says "conflict". Whether a repository is another user's, git is asked: it opens it once it is told that all are safe.
+/// says "conflict". What the repository says of filters is no setting there: `filters`, beside the git folder, names it. Whether a repository is another user's, git is asked: it opens it once it is told that all are safe.
 const TAME: &str = r#"
 dir=$1
 shift
@@ -134,7 +134,8 @@ ask config --show-scope -z --list >"$own/list" 2>/dev/null || {
     scopes=0
     ask config --local --includes -z --list >"$own/list" || exit
 }
-tr '\n\000' '\001\n' <"$own/list" | awk -v bare="$bare" -v scopes="$scopes" -v keeps="@KEEPS" '
+: >"$own/filters"
+tr '\n\000' '\001\n' <"$own/list" | awk -v filters="$own/filters" -v bare="$bare" -v scopes="$scopes" -v keeps="@KEEPS" '
     function quoted(text) { gsub(/[\\"]/, "\\\\&", text); return "\"" text "\"" }
     BEGIN {
         count = split(keeps, names, " ")
@@ -155,6 +156,10 @@ tr '\n\000' '\001\n' <"$own/list" | awk -v bare="$bare" -v scopes="$scopes" -v k
             head = "[" section " " quoted(substr(name, 1, RSTART - 1)) "]"
             name = substr(name, RSTART + 1)
             section = section ".*"
+        }
+        if (section == "filter.*" && (name == "smudge" || name == "process")) {
+            if (own) print key >filters
+            next
         }
         if (section "." name == "merge.*.driver") value = "false"
         else if (!own || !(section "." name in keep) || index(value, "\001")) next
