@@ -9,7 +9,8 @@ mod yaml;
 
 use super::docker::wait::Goal;
 use super::docker::{self, REVISION, engine::Engine, short_id};
-use super::ssh::{Command, Reach};
+use super::git::tame;
+use super::ssh::{Command, Reach, quote_all};
 use super::undo::{Now, Past};
 use super::values::literal;
 use super::way::Way;
@@ -279,24 +280,55 @@ fn config(call: &Call<'_>) -> Result<Dynamic> {
     Ok(super::map(value))
 }
 
-/// $1 checkout, $2 work tree, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 a name for the image
-/// as compose builds it, $8 the stack's env file, $9 the first compose file, then the compose words, whose last `-f` is the
-/// file that gives the service that name: its own `image:` may be the one in use. Compose 1 wants one version in all files.
+/// $1 checkout, $2 a folder for what is made, $3 commit, $4 service, $5 reference to keep it as, $6 project label, $7 a name
+/// for the image as compose builds it, $8 the stack's env file, $9 the first compose file, then the compose words, whose last
+/// `-f` is the file that gives the service that name: its own `image:` may be the one in use. Compose 1 wants one version in
+/// all files. `look` is git, tamed.
+///
+/// What the commit brings may be links to anywhere: opsh's own file stands beside the tree, and what is read of the tree
+/// must be in it. A filter that only the repository names is not run, and a file that needs it is an error.
 ///
 /// One build at a time: a second one would remove the tree and the names that the first, whose opsh may be gone, works
 /// with. The lock is on the checkout's directory, which every account of the stack can open.
-const BUILD_SCRIPT: &str = r#"set -eu
-dir=$1 tree=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 env=$8 file=$9
+const BUILD_SCRIPT: &str = r#"set -euC
+dir=$1 work=$2 commit=$3 service=$4 keep=$5 project=$6 built=$7 env=$8 file=$9
 shift 9
+tree=$work/tree
+no() { echo "$*" >&2; exit 1; }
 if command -v flock >/dev/null; then exec 9<"$dir"; flock 9; fi
-leave() { git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :; docker image rm "$built" >/dev/null 2>&1 || :; }
-git -C "$dir" worktree remove --force "$tree" >/dev/null 2>&1 || :
-git -C "$dir" worktree prune
-mkdir -p "$(dirname "$tree")"
+leave() { rm -rf "$work"; docker image rm "$built" >/dev/null 2>&1 || :; }
+rm -rf "$work"
 trap leave EXIT
-git -c core.hooksPath=/dev/null -C "$dir" worktree add --quiet --force --detach "$tree" "$commit"
-[ -z "$env" ] || [ -e "$tree/$env" ] || ln -s "$dir/$env" "$tree/$env"
-{ grep '^version:' "$tree/$file" || :; printf 'services:\n  "%s":\n    image: "%s"\n' "$service" "$built"; } >"$tree/.opsh.yml"
+mkdir -m 700 "$work"
+mkdir "$tree"
+filters=${GIT_DIR%/git}/filters settings=$GIT_DIR/config
+[ -e "$settings" ] || settings=${GIT_DIR%/git}/shared/config
+while IFS= read -r filter; do
+  filter=${filter%.*}
+  git config --file "$settings" "$filter.smudge" false
+  git config --file "$settings" "$filter.required" true
+done <"$filters"
+(
+  export GIT_WORK_TREE="$tree" GIT_INDEX_FILE="$GIT_DIR/opsh.index"
+  look read-tree "$commit" && look checkout-index --all
+) || {
+  [ ! -s "$filters" ] || echo "filters that only the repository's settings name are not run by a build: $(sort -u "$filters" | tr '\n' ' ')" >&2
+  no "the files of $commit could not be made"
+}
+real=$(readlink -f "$tree")
+inside() {
+  case $(readlink -f "$1")/ in "$real"/*) ;; *) no "${1#"$tree"/} of $commit leads out of its tree" ;; esac
+}
+last=
+for word; do
+  [ "$last" != -f ] || [ "$word" = "$work/own.yml" ] || inside "$word"
+  last=$word
+done
+if [ -n "$env" ]; then
+  inside "$(dirname "$tree/$env")"
+  if [ -e "$tree/$env" ] || [ -L "$tree/$env" ]; then inside "$tree/$env"; else ln -s "$dir/$env" "$tree/$env"; fi
+fi
+{ grep '^version:' "$tree/$file" || :; printf 'services:\n  "%s":\n    image: "%s"\n' "$service" "$built"; } >"$work/own.yml"
 clean "$@" build "$service" >&2
 printf 'FROM %s\n' "$built" | clean docker build --quiet \
   --label "org.opencontainers.image.revision=$commit" --label "opsh.stack=$project" --label "opsh.service=$service" \
@@ -329,7 +361,7 @@ impl Compose {
     async fn build(&self, pass: &Pass, service: &str, commit: &str) -> Result<Did> {
         let (stack, short) = (&self.stack, &commit[..12]);
         let generation = self.generation(pass, service).await?;
-        let tree = format!("{}/.git/opsh/{short}", stack.dir);
+        let work = format!("{}/.git/opsh", stack.dir);
         // Under a project of its own, so that no name in use is given to the new image.
         let project = format!("opsh-{short}");
         let keep = format!("{}_{service}:opsh-{short}", stack.compose.project);
@@ -337,13 +369,15 @@ impl Compose {
         let compose = &stack.compose;
         let env = compose.env_file.clone().unwrap_or_default();
         let mut words: Vec<String> =
-            [&stack.dir, &tree, commit, service, &keep, &compose.project, &built, &env, &compose.files[0]]
+            [&stack.dir, &work, commit, service, &keep, &compose.project, &built, &env, &compose.files[0]]
                 .iter()
                 .map(|word| word.to_string())
                 .collect();
-        words.extend(self.words(&generation, &tree, &project));
-        words.extend(["-f".into(), format!("{tree}/.opsh.yml")]);
-        let command = self.in_clean_environment(&generation, BUILD_SCRIPT, words).await?;
+        words.extend(self.words(&generation, &format!("{work}/tree"), &project));
+        words.extend(["-f".into(), format!("{work}/own.yml")]);
+        let script = format!("look() {{ {} \"$@\"; }}\n{BUILD_SCRIPT}", quote_all(&tame::git()));
+        let command = self.in_clean_environment(&generation, &script, words).await?;
+        let command = Command { words: tame::tamed(&stack.dir, tame::STAYS, command.words), ..command };
         let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
         let what = || format!("{service} was not built from {short} on {}", stack.host);
         if ran.code != 0 {
@@ -477,6 +511,60 @@ mod tests {
         for label in [REVISION, STACK_LABEL, SERVICE_LABEL] {
             assert!(BUILD_SCRIPT.contains(&format!("\"{label}=")), "{label}");
         }
+    }
+
+    /// The script of a build of the checkout `r` in `dir`, with a compose that shows the file it is told to use last.
+    #[expect(clippy::disallowed_methods, reason = "a test runs the script of a build")]
+    fn built(dir: &std::path::Path, prepare: &str, env: &str) -> (bool, String) {
+        let run = |words: &[String]| {
+            let mut command = std::process::Command::new(&words[0]);
+            let who = ["GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"];
+            command.args(&words[1..]).current_dir(dir).envs(who.map(|name| (name, "t")));
+            let ran = command.stdin(std::process::Stdio::null()).output().expect("a shell");
+            let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+            (ran.status.success(), said.concat())
+        };
+        let at = |name: &str| dir.join(name).display().to_string();
+        let begin = "rm -rf r && git init -q r && cd r && echo services: >c.yml && echo 'x filter=x' >.gitattributes && echo 1 >x";
+        let end = "git add . && git commit -q -m one && git rev-parse HEAD";
+        let made = run(&["sh", "-ec", &format!("{begin}\n{prepare}\n{end}")].map(String::from));
+        assert!(made.0, "{}", made.1);
+        let commit = made.1.trim();
+        let script = format!(
+            "look() {{ {} \"$@\"; }}\nclean() {{ if test \"$1\" = compose; then cat {} >&2; cd {}; find . -type f; fi; }}\n{BUILD_SCRIPT}",
+            quote_all(&tame::git()),
+            at("r/.git/opsh/own.yml"),
+            at("r/.git/opsh/tree")
+        );
+        let (repo, work) = (at("r"), at("r/.git/opsh"));
+        let file = format!("{work}/tree/c.yml");
+        let own = format!("{work}/own.yml");
+        let first =
+            ["sh", "-c", &script, "opsh", &repo, &work, commit, "web", "keep", "shop", "opsh/web:building", env];
+        let rest = ["c.yml", "compose", "-f", &file, "-f", &own];
+        let words = first.iter().chain(&rest).map(|word| word.to_string());
+        let ran = run(&tame::tamed(&repo, tame::STAYS, words.collect()));
+        assert!(!dir.join("r/.git/opsh").exists());
+        ran
+    }
+
+    #[test]
+    fn a_build_writes_and_reads_nothing_outside_of_its_tree_and_runs_nothing_of_the_repository() {
+        let home = tempfile::tempdir().expect("a folder");
+        let dir = home.path();
+        std::fs::write(dir.join("victim"), "stays\n").expect("a file");
+        let (well, said) = built(dir, "ln -s ../../../../victim .opsh.yml; ln -s ../../../../victim own.yml", ".env");
+        assert!(well && said.contains("image: \"opsh/web:building\"") && said.contains("./x\n"), "{said}");
+        for (link, env) in [("rm c.yml; ln -s ../../../../victim c.yml", ""), ("ln -s ../../../.. conf", "conf/victim")]
+        {
+            let (well, said) = built(dir, link, env);
+            assert!(!well && said.contains("leads out of its tree"), "{link}: {said}");
+        }
+        let (well, said) = built(dir, "git config filter.x.smudge 'touch ../made; cat'", "");
+        assert!(!well && said.contains("filter.x.smudge"), "{said}");
+        assert!(!dir.join("made").exists());
+        assert_eq!(std::fs::read_to_string(dir.join("victim")).expect("the victim"), "stays\n");
+        assert!(!dir.join("victim/own.yml").exists());
     }
 
     #[test]
