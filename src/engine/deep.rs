@@ -27,8 +27,7 @@ pub fn watch(engine: &mut Engine) {
         }
         let mut look = Look::default();
         let variables = context.scope().iter_raw().map(|(_, _, value)| value);
-        let is_deep =
-            context.this_ptr().into_iter().map(|value| &*value).chain(variables).any(|value| look.is_too_deep(value));
+        let is_deep = context.this_ptr().into_iter().chain(variables).any(|value| look.is_too_deep(value));
         next.set(taken + look.seen.clamp(LOOK_AFTER, LOOK_AFTER_AT_MOST) as u64);
         match is_deep {
             true => Err(EvalAltResult::ErrorDataTooLarge(why(), Position::NONE).into()),

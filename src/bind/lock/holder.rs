@@ -184,13 +184,13 @@ opsh_look() {
   opsh_folder "$1"; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r || echo none; return; }
   command -v flock >/dev/null || { echo none; return; }
   opsh_file lock; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r || echo none; return; }
-  opsh_s=busy; ! flock -sn 7 || {
+  opsh_s=busy; exec 9<&7; ! flock -sn 7 || {
     opsh_s=free; opsh_file work.lock; opsh_r=$?; [ $opsh_r != 0 ] || flock -xn 7 || opsh_s=works
     ! opsh_may $opsh_r || return
   }
   IFS='. ' read -r opsh_u opsh_l </proc/uptime
   opsh_file lock.json; opsh_r=$?
-  if [ $opsh_r = 0 ]; then head -c 65536 /proc/self/fd/7 | head -n 1 | opsh_text "$opsh_s $opsh_u"; else echo "$opsh_s $opsh_u"; opsh_may $opsh_r; fi
+  if [ $opsh_r = 0 ]; then head -c 65536 /proc/self/fd/7 | head -n 1 | { [ $opsh_s = busy ] && opsh_true || cat; } | opsh_text "$opsh_s $opsh_u"; else echo "$opsh_s $opsh_u"; opsh_may $opsh_r; fi
   opsh_k=0
   for opsh_x in intent-*.jsonl; do
     [ -e "$opsh_x" ] || [ -L "$opsh_x" ] || continue
@@ -235,7 +235,10 @@ pub fn end(folder: &str, fence: &str) -> Vec<String> {
 /// Looks at the locks of these folders.
 pub fn look(folders: &[String]) -> Command {
     let names: Vec<&str> = folders.iter().map(String::as_str).collect();
-    Command { keep: LOOK_BYTES * folders.len(), ..host::words_of(words(&with_files(LOOK), &names)) }
+    Command {
+        keep: LOOK_BYTES * folders.len(),
+        ..host::words_of(words(&with_files(&format!("{KERNEL}{LOOK}")), &names))
+    }
 }
 
 /// Words that close the intents of a run.
