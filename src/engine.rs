@@ -183,12 +183,13 @@ fn register_text(engine: &mut Engine, world: &Rc<World>) {
     texts::register_pure(engine, "print", move |context: NativeCallContext<'_>, list: &mut Array| {
         shown(&context, list.clone().into())
     });
-    for name in ["print", "table"] {
-        let shown = show.clone();
-        texts::register_pure(engine, name, move |context: NativeCallContext<'_>, value: &mut Dynamic| {
-            shown(&context, value.clone())
-        });
-    }
+    let shown = show.clone();
+    texts::register_pure(engine, "print", move |context: NativeCallContext<'_>, value: &mut Dynamic| {
+        shown(&context, value.clone())
+    });
+    texts::register_pure(engine, "table", move |context: NativeCallContext<'_>, value: &mut Dynamic| {
+        show(&context, value.clone())
+    });
     let screen = world.gate.screen().clone();
     engine.register_fn("local_time", move |at: &str| screen.minute(at));
     engine.register_fn("hidden", redact::clean);

@@ -157,7 +157,9 @@ pub fn learn_words(words: &[String]) {
             None => (word.as_str(), words.get(at + 1).map(String::as_str)),
         };
         let is_named = fields::is_option(option) || (is_redis && option == "-a");
-        if let Some(value) = value.filter(|value| is_named && !value.contains('$') && !fields::is_ordinary(value)) {
+        // A word of a command is a whole value, blanks and all.
+        let is_value = |value: &&str| !value.contains('$') && (value.contains(' ') || !fields::is_ordinary(value));
+        if let Some(value) = value.filter(|value| is_named && is_value(value)) {
             learn(value);
         }
         if word.contains(char::is_whitespace)
@@ -450,8 +452,8 @@ mod tests {
         learn("maple-syrup-in-winter-5");
         assert_eq!(begun(b"it is maple-syrup-in-wi"), "it is ");
         assert_eq!(
-            (begun(b"x PASSWORD=abcde").as_str(), begun(b"x maple leaf").as_str()),
-            ("x PASSWORD=", "x maple leaf")
+            (begun(b"x PASSWORD=abcde").as_str(), begun("x maple leaf ⌀".as_bytes()).as_str()),
+            ("x PASSWORD=", "x maple leaf ⌀")
         );
     }
 

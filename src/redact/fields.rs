@@ -325,8 +325,10 @@ pub fn is_ordinary(value: &str) -> bool {
         .iter()
         .any(|start| word.starts_with(start))
         || (word.len() > 1 && word.starts_with('$') && word[1..].bytes().all(|b| b.is_ascii_uppercase() || b == b'_'));
+    // Where opsh takes a secret from is none.
+    let source = ["env:", "file:", "cmd:", "prompt:"].iter().any(|start| word.starts_with(start));
     let digits = word.len() < 9 && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    word.is_empty() || digits || placeholder || WORDS.contains(&lower.as_str()) || value.contains([' ', '\t'])
+    word.is_empty() || digits || placeholder || source || WORDS.contains(&lower.as_str()) || value.contains([' ', '\t'])
 }
 
 /// True for `user:password` in base64, as Docker's config.json has it.

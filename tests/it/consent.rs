@@ -161,17 +161,6 @@ fn an_inverse_that_the_plan_did_not_show_is_asked_for() {
 }
 
 #[test]
-fn an_inverse_covers_the_verbs_that_its_line_names() {
-    let home = Home::new();
-    // The line calls a verb that is named nowhere in it.
-    home.put("hidden.rhai", "fn work() { host(\"local\").sh(\"touch b\", []); }\n");
-    let line = "import \"hidden\" as hidden; hidden::work()";
-    let ran = agreed(&home, &guarded(line));
-    assert_eq!(ran.questions, 2, "{}", ran.said);
-    there(&home, &["a"], &["b"], &ran);
-}
-
-#[test]
 fn the_question_shows_the_arguments_of_a_script_and_its_folder() {
     let home = Home::new();
     let ran = run(&home, "host(\"local\").sh(\"rm -rf \\\"$1\\\"\", [\"no-such\", \"b\"], #{ dir: \"/tmp\" });", 0, "");

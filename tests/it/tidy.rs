@@ -57,7 +57,7 @@ const NARROW: &[(&str, &[&str], &str)] = &[
     ),
     (
         "shell",
-        &["error", "redact::clean", "screen::head", "screen::size", "session"],
+        &["error", "redact::clean", "screen::head", "screen::size", "session", "whole"],
         "it hands lines to a session, shows the mode, keeps a history without secrets, and fits its lists to the terminal",
     ),
     (
@@ -142,14 +142,14 @@ const HOMES: &[(&str, &[&str], &str)] = &[
         &[
             "bind/file",
             "bind/ssh",
-            "cli/demo",
-            "cli/lint",
+            "cli/*",
             "cli/test",
             "config",
             "engine/modules",
             "gate/clock",
             "gate/journal",
             "session",
+            "sources",
             "whole",
         ],
         "files that are opsh's own: scripts, cases, configuration, secrets, journal, known hosts; those that scripts name",
@@ -477,7 +477,6 @@ impl<'ast> Visit<'ast> for Reader {
     }
 }
 
-/// Fails with every line at once.
 fn none(what: &str, found: Vec<String>) {
     assert!(found.is_empty(), "{what}:\n  {}", found.join("\n  "));
 }

@@ -151,8 +151,9 @@ opsh_true() {
 /// account cannot see.
 const END: &str = r#"opsh_folder "$1" && opsh_file lock; case $? in 0) exec 9<&7;; 1) echo free; exit;; *) echo "$opsh_why" >&2; exit;; esac
 opsh_other() {
+  [ -n "$1" ] || return 1
   opsh_l=; opsh_file lock.json; case $? in 0) IFS= read -r opsh_l <&7;; 1) ;; *) echo "$opsh_why" >&2; exit;; esac; exec 7<&-
-  case $opsh_l in *"\"fence\":\"$1\""*) return 1;; *'"fence":"'*) return 0;; *) [ -n "$1" ];; esac
+  case $opsh_l in *"\"fence\":\"$1\""*) return 1;; *) return 0;; esac
 }
 opsh_free() { flock -n 9 && flock -u 9; }
 ! opsh_free || { echo free; exit; }

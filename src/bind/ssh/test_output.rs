@@ -92,12 +92,12 @@ fn what_a_run_writes_is_seen_as_it_comes_and_kept_exactly() {
     everywhere(async |reach, _| {
         let (steps, (pass, mut output)) = (Steps::new(), Pass::for_tests_with_output());
         let id = pass.effect().to_string();
-        let command = steps.command("printf part; step 1; printf 'ial\\n'; step 2; printf err >&2; step 3; exit 3");
+        let command = steps.command("printf part⌀; step 1; printf 'ial\\n'; step 2; printf err⌀ >&2; step 3; exit 3");
         running(reach.durable_begin(&pass, &id, &command, "").await);
         let (done, ()) = watched(reach, &id, pass, async {
             let mut seen = String::new();
-            see(&mut output, &mut seen, "part").await;
-            for (step, more) in [(1, "partial\n"), (2, "partial\nerr")] {
+            see(&mut output, &mut seen, "part⌀").await;
+            for (step, more) in [(1, "part⌀ial\n"), (2, "part⌀ial\nerr⌀")] {
                 let start = Instant::now();
                 steps.go(step);
                 see(&mut output, &mut seen, more).await;
@@ -109,8 +109,8 @@ fn what_a_run_writes_is_seen_as_it_comes_and_kept_exactly() {
             assert!(start.elapsed() < Duration::from_secs(1), "the end took {:?}", start.elapsed());
         })
         .await;
-        assert_eq!((done.outcome.clone(), done.stdout.text().as_str()), (Outcome::Exited(3), "partial\n"));
-        assert_eq!((done.stderr.text().as_str(), done.stdout.total, done.stdout.sha256.len()), ("err", 8, 64));
+        assert_eq!((done.outcome.clone(), done.stdout.text().as_str()), (Outcome::Exited(3), "part⌀ial\n"));
+        assert_eq!((done.stderr.text().as_str(), done.stdout.total, done.stdout.sha256.len()), ("err⌀", 11, 64));
         result(reach, &id, 10).await;
     });
 }

@@ -93,7 +93,8 @@ fn outputs_come_back_apart_and_without_our_records() {
         assert_eq!((done.stdout.text().as_str(), done.stderr.text().as_str()), ("out", "err"));
         let many = Command { keep: 1000, ..sh("head -c 3000000 /dev/zero | tr '\\0' x") };
         let done = reach.run(&pass(), &many).await;
-        assert_eq!((done.stdout.total, done.stdout.left_out()), (3_000_000, 2_999_000));
+        // A cut could halve a secret: without the end of a line nothing is kept.
+        assert_eq!((done.stdout.total, done.stdout.left_out()), (3_000_000, 3_000_000));
         assert_eq!(done.stdout.sha256, sha256_of_x(3_000_000));
     });
 }
