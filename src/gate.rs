@@ -281,9 +281,13 @@ impl Gate {
         self.run.borrow_mut().names.insert(name.into());
     }
 
-    /// What the names mean that were used since the last change, and that of this one's target.
-    fn meant(&self, target: &str) -> BTreeMap<String, String> {
+    /// What the names mean that were used since the last change, that of this one's target, and those that stand in the line
+    /// that takes it back.
+    fn meant(&self, target: &str, inverse: Option<&str>) -> BTreeMap<String, String> {
         self.uses(target);
+        let inverse = inverse.unwrap_or_default();
+        let named = |name: &&String| ['"', '`'].iter().any(|quote| inverse.contains(&format!("{quote}{name}{quote}")));
+        self.meanings.borrow().keys().filter(named).for_each(|name| self.uses(name));
         let mut run = self.run.borrow_mut();
         let new: Vec<String> = run.names.difference(&run.recorded_names).cloned().collect();
         run.recorded_names.extend(new.iter().cloned());

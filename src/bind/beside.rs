@@ -104,7 +104,14 @@ opsh_folder() {
     case $opsh_tm in ?????w*) chgrp "$opsh_tg" .;; esac 2>/dev/null
     chmod 2770 . 2>/dev/null; [ "$opsh_qu" = "$opsh_tu" ] || chown "$opsh_tu" . 2>/dev/null
   fi
-  case $opsh_qm in ???????---*) ;; *) chmod o-rwx . 2>/dev/null;; esac
+  # A folder of an earlier opsh is narrowed only when those keep it who may write the checkout.
+  case $opsh_qm in
+  ???????---*) ;;
+  *) case $opsh_tm in
+    ?????w*) { [ "$opsh_qg" = "$opsh_tg" ] || chgrp "$opsh_tg" .; } 2>/dev/null && chmod 2770 . 2>/dev/null;;
+    *) chmod o-rwx . 2>/dev/null;;
+    esac;;
+  esac
   [ -e .gitignore ] || [ -L .gitignore ] || (umask 007; set -C; echo '*' >.gitignore) 2>/dev/null
   return 0
 }

@@ -88,7 +88,7 @@ pub fn only_looks(line: &str) -> bool {
         }
         let first = command.split_whitespace().next().unwrap_or_default();
         let is_script = |name: &str| first.rsplit('/').next().is_some_and(|file| file == format!("{name}.rhai"));
-        let changes = ["prune", "settle", "--update"];
+        let changes = ["prune", "settle", "import", "--update"];
         if command.split_whitespace().any(|word| changes.contains(&word)) {
             return false;
         }

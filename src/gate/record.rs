@@ -41,7 +41,7 @@ impl Gate {
         if !effect.before.is_null() {
             body["before"] = effect.before.clone();
         }
-        let meant = self.meant(&effect.target.name);
+        let meant = self.meant(&effect.target.name, effect.inverse.as_deref());
         if !meant.is_empty() {
             body["meant"] = json!(meant);
         }

@@ -124,7 +124,7 @@ impl Session {
                 let why = format!("run {run} takes back {} now", change.words());
                 return Err(Error::new(Kind::Unmet, format!("run {} was not resumed", change.run), why));
             }
-            let mut linked = journal.linked(&change.id, &run)?;
+            let mut linked = journal.attempted(&change.id)?;
             undo::settle(&self.world, &mut linked)?;
             if linked.iter().any(|one| !matches!(one.fate, Fate::DidNot(_))) {
                 change.undone_by = Some(run);

@@ -47,7 +47,11 @@ pub fn refuse_other_meaning(config: &Config, story: &Story, done: &str, verb: &s
     let now = config.meaning(name).map_or("is not there now".into(), |now| format!("is {now} now"));
     let why = format!("{name} is not what it was in {path}: it was {then}, and {now}");
     Err(Error::new(Kind::Usage, format!("run {} was not {done}", story.run), why)
-        .next(format!("opsh --config {path} {verb} {}     when it is right with the file as it is", story.run))
+        .next(format!(
+            "opsh --config {} {verb} {}     when it is right with the file as it is",
+            quoted(&path),
+            story.run
+        ))
         .next(format!("opsh journal show {}     what the run did", story.run)))
 }
 
@@ -223,8 +227,13 @@ impl Session {
                     self.gate().undone_by(run, &change.id, &change.target)?;
                 }
                 ended.insert(change.id.clone(), run.clone());
-            } else if happened > 0 {
-                halves.insert(change.id.clone(), linked);
+                continue;
+            }
+            // The newest attempt may have done nothing, and one before it something.
+            let mut all = journal.attempted(&change.id)?;
+            undo::settle(&self.world, &mut all)?;
+            if all.iter().any(|one| matches!(one.fate, Fate::Happened { .. } | Fate::Said(_))) {
+                halves.insert(change.id.clone(), all);
             }
         }
         let mut changes = journal.story(&story.run)?.changes;
@@ -357,9 +366,16 @@ impl Session {
 pub(super) fn in_its_folder(story: &Story, dir: &Path, verb: &str, fact: &str) -> Error {
     let dir = dir.display().to_string();
     let what = format!("nothing was done to {verb} run {}", story.run);
-    let quoted = shlex::try_quote(&dir).map_or_else(|_| dir.clone(), |quoted| quoted.into_owned());
-    Error::new(Kind::Usage, what, format!("it worked in {dir}, and {fact}"))
-        .next(format!("cd {quoted} && opsh {verb} {}     there", story.run))
+    Error::new(Kind::Usage, what, format!("it worked in {dir}, and {fact}")).next(format!(
+        "cd {} && opsh {verb} {}     there",
+        quoted(&dir),
+        story.run
+    ))
+}
+
+/// A path as a word of a shell.
+fn quoted(path: &str) -> String {
+    shlex::try_quote(path).map_or_else(|_| path.into(), |quoted| quoted.into_owned())
 }
 
 /// Goes back to a folder; one that was removed meanwhile cannot be gone back to.

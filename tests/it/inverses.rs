@@ -85,6 +85,10 @@ fn half_an_inverse_is_not_said_to_be_undone() {
     home.run(&["undo", "last", "--plan"]).exits(0).says(&["/d/a     done already"]);
     assert!(home.path("d/b").exists() && home.path("d/c").exists());
 
+    // An attempt that fails at its first call does not make it forgotten.
+    home.run(&["--yes", "--allow", "host.run", "undo", "last"]).exits(4);
+    home.run(&["--yes", "undo", "last"]).exits(3).says(&["/d/a     done already", "stopped half way"]);
+
     home.put("d/a", "");
     let again = home.run(&["--yes", "--allow", "host.run", "undo", "last"]).exits(0);
     assert!(again.out.starts_with("undone: 1 of 1"), "{}", again.out);
@@ -255,6 +259,15 @@ fn a_run_is_not_undone_or_resumed_where_its_names_mean_others() {
     let path = home.path("opsh.toml").display().to_string();
     home.run(&["--config", &path, "--yes", "undo", "last"]).exits(0);
     assert_eq!(super::undo::head(&dir), commits[0]);
+}
+
+#[test]
+fn a_host_that_only_the_inverse_names_must_mean_the_same_too() {
+    let home = Home::new();
+    home.put("opsh.toml", "[host.db]\nssh = \"a@127.0.0.1:1\"\n");
+    line(&home, "host(\"local\").run([\"true\"], #{ undo: `host(\"db\").run([\"reboot\"])` })").exits(0);
+    home.put("opsh.toml", "[host.db]\nssh = \"a@127.0.0.1:2\"\n");
+    home.run(&["undo", "last", "--plan"]).exits(2).says(&["db is not what it was", "opsh --config "]);
 }
 
 #[test]

@@ -407,6 +407,8 @@ impl Held {
                     }
                     return Ok(());
                 }
+                // Who looks at a lock, or takes it at this moment, has it without a fence that is known.
+                "busy" if holder::fence(&answer.value).is_none() && began.elapsed() < AGAIN_WITHIN => {}
                 "busy" if ours(&answer.value) && began.elapsed() < AGAIN_WITHIN => {
                     // The host has not noticed yet that the link is gone.
                     let words = holder::end(&self.hold.folder, &self.hold.fence);

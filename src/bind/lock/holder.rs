@@ -186,7 +186,7 @@ opsh_look() {
   command -v flock >/dev/null || { echo none; return; }
   opsh_file lock; opsh_r=$?; [ $opsh_r = 0 ] || { opsh_may $opsh_r || echo none; return; }
   opsh_s=busy; exec 9<&7; ! flock -sn 7 || {
-    opsh_s=free; opsh_file work.lock; opsh_r=$?; [ $opsh_r != 0 ] || flock -xn 7 || opsh_s=works
+    exec 9<&-; opsh_s=free; opsh_file work.lock; opsh_r=$?; [ $opsh_r != 0 ] || flock -xn 7 || opsh_s=works
     ! opsh_may $opsh_r || return
   }
   IFS='. ' read -r opsh_u opsh_l </proc/uptime

@@ -198,8 +198,10 @@ impl Live<'_> {
     /// Goes on at this offset.
     fn go_to(&mut self, offset: u64) {
         if offset > self.at {
-            self.gap.get_or_insert(self.at);
-            self.cleaner = redact::Stream::new();
+            // What is held back may be the first half of a secret: it is left out, too.
+            let held = self.cleaner.end().len() as u64;
+            self.ends_line &= held == 0;
+            self.gap.get_or_insert(self.at.saturating_sub(held));
         }
         self.at = offset;
     }

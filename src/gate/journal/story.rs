@@ -250,6 +250,16 @@ impl Journal {
         self.changes(&ids)
     }
 
+    /// The changes of all attempts to take the effect `id` back since one came to its end.
+    pub fn attempted(&self, id: &str) -> Result<Vec<Told>> {
+        let sql = "SELECT effect FROM journal WHERE kind = 'effect.begin' AND json_extract(body, '$.undoes') = ?1
+                   AND run IN (SELECT run FROM journal WHERE effect = ?1 AND kind = 'effect.undoing')
+                   AND seq > coalesce((SELECT max(seq) FROM journal WHERE effect = ?1 AND kind = 'effect.undone'), 0)
+                   ORDER BY seq";
+        let ids: Vec<String> = self.read(sql, params![id], |row| row.get(0))?;
+        self.changes(&ids)
+    }
+
     /// The newest run that changed something, and is not an undo itself.
     pub fn last_change(&self) -> Result<Option<String>> {
         // A sitting that began earlier may have changed something later.
