@@ -115,8 +115,9 @@ impl Lessons {
     pub fn engine_answers(&self, engine: &Engine) {
         let mut state = self.state();
         if state.ended().is_some_and(|end| end != End::Complete) {
-            (state.newest, state.engine, state.in_vain) = (None, Some(engine.clone()), false);
+            (state.newest, state.engine, state.in_vain) = (None, None, false);
         }
+        state.engine.get_or_insert_with(|| engine.clone());
     }
 
     /// Waits, for [`PATIENCE`] at most, until the secrets of the host are known; begins to learn them if that is due.
@@ -172,8 +173,14 @@ impl Lessons {
         let twin = pass.for_connection();
         if due == Due::Look {
             let is_dialled = self.state().engine.is_some();
-            let containers = async { if is_dialled { self.learn_containers(twin, &reach).await } else { Ok(()) } };
-            let (is_same, _) = tokio::join!(self.is_same(&pass, &reach), containers);
+            let containers = async {
+                let look = tokio::time::timeout(PATIENCE, self.learn_containers(twin, &reach));
+                // An Engine that hangs is let go of, until it answers somebody.
+                if is_dialled && !matches!(look.await, Ok(Ok(()))) {
+                    self.state().engine = None;
+                }
+            };
+            let (is_same, ()) = tokio::join!(self.is_same(&pass, &reach), containers);
             return match is_same {
                 Ok(true) => End::Complete,
                 Ok(false) => self.learn_files(&pass, &reach).await.map_or(End::Complete, End::Gap),
