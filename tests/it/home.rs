@@ -43,6 +43,8 @@ impl Home {
         command.args(words).current_dir(self.0.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         command.env("HOME", self.0.path()).env("XDG_STATE_HOME", self.path("state"));
+        // What an opsh leaves beside its journal is told to whoever runs the next one.
+        command.env("TMPDIR", self.0.path());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -48,7 +48,8 @@ pub fn signal(pid: i32, signal: i32) {
     unsafe { libc::kill(pid, signal) };
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anything takes on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until something is there.
 #[track_caller]

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Columns and rows that everything about the layout is tried at.
 pub const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
@@ -79,6 +79,7 @@ impl Terminal {
         command.args(words).current_dir(home.0.path()).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         command.env("HOME", home.0.path()).env("XDG_STATE_HOME", home.path("state")).env("TERM", "xterm-256color");
+        command.env("TMPDIR", home.0.path());
         command
     }
 

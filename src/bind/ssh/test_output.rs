@@ -185,7 +185,9 @@ fn a_long_output_stays_bounded_on_the_host_with_exact_ends_and_length() {
 #[test]
 fn a_run_never_waits_for_who_watches_it_and_what_is_not_shown_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let (whole, command) = numbers(&dir);
+    let (whole, _) = numbers(&dir);
+    // One output: of two, each holds back what may be the beginning of a secret, and where the other is, it shows it.
+    let command = sh(&format!("cat {}", dir.path().join("numbers").display()));
     everywhere(async |reach, _| {
         let (watcher, mut output) = Pass::for_tests_with_output();
         let id = watcher.effect().to_string();
@@ -200,7 +202,7 @@ fn a_run_never_waits_for_who_watches_it_and_what_is_not_shown_is_counted() {
         .await;
         assert_eq!(done.stdout.total, whole.len() as u64);
         // Pieces of the output in order, with the number of bytes between them.
-        let seen = String::from_utf8(seen).unwrap().replacen("short", "", 1);
+        let seen = String::from_utf8(seen).unwrap();
         let (mut at, mut gaps) = (0, 0);
         for (n, piece) in seen.split("… ").enumerate() {
             let (left_out, piece) =
@@ -208,7 +210,10 @@ fn a_run_never_waits_for_who_watches_it_and_what_is_not_shown_is_counted() {
             at += left_out.parse::<usize>().unwrap();
             // A piece that ends within a line is shown with a newline of ours.
             let shown = if whole[at..].starts_with(piece) { piece.len() } else { piece.len() - 1 };
-            assert!(whole[at..].starts_with(&piece[..shown]), "piece {n} is not what was written at byte {at}");
+            let same = whole[at..].bytes().zip(piece.bytes()).take_while(|(a, b)| a == b).count();
+            let next = |text: &str| text.get(same.saturating_sub(20)..same + 60).unwrap_or_default().to_string();
+            let (was, is) = (next(&whole[at..]), next(piece));
+            assert!(same >= shown, "piece {n}, byte {at} + {same} of {shown}: {is:?} and not {was:?}");
             (at, gaps) = (at + shown, n);
         }
         assert_eq!(at, whole.len());
