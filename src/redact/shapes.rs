@@ -10,6 +10,7 @@
 //! | `"NAME": "` | the closing quote or the line's end | hidden |
 //! | `Authorization:` | the end of the word after `Bearer` and the like | hidden |
 //! | `://user:` | a space or `/` | hidden up to the last `@`; shown when there is none |
+//! | `https://` | the same | what is a token before `@` is hidden |
 //! | `ghp_` and other tokens | a character that no such token has | hidden when long enough, else shown |
 //! | `-----BEGIN … PRIVATE KEY-----` | `-----`, or 16 KiB | hidden |
 //! | `name = `, `name: `, `--name `, `<name>`, `Cookie:` and others of `fields.rs` | the end of the field | hidden unless ordinary |
@@ -25,6 +26,9 @@ const MOST_HELD: usize = 4 << 10;
 pub const MOST_OF_A_KEY: usize = 16 << 10;
 /// Bytes of the text so far that can announce a secret.
 const CONTEXT: usize = 256;
+
+/// Fewer bytes before the `@` of a URL are a user's name.
+const SHORTEST_TOKEN: usize = 12;
 
 /// How a token of a provider begins, and what follows.
 struct Token {
@@ -93,6 +97,8 @@ enum Kind {
     Header,
     /// What may be a password before `@`.
     Url,
+    /// What may be a token before `@`, with no password or a mere word in its place.
+    Login,
     /// The body of a token.
     Token(&'static Token),
     /// A JSON web token after `eyJ`: the number of dots, and the bytes since the last of them.
@@ -213,6 +219,12 @@ impl Shapes {
                 }
                 _ => self.again.extend(held.iter().rev()),
             },
+            Kind::Login => {
+                let login = held.iter().rposition(|&b| b == b'@').map_or(&[][..], |at| &held[..at]);
+                let token = if run.over { held.len() } else { token_in(login).map_or(0, <[u8]>::len) };
+                self.again.extend(held[token..].iter().rev());
+                self.hide(&held[..token], 0..token, out, mark);
+            }
             Kind::Token(token) if held.len() >= token.least => self.hide_token(token.prefix, held, out, mark),
             Kind::Jwt { dots: 2, .. } => self.hide_token("eyJ", held, out, mark),
             Kind::Jwt { .. } if run.over => self.hide_token("eyJ", held, out, mark),
@@ -277,7 +289,7 @@ impl Run {
             }
             Kind::Header if self.held.is_empty() && b" \t\"'\\".contains(&byte) => return Next::Show,
             Kind::Header => byte.is_ascii_whitespace() || b"\"',".contains(&byte),
-            Kind::Url => byte.is_ascii_whitespace() || byte == b'/',
+            Kind::Url | Kind::Login => byte.is_ascii_whitespace() || byte == b'/',
             Kind::Token(token) => !(token.body)(byte),
             Kind::Jwt { dots, since } => !goes_on(byte, dots, since),
             Kind::Key if self.held.is_empty() && byte.is_ascii_whitespace() => return Next::Show,
@@ -394,6 +406,7 @@ fn announced_word(context: &[u8]) -> Option<Kind> {
         b':' if is_header(before) => Some(Kind::Header),
         b':' => is_user(before).then_some(Kind::Url),
         b'-' if begins_key(context) => Some(Kind::Key),
+        b'/' if context.ends_with(b"http://") || context.ends_with(b"https://") => Some(Kind::Login),
         b'J' if is_at_word(context, "eyJ") => Some(Kind::Jwt { dots: 0, since: 0 }),
         b'_' | b'-' | b'A' | b'a' | b'/' => {
             TOKENS.iter().find(|token| is_at_word(context, token.prefix)).map(Kind::Token)
@@ -446,6 +459,15 @@ fn is_user(before: &[u8]) -> bool {
     let is_user = |b: &u8| !b.is_ascii_whitespace() && !b":/@".contains(b);
     let length = before.iter().rev().take(CONTEXT).take_while(|b| is_user(b)).count();
     before[..before.len() - length].ends_with(b"://")
+}
+
+/// The token that stands in place of a user of an HTTP server: alone, or with a word that is no password. What is shorter
+/// is a name.
+pub fn token_in(login: &[u8]) -> Option<&[u8]> {
+    let colon = login.iter().position(|&b| b == b':');
+    let (user, password) = colon.map_or((login, &[][..]), |at| (&login[..at], &login[at + 1..]));
+    let is_none = password.is_empty() || ["x", "x-oauth-basic", "oauth2"].iter().any(|word| password == word.as_bytes());
+    (is_none && user.len() >= SHORTEST_TOKEN && !is_mark(user)).then_some(user)
 }
 
 fn begins_key(context: &[u8]) -> bool {
@@ -504,6 +526,10 @@ mod tests {
             ("\"Authorization\": \"Basic YWJj\"", "\"Authorization\": \"Basic <YWJj>\""),
             ("postgres://vrc:open@ses@db:5432/vrc", "postgres://vrc:<open@ses>@db:5432/vrc"),
             ("redis://:pw@cache:6379", "redis://:<pw>@cache:6379"),
+            ("https://0123456789abcdef@git.example/x.git", "https://<0123456789abcdef>@git.example/x.git"),
+            ("http://abcdefghijkl:x-oauth-basic@h/", "http://<abcdefghijkl>:<x-oauth-basic>@h/"),
+            ("git+https://abcdefghijkl:@h", "git+https://<abcdefghijkl>:@h"),
+            ("https://abcdefghijkl:pw@h", "https://abcdefghijkl:<pw>@h"),
             ("http://h:8080?token=abc x", "http://h:8080?token=<abc> x"),
             ("ghp_abcdefghijklmnopqrst.", "ghp_<ghp_abcdefghijklmnopqrst>."),
             ("AKIA0123456789ABCDEF", "AKIA<AKIA0123456789ABCDEF>"),
@@ -546,6 +572,9 @@ mod tests {
             "http://127.0.0.1:8080/api",
             "ghp_short sk_live_x npm_config_cache eyJ.eyJ.x",
             "a:b@c x://y:z",
+            "https://alice@git.example/a",
+            "https://a-host-that-is-long:8080/x@y see https://b.example",
+            "ssh://a-user-that-is-long@host/x",
             "•••#3f9a PASSWORD=•••#3f9a x://u:•••#3f9a@h",
         ] {
             assert_eq!(whole(text), text);

@@ -1,9 +1,10 @@
 //! Passwords within the values of variables: in URLs and in connection strings.
 
+use super::shapes::token_in;
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// `pass` of `scheme://user:pass@host`, of each URL, and of `password=pass` and `Pwd=pass`. A password in a URL comes
+/// `pass` of `scheme://user:pass@host`, of each URL, a token in place of the user of an HTTP server, and of `password=pass` and `Pwd=pass`. A password in a URL comes
 /// as it stands there and as its percent signs mean it.
 pub fn passwords_in(value: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -11,6 +12,10 @@ pub fn passwords_in(value: &str) -> Vec<String> {
         let rest = &value[at + 3..];
         // A password that was not encoded may hold a slash; one URL may hold another in its query.
         let authority = rest.split(['/', '?', '#', ',', ' ', '\n']).next().unwrap_or_default();
+        let is_http = value[..at].ends_with("http") || value[..at].ends_with("https");
+        let login = authority.rsplit_once('@').map(|(login, _)| login).filter(|_| is_http);
+        let token = login.and_then(|login| std::str::from_utf8(token_in(login.as_bytes())?).ok());
+        found.extend(token.into_iter().flat_map(|token| [token.to_string(), decoded(token)]));
         for part in [rest, authority] {
             let password = part.rsplit_once('@').and_then(|(login, _)| login.split_once(':')).map(|(_, word)| word);
             found.extend(password.into_iter().flat_map(|password| [password.to_string(), decoded(password)]));
@@ -58,6 +63,7 @@ mod tests {
             ("postgres://vrc:open@ses@db:5432/vrc", "open@ses"),
             ("postgres://vrc:p%40ss%2Fw@db/vrc?contact=a@b", "p@ss/w"),
             ("redis://:only-pw@cache:6379/0", "only-pw"),
+            ("https://0123456789abcdef@o1.example/7", "0123456789abcdef"),
             ("amqp://u:first@a,amqp://u:second@b", "first"),
             ("amqp://u:first@a,amqp://u:second@b", "second"),
             ("Host=db;Username=u;Password=ado-pw;Pooling=true", "ado-pw"),
