@@ -67,8 +67,9 @@ const STATUS: Verb = Verb {
     class: Class::Read,
     waits: false,
     sig: "repo.status() -> map",
-    doc: "Whether the work tree is clean. `clean` says so; `changed` and `untracked` paths (100 each at most); the \
-          `operation` in progress (merge, rebase, am, cherry-pick, revert, bisect) or `()`; `only_here`: commits that no \
+    doc: "Whether the work tree is clean. `clean` says so; `changed` and `untracked` paths (100 each at most), and of the \
+          changed ones those in `unlooked` that git was told not to look at (`git update-index --assume-unchanged`, \
+          `--skip-worktree`); the `operation` in progress (merge, rebase, am, cherry-pick, revert, bisect) or `()`; `only_here`: commits that no \
           remote branch and no tag holds (20 at most); `lock_age_s`: the age of an `index.lock` in seconds, `()` without \
           one: git works there now, or died there; `shallow`: whether older history is cut off. No filter of the \
           repository runs, and of submodules only commits are compared. Fails as `repo.head`, \
@@ -437,7 +438,13 @@ async fn free_to_move(git: &Git, pass: &Pass, commit: &str) -> Result<()> {
     let see = |words: &str| format!("@{} git -C {} {words}", git.host, shell_word(&git.dir));
     let (why, next) = if status["clean"] != json!(true) {
         let why = format!("the work tree has changes: {}", join(&status["changed"]));
-        (why, see("diff     see them; commit or remove them by hand"))
+        let unlooked = join(&status["unlooked"]);
+        if unlooked.is_empty() {
+            (why, see("diff     see them; commit or remove them by hand"))
+        } else {
+            let why = format!("{why}; git was told not to look at {unlooked}");
+            (why, see("ls-files -v     h and S mark files that git does not look at"))
+        }
     } else if let Some(age) = status["lock_age_s"].as_i64() {
         let why = format!("{} has an index.lock, {age} s old: another git works there, or died there", git.dir);
         (why, format!("@{} ps -C git     when there is none, remove the lock by hand", git.host))

@@ -466,7 +466,8 @@ fn is_user(before: &[u8]) -> bool {
 pub fn token_in(login: &[u8]) -> Option<&[u8]> {
     let colon = login.iter().position(|&b| b == b':');
     let (user, password) = colon.map_or((login, &[][..]), |at| (&login[..at], &login[at + 1..]));
-    let is_none = password.is_empty() || ["x", "x-oauth-basic", "oauth2"].iter().any(|word| password == word.as_bytes());
+    let is_none =
+        password.is_empty() || ["x", "x-oauth-basic", "oauth2"].iter().any(|word| password == word.as_bytes());
     (is_none && user.len() >= SHORTEST_TOKEN && !is_mark(user)).then_some(user)
 }
 

@@ -160,7 +160,7 @@ fn a_status_sees_what_somebody_is_in_the_middle_of() {
     let only_here = sh(&repo.dir, "git rev-list HEAD");
     let only_here: Vec<&str> = only_here.lines().collect();
     let expected = json!({
-        "clean": true, "changed": [], "untracked": [], "operation": null, "only_here": only_here, "shallow": false,
+        "clean": true, "changed": [], "unlooked": [], "untracked": [], "operation": null, "only_here": only_here, "shallow": false,
         "lock_age_s": null,
     });
     assert_eq!(status, expected);
@@ -170,6 +170,31 @@ fn a_status_sees_what_somebody_is_in_the_middle_of() {
     );
     let code = format!("host(\"local\").repo({:?}).checkout(\"{}\")", repo.dir.display(), repo.id("base"));
     home.run(&["--yes", "-e", &code]).exits(1).says(&["a git merge is in progress"]);
+}
+
+#[test]
+fn a_file_that_git_was_told_not_to_look_at_is_looked_at() {
+    let (home, dir) = (Home::new(), tempfile::tempdir().unwrap());
+    two(dir.path());
+    let git = |script: &str| sh(dir.path(), &format!("odd=$(printf 'odd\\n name'); {script}"));
+    git("printf x >\"$odd\"; printf x >s; printf x >same; git add .; git commit -qm more");
+    git("git update-index --assume-unchanged same \"$odd\"; git update-index --skip-worktree s");
+    assert_eq!(value(&home, dir.path(), "status()")["clean"], json!(true));
+    git("echo y >\"$odd\"; echo y >s; echo y >a");
+    let before = git("git ls-files -v; sha1sum .git/index");
+    for from in [dir.path().into(), dir.path().join("sub")] {
+        let seen = value(&home, &from, "status()");
+        assert_eq!((&seen["clean"], &seen["changed"]), (&json!(false), &json!(["a", "odd\n name", "s"])));
+        assert_eq!(seen["unlooked"], json!(["odd\n name", "s"]));
+    }
+    let one = git("git rev-parse HEAD~1");
+    let code = format!("host(\"local\").repo({:?}).checkout(\"{}\")", dir.path().display().to_string(), one.trim());
+    home.run(&["--yes", "-e", &code]).exits(1).says(&["git was told not to look at odd", "name, s\n", "ls-files -v"]);
+    assert_eq!(git("git ls-files -v; sha1sum .git/index"), before, "its marks are as they were");
+    // What a sparse checkout leaves out is no change.
+    git("git update-index --no-assume-unchanged \"$odd\"; git checkout -q -f HEAD; git sparse-checkout init --cone");
+    assert!(!dir.path().join("sub/b").exists());
+    assert_eq!(value(&home, dir.path(), "status()")["changed"], json!(["s"]));
 }
 
 #[test]

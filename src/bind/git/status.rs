@@ -6,7 +6,7 @@ use crate::gate::Pass;
 use serde_json::{Value, json};
 
 /// Everything about a clone that git does not say in its status, in one trip: a line of facts, then a mark a line, then
-/// commits. Runs on any git since 2.15.
+/// commits, then files that git does not look at. Runs on any git since 2.15.
 const STATE: &str = r#"
 "$@" rev-parse --is-bare-repository --is-shallow-repository || exit
 dir=$("$@" rev-parse --absolute-git-dir) || exit
@@ -20,6 +20,19 @@ fi
 if "$@" rev-parse --verify --quiet 'HEAD^{commit}' >/dev/null; then
     "$@" rev-list --max-count=20 HEAD --not --remotes --tags || exit
 fi
+sparse=$("$@" config --type=bool core.sparseCheckout)
+"$@" -C "$GIT_WORK_TREE" ls-files -v -z | tr '\n\000' '\001\n' | awk -v sparse="$sparse" '
+    /^[a-z] / || (/^S / && sparse != "true") { print "unlooked " substr($0, 3) }'
+"#;
+
+/// A status with an index of its own, in which git looks at every file: one that was marked as unchanged, or to be skipped,
+/// is none that has no changes. Standard input names the marked files, each before a zero byte.
+const STATUS_OF_ALL: &str = r#"
+cp "$GIT_DIR/index" "$GIT_DIR/opsh-index" && cat >"$GIT_DIR/opsh-names" || exit
+export GIT_INDEX_FILE="$GIT_DIR/opsh-index"
+for mark in --no-assume-unchanged --no-skip-worktree; do
+    "$@" -C "$GIT_WORK_TREE" update-index $mark -z --stdin <"$GIT_DIR/opsh-names" || exit
+done
 "#;
 
 /// Marks in the git folder, each with the operation that it belongs to; an outer operation stands before those that it
@@ -45,13 +58,21 @@ pub async fn of(git: &Git, pass: &Pass) -> Result<Value> {
         let why = format!("{} is a bare clone: it has no work tree that could have changes", git.dir);
         return Err(Error::new(Kind::Unmet, format!("git status failed on {}", git.host), why));
     }
-    let out = git.out(pass, &STATUS).await?;
+    let out = if state.unlooked.is_empty() {
+        git.out(pass, &STATUS).await?
+    } else {
+        let names: String = state.unlooked.iter().map(|name| format!("{name}\0")).collect();
+        let script = format!("{STATUS_OF_ALL}\"$@\" {}", STATUS.join(" "));
+        git.script(pass, "status", &script, &[], &names).await?
+    };
     let (mut changed, mut untracked) = paths(&out);
     let clean = changed.is_empty();
+    let is_unlooked = |path: &&&str| state.unlooked.iter().any(|name| name == **path);
+    let unlooked: Vec<&str> = changed.iter().filter(is_unlooked).take(LISTED).copied().collect();
     changed.truncate(LISTED);
     untracked.truncate(LISTED);
     Ok(json!({
-        "clean": clean, "changed": changed, "untracked": untracked, "operation": state.operation,
+        "clean": clean, "changed": changed, "unlooked": unlooked, "untracked": untracked, "operation": state.operation,
         "only_here": state.only_here, "shallow": state.shallow, "lock_age_s": state.lock_age_s,
     }))
 }
@@ -66,6 +87,8 @@ struct State<'a> {
     operation: Option<&'static str>,
     lock_age_s: Option<i64>,
     only_here: Vec<&'a str>,
+    /// Files that git was told not to look at.
+    unlooked: Vec<String>,
 }
 
 impl State<'_> {
@@ -78,7 +101,11 @@ impl State<'_> {
         let age = |line: &str| line.strip_prefix("locked ")?.parse().ok().map(|age: i64| age.max(0));
         let lock_age_s = lines.iter().find_map(|line| age(line));
         let is_commit = |line: &&&str| line.len() >= 40 && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-        State { bare, shallow, operation, lock_age_s, only_here: lines.iter().filter(is_commit).copied().collect() }
+        let unlooked = lines.iter().filter_map(|line| line.strip_prefix("unlooked "));
+        // In the list of one name a line, a newline in a name is a byte 1.
+        let unlooked = unlooked.map(|name| name.replace('\x01', "\n")).collect();
+        let only_here = lines.iter().filter(is_commit).copied().collect();
+        State { bare, shallow, operation, lock_age_s, only_here, unlooked }
     }
 }
 
@@ -145,13 +172,14 @@ mod tests {
     #[test]
     fn an_outer_operation_is_told_before_the_pick_that_it_is_at() {
         let head = "a".repeat(40);
-        let said = format!("false\ntrue\nCHERRY_PICK_HEAD\nrebase-merge\nlocked -7\n{head}\n");
+        let said = format!("false\ntrue\nCHERRY_PICK_HEAD\nrebase-merge\nlocked -7\n{head}\nunlooked a b\n");
         let expected = State {
             bare: false,
             shallow: true,
             operation: Some("rebase"),
             lock_age_s: Some(0),
             only_here: vec![&head],
+            unlooked: vec!["a b".into()],
         };
         assert_eq!(State::parse(&said), expected);
         assert_eq!(State::parse("false\nfalse\nrebase-apply/applying\nrebase-apply\n").operation, Some("am"));
