@@ -6,6 +6,7 @@
 
 use crate::config::Stack;
 use crate::error::{Error, Kind};
+use crate::gate::Pass;
 use serde_json::Value;
 
 /// Newest format of the shared files that this opsh understands. A line without a number has format 1.
@@ -37,6 +38,18 @@ pub fn not_trusted(what: &str, host: &str, folder: &str, why: &str) -> Error {
 pub fn too_new(what: &str, file: &str) -> Error {
     let why = format!("a newer opsh wrote {file}; this opsh ({}) only reads it", env!("CARGO_PKG_VERSION"));
     Error::new(Kind::Unmet, what, why).next("opsh --version     install the version that your colleague uses")
+}
+
+/// Says of the lines of a shared file that was read that a newer opsh wrote some of them: they may mean more than is shown.
+pub fn say_if_newer(pass: &Pass, text: &str, file: &str) {
+    let is_newer = |line| serde_json::from_str(line).is_ok_and(|line| format_of(&line) > FORMAT);
+    if text.lines().any(is_newer) {
+        let version = env!("CARGO_PKG_VERSION");
+        pass.warn(
+            "beside.newer",
+            format!("a newer opsh wrote {file}: this one ({version}) may not show all that it says"),
+        );
+    }
 }
 
 /// Prints the file `$2` of the folder `$1`; nothing when it is not there.

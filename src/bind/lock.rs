@@ -461,9 +461,12 @@ fn changes(call: &Call<'_>) -> Result<Dynamic> {
     let look = Look::at(call.world.stack_target(&stack), "", json!({ "count": count }));
     let value = call.read(look, (stack, way), move |pass, (stack, way)| async move {
         let reach = way.reach(&pass).await?;
-        let words = holder::changes(&beside::folder(&stack), count);
+        let folder = beside::folder(&stack);
+        let words = holder::changes(&folder, count);
         let ran = host::finished(way.name(), &words[..1], reach.run(&pass, &host::words_of(words.clone())).await)?;
-        Ok(lines(&ran.checked(way.name(), &words[..1])?.out))
+        let said = ran.checked(way.name(), &words[..1])?.out;
+        beside::say_if_newer(&pass, &said, &format!("{folder}/changes.jsonl"));
+        Ok(lines(&said))
     })?;
     Ok(super::map(value))
 }

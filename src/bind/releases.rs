@@ -137,7 +137,9 @@ impl Place {
         if let Some(error) = beside::refused(ran.code, &ran.err, &what, &self.stack.host, &folder) {
             return Err(error);
         }
-        ran.checked(&self.stack.host, &words[..1]).map(|ran| History::of(&ran.out))
+        let ran = ran.checked(&self.stack.host, &words[..1])?;
+        beside::say_if_newer(pass, &ran.out, &format!("{folder}/{FILE}"));
+        Ok(History::of(&ran.out))
     }
 
     /// Adds a line. One write that ends with a line end: two who write at once cannot mix theirs.

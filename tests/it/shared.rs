@@ -2,6 +2,7 @@
 
 use crate::home::Ran;
 use crate::lock::{Stage, locker};
+use crate::sshd::Sshd;
 use serde_json::Value;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
@@ -199,6 +200,42 @@ fn a_newer_format_is_seen_however_it_is_written() {
         std::fs::write(&file, old).unwrap();
         stage.run("bob", &[], LOCKED).exits(0);
     }
+}
+
+#[test]
+fn a_read_of_what_a_newer_opsh_wrote_says_so() {
+    let stage = Stage::local();
+    stage.run("alice", &[], &format!("{RECORD}; {LOCKED}")).exits(0);
+    for (file, read) in [
+        ("releases.jsonl", "prod.told_of(\"0123456789012345678901234567890123456789\")"),
+        ("changes.jsonl", "prod.changes()"),
+    ] {
+        let path = stage.file(".opsh").join(file);
+        let says = format!("a newer opsh wrote {}", path.display());
+        let ran = stage.run("bob", &["--observe"], read).exits(0);
+        assert!(!ran.err.contains(&says), "{}", ran.err);
+        let old = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{old}{{\"format\":2,\"means\":\"more\"}}\n")).unwrap();
+        stage.run("bob", &["--observe"], read).exits(0).says(&[&says]);
+        assert!(stage.bob.records().iter().any(|record| record["kind"] == "beside.newer"));
+    }
+}
+
+#[test]
+fn a_state_folder_of_a_newer_opsh_is_read_and_takes_no_change_and_no_host_key() {
+    let (stage, Some(sshd)) = (Stage::local(), Sshd::start()) else { return };
+    stage.run("bob", &[], RECORD).exits(0);
+    let journal = rusqlite::Connection::open(stage.bob.journal()).unwrap();
+    journal.execute_batch("PRAGMA user_version=99").unwrap();
+    drop(journal);
+    let newer = "written by a newer opsh";
+    stage.run("bob", &["--observe"], "prod.changes()").exits(0).says(&[newer]);
+    stage.run("bob", &[], RECORD).exits(1).says(&[newer]);
+    let host = sshd.host(1, "");
+    stage.bob.put("opsh.toml", &host.replace("host_key", "# host_key"));
+    let words = ["--yes", "host", "adopt", "web-1", "--fingerprint", &sshd.fingerprint()];
+    stage.bob.run(&words).exits(1).says(&[newer]);
+    assert!(!stage.bob.path("state/opsh/known_hosts").exists());
 }
 
 #[test]
