@@ -141,7 +141,7 @@ fn file_of(path: &Path) -> PathBuf {
 /// Names of the functions in a script's text, in their order, with how many parameters each has. Fails with why it does not
 /// parse.
 pub fn functions_of(text: &str) -> std::result::Result<Vec<(String, usize)>, String> {
-    let ast = engine::parser().compile(text).map_err(|error| error.to_string())?;
+    let ast = engine::parser().compile(sources::code(text)).map_err(|error| error.to_string())?;
     let place = |name: &str| text.find(&format!("fn {name}")).unwrap_or(usize::MAX);
     let named = ast.iter_functions().filter(|function| !function.name.contains('$'));
     let mut names: Vec<_> = named.map(|function| (function.name.to_string(), function.params.len())).collect();
@@ -387,7 +387,7 @@ impl Session {
     /// Runs a script; `chain` are the runs that it goes on with, newest first.
     fn run_compiled(&mut self, script: Script, chain: &[Story]) -> Result<Value> {
         let Script { name, text, file, args } = &script;
-        let mut ast = self.engine.compile(text).map_err(|error| engine::unparsable(name, &error))?;
+        let mut ast = self.engine.compile(sources::code(text)).map_err(|error| engine::unparsable(name, &error))?;
         ast.set_source(name.as_str());
         let facts = json!({
             "script": name, "file": file, "sha256": provenance::digest(text), "words": args.words, "options": args.options,

@@ -1,6 +1,7 @@
 //! The text of every script, module and line seen, so that errors can quote it.
 
 use crate::error::Place;
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Read;
@@ -61,6 +62,20 @@ pub fn read(path: &Path) -> std::io::Result<(String, Origin)> {
     Ok((text, Origin::File { path: path.into(), owner }))
 }
 
+/// What the parser reads of the text of a file: a byte order mark, and a first line for the kernel (`#!/usr/bin/env opsh`), are
+/// no Rhai. Lines and columns stay where they are.
+pub fn code(text: &str) -> Cow<'_, str> {
+    let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let blank = if rest.len() < text.len() { " " } else { "" };
+    match rest.strip_prefix("#!") {
+        // Not `///`, which documents what follows.
+        Some(rest) if rest.starts_with('/') => format!("{blank}// {}", &rest[1..]).into(),
+        Some(rest) => format!("{blank}//{rest}").into(),
+        None if blank.is_empty() => text.into(),
+        None => format!("{blank}{rest}").into(),
+    }
+}
+
 /// Texts by the name that errors carry.
 #[derive(Clone, Default)]
 pub struct Sources(Rc<RefCell<HashMap<String, Source>>>);
@@ -114,6 +129,20 @@ mod tests {
         sources.put("a.rhai", "let x = 1;\n  p.restart(10);\n", Origin::Typed);
         let excerpt = sources.excerpt(&Place { file: "a.rhai".into(), line: 2, column: 5 });
         assert_eq!(excerpt.as_deref(), Some("   2 |   p.restart(10);\n     |     ^^^^^^^"));
+    }
+
+    #[test]
+    fn a_mark_and_a_line_for_the_kernel_are_no_code_and_move_nothing() {
+        for (text, seen) in [
+            ("let x = 1;", "let x = 1;"),
+            ("#!/usr/bin/env opsh\nx", "// usr/bin/env opsh\nx"),
+            ("\u{feff}x", " x"),
+            ("\u{feff}#!opsh\r\nx", " //opsh\r\nx"),
+            ("\n#!late", "\n#!late"),
+        ] {
+            assert_eq!(code(text), seen);
+            assert_eq!(code(text).chars().count(), text.chars().count());
+        }
     }
 
     #[test]

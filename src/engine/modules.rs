@@ -87,7 +87,7 @@ impl Modules {
             }
             _ => Box::new(EvalAltResult::ErrorInModule(name.into(), error, position)),
         };
-        let mut ast = engine.compile(text).map_err(|error| inside(error.into()))?;
+        let mut ast = engine.compile(sources::code(text)).map_err(|error| inside(error.into()))?;
         ast.set_source(name);
         self.ending.take();
         let module = values::shielded(|| Module::eval_ast_as_new(Scope::new(), &ast, engine)).map_err(inside)?;

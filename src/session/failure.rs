@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::Aside;
 use crate::gate::journal::Fate;
 use crate::gate::policy::Mode;
+use crate::sources;
 use rhai::{AST, Scope};
 use serde_json::{Value, json};
 
@@ -219,7 +220,8 @@ impl Session {
         }
         // What is shown of an error is the text that has it.
         self.world.sources.put(&script.name, &text, origin.at(std::path::Path::new(&script.name)));
-        let mut compiled = self.engine.compile(&text).map_err(|error| engine::unparsable(&script.name, &error))?;
+        let mut compiled =
+            self.engine.compile(sources::code(&text)).map_err(|error| engine::unparsable(&script.name, &error))?;
         compiled.set_source(script.name.as_str());
         (script.text, *ast) = (text, compiled);
         Ok(())

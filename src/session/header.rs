@@ -26,6 +26,7 @@ pub struct Header {
 impl Header {
     /// Reads the header of a script.
     pub fn parse(script: &str) -> Header {
+        let script = script.strip_prefix('\u{feff}').unwrap_or(script);
         let lines = script.lines().skip_while(|line| line.starts_with("#!")).map_while(|line| line.strip_prefix("//!"));
         let text = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n");
         let after = |key: &str| text.lines().find_map(|line| line.trim().strip_prefix(key)).unwrap_or("").trim();

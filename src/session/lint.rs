@@ -9,6 +9,7 @@ mod walk;
 
 use super::header::Header;
 use crate::engine;
+use crate::sources;
 use rhai::{AST, Position};
 use std::collections::BTreeSet;
 
@@ -99,7 +100,7 @@ pub fn lint(path: &str, text: &str, cases: Option<&[String]>) -> Vec<Finding> {
     };
     // Functions and closures that are alike are one to the parser: what is wrong with it is said once.
     let mut findings = BTreeSet::new();
-    let parsed = engine::parser().compile(text);
+    let parsed = engine::parser().compile(sources::code(text));
     match &parsed {
         Err(error) => {
             let why = error.err_type().to_string();

@@ -428,3 +428,35 @@ fn a_check_that_exits_is_unknown() {
         assert!(ran.out.starts_with("C UNKNOWN: "), "{ran:?}");
     }
 }
+
+#[test]
+fn a_script_may_begin_with_a_byte_order_mark_and_a_line_for_the_kernel() {
+    let home = Home::new();
+    let opsh = std::path::Path::new(crate::home::OPSH).parent().unwrap().display();
+    let path = format!("{opsh}:{}", std::env::var("PATH").unwrap_or_default());
+    for (begin, end) in
+        [("#!/usr/bin/env opsh\n", "\n"), ("\u{feff}", "\n"), ("\u{feff}#!/usr/bin/env -S opsh\r\n", "\r\n")]
+    {
+        let put = |name: &str, lines: &[&str]| home.put(name, &format!("{begin}{}{end}", lines.join(end)));
+        let script =
+            put("s.rhai", &["//! Says a word.", "//! usage: opsh s.rhai WORD", "print(args::need(0, \"WORD\"));"]);
+        put("lib.rhai", &["/// One.", "fn one() { 1 }"]);
+        put("uses.rhai", &["import \"./lib\" as lib;", "print(lib::one());"]);
+        run(&home, &[&script, "--help"]).exits(0).shows(&["Says a word."]);
+        run(&home, &[&script, "hello"]).exits(0).prints("hello\n");
+        run(&home, &["uses.rhai"]).exits(0).prints("1\n");
+        run(&home, &["lint", &script, "lib.rhai", "uses.rhai"]).exits(0);
+        // The place of an error is that in the file.
+        let wrong = put("w.rhai", &["let = 1;"]);
+        let at = if begin.contains('\n') { "w.rhai:2:5" } else { "w.rhai:1:6" };
+        run(&home, &[&wrong]).exits(2).says(&[at]);
+        if begin.starts_with('#') {
+            std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+            let mut command = std::process::Command::new(&script);
+            let of_opsh = home.command(&[]);
+            let variables = of_opsh.get_envs().filter_map(|(key, value)| Some((key, value?)));
+            command.arg("hello").current_dir(home.0.path()).env_clear().envs(variables).env("PATH", &path);
+            Ran::of(command.output().unwrap()).exits(0).prints("hello\n");
+        }
+    }
+}

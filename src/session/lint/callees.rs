@@ -2,7 +2,7 @@
 
 use crate::engine::{self, modules};
 use crate::session::help::{self, Entry};
-use crate::sources::Origin;
+use crate::sources::{self, Origin};
 use rhai::{AST, Array, Dynamic, Engine, Expr, FnAccess, FnPtr, ImmutableString, Map, Position, Stmt};
 use std::any::TypeId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -331,7 +331,9 @@ impl Imported {
             let known: Vec<&str> = modules::embedded_names().collect();
             return Err(format!("\"{name}\" is neither a file nor built in ({})", known.join(", ")));
         };
-        let ast = engine::parser().compile(&text).map_err(|error| format!("\"{name}\" does not parse: {error}"))?;
+        let ast = engine::parser()
+            .compile(sources::code(&text))
+            .map_err(|error| format!("\"{name}\" does not parse: {error}"))?;
         if self.seen.insert(file.clone()) {
             self.captured.extend(captured(&ast).into_iter().map(|variable| (variable, name.to_string())));
             each_import(&ast, |import, _| {
