@@ -8,9 +8,9 @@ mod folder;
 pub mod restore;
 mod scripts;
 
+use super::docker;
 use super::docker::engine::Engine;
 use super::docker::exec::Exec;
-use super::docker::{self, REVISION};
 use super::git;
 use super::ssh::Reach;
 use super::undo::{Now, Past};
@@ -139,9 +139,9 @@ impl Source {
         if let Some(migrate) = &self.stack.migrate
             && let Some(container) = docker::look_for(&self.engine, &self.stack, &migrate.service).await?
             && let Some(image) = self.engine.image(&container.image_id).await?
-            && let Some(commit) = image.labels.get(REVISION)
+            && let Some(commit) = image.revision()
         {
-            return Ok((commit.clone(), "image"));
+            return Ok((commit, "image"));
         }
         let head = git::head_at(&self.reach, pass, &self.stack.host, &self.stack.dir).await;
         Ok((head.unwrap_or_default(), "checkout"))

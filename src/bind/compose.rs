@@ -8,7 +8,7 @@ pub mod secrets;
 mod yaml;
 
 use super::docker::wait::Goal;
-use super::docker::{self, REVISION, engine::Engine, short_id};
+use super::docker::{self, engine::Engine, short_id};
 use super::git::tame;
 use super::ssh::{Command, Reach, quote_all};
 use super::undo::{Now, Past};
@@ -386,7 +386,7 @@ impl Compose {
         }
         let image = self.engine.image(&keep).await?;
         match image {
-            Some(image) if image.labels.get(REVISION).map(String::as_str) == Some(commit) => {
+            Some(image) if image.revision().as_deref() == Some(commit) => {
                 Ok(Did { changed: true, after: image.id.into(), ..Did::default() })
             }
             _ => {
@@ -503,7 +503,7 @@ impl Compose {
 
 #[cfg(test)]
 mod tests {
-    use super::docker::{SERVICE_LABEL, STACK_LABEL};
+    use super::docker::{REVISION, SERVICE_LABEL, STACK_LABEL};
     use super::*;
 
     #[test]

@@ -291,7 +291,7 @@ fn container(call: &Call<'_>) -> Result<Dynamic> {
         let engine = way.engine(&pass).await?;
         let detail = detail(&engine, &stack, &service).await?;
         let image = engine.image(&detail.image_id).await?;
-        let revision = image.and_then(|image| image.labels.get(REVISION).cloned());
+        let revision = image.and_then(|image| image.revision());
         let keys: Vec<&str> = detail.env.keys().collect();
         let health = detail.health.as_ref().map(|health| health.status.clone());
         Ok(json!({
@@ -360,7 +360,7 @@ fn logs(call: &Call<'_>) -> Result<Dynamic> {
 }
 
 fn image_json(image: Image) -> Value {
-    let revision = image.labels.get(REVISION);
+    let revision = image.revision();
     json!({
         "id": image.id, "tags": image.tags, "revision": revision, "size_bytes": image.size_bytes,
         "created": image.created.map(|at| at.to_string()),

@@ -4,7 +4,7 @@
 mod history;
 
 use super::docker::engine::Engine;
-use super::docker::{self, REVISION, SERVICE_LABEL, STACK_LABEL};
+use super::docker::{self, SERVICE_LABEL, STACK_LABEL};
 use super::git::Repository;
 use super::undo::{Now, Past};
 use super::way::Way;
@@ -253,7 +253,7 @@ impl Place {
             return Ok(None);
         };
         let image = engine.image(&container.image_id).await?;
-        match image.and_then(|image| image.labels.get(REVISION).cloned()) {
+        match image.and_then(|image| image.revision()) {
             Some(commit) => Ok(Some(commit)),
             None => self.repository.head(pass).await.map(Some),
         }
@@ -265,7 +265,7 @@ impl Place {
         let images = engine.images_labelled(STACK_LABEL, &self.stack.compose.project).await?;
         let own =
             images.into_iter().filter(|image| image.labels.get(SERVICE_LABEL).is_some_and(|label| label == service));
-        Ok(own.filter_map(|image| image.labels.get(REVISION).cloned()).collect())
+        Ok(own.filter_map(|image| image.revision()).collect())
     }
 
     async fn schema(&self, pass: &Pass, engine: &Engine, candidates: &[Candidate]) -> Result<Schema> {

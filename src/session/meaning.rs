@@ -211,7 +211,7 @@ impl Session {
         let known: Vec<&str> = self.world.config.stack_names().collect();
         match (known.first(), &self.world.config.path) {
             (Some(first), _) => error.next(format!(":use {first}     of {}", known.join(", "))),
-            (None, Some(path)) => error.next(format!("[stacks.NAME]     in {}: it names none", path.display())),
+            (None, Some(path)) => error.next(format!("[stack.NAME]     in {}: it names none", path.display())),
             (None, None) => error
                 .next("opsh USER@HOST     finds the stacks on a host")
                 .next("cd     to where an opsh.toml is, and opsh"),

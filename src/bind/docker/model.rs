@@ -253,6 +253,13 @@ pub struct Image {
     pub os: String,
 }
 
+impl Image {
+    /// The commit that it is labelled with, as git writes it: whoever built it may have written it in capitals.
+    pub fn revision(&self) -> Option<String> {
+        self.labels.get(super::REVISION).map(|commit| commit.trim().to_ascii_lowercase())
+    }
+}
+
 /// What a command left behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ran {
@@ -327,6 +334,13 @@ mod tests {
         let container = Env::new([pair("APP_VERSION", "v1"), pair("PORT", "9090"), pair("KEY", "k")]);
         let image = Env::new([pair("APP_VERSION", "v1"), pair("PORT", "8080")]);
         assert_eq!(container.minus(&image).lines(), ["PORT=9090", "KEY=k"]);
+    }
+
+    #[test]
+    fn a_commit_that_a_label_has_in_capitals_is_that_commit() {
+        let labels = BTreeMap::from([(super::super::REVISION.to_string(), " ABCDEF0123 ".to_string())]);
+        assert_eq!(Image { labels, ..Image::default() }.revision().as_deref(), Some("abcdef0123"));
+        assert_eq!(Image::default().revision(), None);
     }
 
     #[test]
