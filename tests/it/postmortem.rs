@@ -264,3 +264,26 @@ fn no_secret_reaches_the_file() {
     let everything: String = home.all_records().iter().map(ToString::to_string).collect();
     assert!(!everything.contains(secret));
 }
+
+#[test]
+fn the_hour_that_comes_twice_says_which_of_both_it_is() {
+    let home = Home::new();
+    home.put("opsh.toml", "[screen]\ntimezone = \"Europe/Berlin\"\n");
+    let code = r#"
+import "std/postmortem" as postmortem;
+let note = |seq, at| #{ seq: seq, at: `2026-10-${at}Z`, kind: "note", effect: (), target: (), class: (), body: #{ text: `n${seq}` } };
+let run = #{
+    run: "20261025-000000-aaaa", short: "aaaa", at: "2026-10-25T00:31:00Z", actor: "alice", what: "x", mode: "apply",
+    outcome: "ok", changes: 0, unknown: 0, looks: [],
+    records: [note.call(1, "25T00:31:00"), note.call(2, "25T01:31:00"), note.call(3, "25T01:40:00")],
+};
+print(postmortem::text_of(postmortem::document([run], #{ lang: "en", title: "", names: false })));
+"#;
+    let script = home.put("s.rhai", code);
+    home.run(&[&script]).exits(0).shows(&[
+        "2026-10-25 02:31 CEST - 02:40 CET",
+        "- 02:31 - note: n1",
+        "- 02:31 CET - note: n2",
+        "- 02:40 - note: n3",
+    ]);
+}
