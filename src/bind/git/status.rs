@@ -26,9 +26,10 @@ sparse=$("$@" config --type=bool core.sparseCheckout)
 "#;
 
 /// A status with an index of its own, in which git looks at every file: one that was marked as unchanged, or to be skipped,
-/// is none that has no changes. Standard input names the marked files, each before a zero byte.
+/// is none that has no changes. Standard input names the marked files, each before a zero byte. The copy keeps its time: by it
+/// git knows which files may have changed in the moment in which they were added.
 const STATUS_OF_ALL: &str = r#"
-cp "$GIT_DIR/index" "$GIT_DIR/opsh-index" && cat >"$GIT_DIR/opsh-names" || exit
+cp -p "$GIT_DIR/index" "$GIT_DIR/opsh-index" && cat >"$GIT_DIR/opsh-names" || exit
 export GIT_INDEX_FILE="$GIT_DIR/opsh-index"
 for mark in --no-assume-unchanged --no-skip-worktree; do
     "$@" -C "$GIT_WORK_TREE" update-index $mark -z --stdin <"$GIT_DIR/opsh-names" || exit
