@@ -187,7 +187,7 @@ fn read(call: &Call<'_>) -> Result<Each<Value>> {
     let words = call.words(0)?;
     reads::check(&words).map_err(|why| call.bad(&why))?;
     let ReadOptions { within_s, check, dir, partial } = call.options(1)?;
-    reads::check_dir(dir.as_deref().unwrap_or_default()).map_err(|why| call.bad(&why))?;
+    reads::check_dir(&words, dir.as_deref().unwrap_or_default()).map_err(|why| call.bad(&why))?;
     call.in_range("within_s", within_s, 1..=3600)?;
     let args = json!({ "words": words, "dir": dir });
     let look = |host| Look::at(host, ssh::readable(&words), args.clone()).within(within_s);

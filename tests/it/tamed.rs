@@ -373,3 +373,21 @@ fn git_is_started_in_one_place() {
     found.retain(|line| !line.contains("reads/"));
     assert!(found.is_empty(), "git is not tamed there: {found:#?}");
 }
+
+#[test]
+fn no_file_outside_that_the_repository_names_is_opened() {
+    let home = Home::new();
+    let dir = home.path("r");
+    std::fs::create_dir(&dir).unwrap();
+    crate::git::sh(&dir, "git init -q; echo x >f; git add f; git commit -qm one; mkfifo ../pipe");
+    let pipe = home.path("pipe");
+    for key in ["core.excludesFile", "core.attributesFile"] {
+        crate::git::sh(&dir, &format!("git config {key} '{}'", pipe.display()));
+    }
+    // Whoever opens the pipe waits for who writes into it.
+    let dir = dir.display();
+    let code = format!(
+        "host(\"local\").read([\"git\", \"status\", \"-s\"], #{{ dir: \"{dir}\", within_s: 30 }}).out + host(\"local\").repo(\"{dir}\").status().clean"
+    );
+    home.run(&["--observe", "-e", &code]).exits(0).prints("true\n");
+}

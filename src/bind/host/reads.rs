@@ -33,6 +33,11 @@ pub fn check(words: &[String]) -> Result<(), String> {
         let name = known.name.split(' ').count();
         words.len() >= name && known.name.split(' ').eq(words[..name].iter().map(String::as_str))
     };
+    if recurses(words)
+        && let Some(word) = rest.iter().find(|word| holds_devices(word))
+    {
+        return Err(format!("{program} would open what is below {word}, devices among it: use host.run"));
+    }
     if let Some(known) = PROGRAMS.iter().find(named) {
         return arguments(known, &words[known.name.split(' ').count()..]).map_err(|word| no(&word));
     }
@@ -44,10 +49,41 @@ pub fn check(words: &[String]) -> Result<(), String> {
     }
 }
 
-/// Ok for a working directory in which a file's name is not a device's.
-pub fn check_dir(dir: &str) -> Result<(), String> {
+/// Ok for a working directory in which a file's name is not a device's, and below which these words open none.
+pub fn check_dir(words: &[String], dir: &str) -> Result<(), String> {
     let inside = format!("{dir}/x");
-    if is_file(&inside) { Ok(()) } else { Err(format!("{dir} holds devices, and opening one may act: use host.run")) }
+    if is_file(&inside) && !(recurses(words) && holds_devices(dir)) {
+        return Ok(());
+    }
+    Err(format!("{dir} holds devices, and opening one may act: use host.run"))
+}
+
+/// True for words that open every file below a folder: `grep -r`.
+fn recurses(words: &[String]) -> bool {
+    let is_recursive = |word: &String| match word.strip_prefix("--") {
+        Some(name) => ["recursive", "dereference-recursive", "directories", "directories=recurse"].contains(&name),
+        None => word.strip_prefix('-').is_some_and(|cluster| cluster.contains(['r', 'R', 'd'])),
+    };
+    words.first().is_some_and(|program| program == "grep") && words.iter().any(is_recursive)
+}
+
+/// True for the folders of the kernel, and for what they lie in.
+fn holds_devices(folder: &str) -> bool {
+    let parts = parts(folder);
+    let is_up = folder.split('/').any(|part| part == "..");
+    match parts.first() {
+        None => folder.starts_with('/') || is_up,
+        Some(first) => (folder.starts_with('/') || is_up) && ["dev", "proc", "sys"].contains(first),
+    }
+}
+
+/// The names of a path, without `.` and what `..` leaves.
+fn parts(path: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        if part == ".." { parts.truncate(parts.len().saturating_sub(1)) } else { parts.push(part) }
+    }
+    parts
 }
 
 /// Fails with the word that is not on the list. Options may follow operands, as GNU programs take them.
@@ -143,6 +179,7 @@ fn fits(shape: Shape, word: &str) -> bool {
         Shape::Any => true,
         Shape::None | Shape::First(_) | Shape::MaybeFirst(_) => false,
         Shape::File | Shape::OneFile => is_file(word),
+        Shape::Untagged => is_file(word) && !word.contains('='),
         Shape::Plain => is_plain(word),
         Shape::Format => word.starts_with('+'),
     }
@@ -155,10 +192,7 @@ fn is_plain(word: &str) -> bool {
 
 /// False for a device and for what the kernel hands out once: opening a watchdog arms it, reading `kmsg` consumes it.
 fn is_file(word: &str) -> bool {
-    let mut parts: Vec<&str> = Vec::new();
-    for part in word.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part == ".." { parts.truncate(parts.len().saturating_sub(1)) } else { parts.push(part) }
-    }
+    let parts = parts(word);
     let is_rooted = word.starts_with('/') || word.split('/').any(|part| part == "..");
     match parts.as_slice() {
         _ if !is_rooted => true,

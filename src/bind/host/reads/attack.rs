@@ -31,6 +31,10 @@ for device in null zero full random urandom; do
     : >"top/root/dev/$device"
     mount --bind "/dev/$device" "top/root/dev/$device"
 done
+# Who looks for a file system by a tag looks through these.
+awk 'NR > 2 && NF { print $4, $1, $2; exit }' /proc/partitions | while read -r name major minor; do
+    mknod "top/root/dev/$name" b "$major" "$minor"
+done
 mkdir top/root/dev/up top/root/dev/shm
 mount --bind top/up top/root/dev/up
 mount -t tmpfs runtime top/root/run
@@ -51,6 +55,7 @@ for name in PAGER GIT_PAGER SYSTEMD_PAGER MANPAGER EDITOR VISUAL GIT_EDITOR GIT_
 done
 state() {
     find /dev/up -mindepth 1 ! -name . | sort
+    find /run -mindepth 1 -printf '%p %s %T@\n' | sort
     kill -0 $decoy 2>&1
     ss -Htan | sort
     uname -n
@@ -113,13 +118,15 @@ fn offers(name: &str) -> Vec<Vec<String>> {
     let accepted =
         |option: &&String| option.len() == 2 && check(&[base(name), vec![option.to_string()]].concat()).is_ok();
     let friend = options.iter().find(accepted).map(|option| option[1..].to_string());
-    let mut lines = vec![Vec::new(), vec!["victim".into()], vec!["victim".into(), "victim".into()]];
+    let mut lines =
+        vec![Vec::new(), vec!["victim".into()], vec!["victim".into(), "victim".into()], vec!["LABEL=x".into()]];
     for option in &options {
         let mut add = |words: &[&str]| lines.push(words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
         add(&[option]);
         add(&[option, "victim"]);
         add(&["victim", option, "victim"]);
         add(&[option, "1"]);
+        add(&[option, "LABEL=x"]);
         add(&[&format!("{option}=victim")]);
         add(&[option, "../canary", ";"]);
         if option.starts_with("--") {

@@ -14,6 +14,8 @@ pub enum Shape {
     Any,
     /// A file whose content the program reads: a device may act when it is opened.
     File,
+    /// A word that names no file system by a tag (`LABEL=data`): who looks for one writes what it found into `/run/blkid`.
+    Untagged,
     /// One such file: what a second operand names is written.
     OneFile,
     /// Letters, digits and `._:@/,+-`, no `..`.
@@ -43,10 +45,10 @@ pub struct Program {
 }
 
 const fn program(name: &'static str, short: &'static str, long: &'static str, operand: Shape) -> Program {
+    // Which option names a file that is read, is not told apart: no value is a device.
     let value = match operand {
-        Shape::File | Shape::OneFile => Shape::File,
-        Shape::Plain => Shape::Plain,
-        _ => Shape::Any,
+        Shape::Plain | Shape::Untagged => operand,
+        _ => Shape::File,
     };
     Program { name, short, long, value, operand, needs: None }
 }
@@ -144,7 +146,7 @@ pub const PROGRAMS: &[Program] = &[
         "findmnt",
         "aAbcCd:DefiJklmM:N:no:O:PrRsS:t:T:uUvxy",
         "all ascii bytes canonicalize df direction= evaluate first-only fstab invert json kernel list mountpoint= mtab nocanonicalize nofsroot noheadings notruncate options= output= output-all pairs pseudo raw real shadowed source= submounts target= task= tree types= uniq verbose verify vfs-all",
-        Shape::Any,
+        Shape::Untagged,
     ),
     program(
         "free",

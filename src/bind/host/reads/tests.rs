@@ -97,7 +97,14 @@ fn options_that_act_are_not_on_the_list() {
         "find -files0-from x",
         "getent -i passwd",
         "getent -s x/pwn passwd",
+        "du --exclude-from=/dev/watchdog x",
+        "du -X /dev/watchdog x",
+        "findmnt -S UUID=x",
+        "findmnt -SLABEL=x",
+        "findmnt LABEL=x",
+        "findmnt --source=PARTUUID=x",
         "getent shadow",
+        "git ls-files -o -X /dev/watchdog",
         "git -C /x status",
         "git cat-file --textconv x",
         "git describe --dirty",
@@ -110,7 +117,13 @@ fn options_that_act_are_not_on_the_list() {
         "git show --textconv",
         "grep --devices=read x",
         "grep -D read x",
+        "grep -R x /sys/kernel",
+        "grep -d recurse x /proc/1",
         "grep -f /dev/watchdog x",
+        "grep -rl --include=kmsg x /proc",
+        "grep --recursive x /srv/..",
+        "grep -r x ../..",
+        "grep -r x //",
         "hostname -F x",
         "hostname evil",
         "ip -b x",
@@ -123,8 +136,11 @@ fn options_that_act_are_not_on_the_list() {
         "journalctl --rota",
         "journalctl --vacuum-size=1",
         "journalctl -M x",
+        "last -f /dev/watchdog",
         "mount /x",
         "pg_isready -d sslkey=engine:x",
+        "pgrep -F /dev/watchdog",
+        "pgrep --pidfile=/dev/watchdog",
         "pg_isready -d postgres://x?sslkey=y",
         "sort -bo x y",
         "sort --compress-program=x y",
@@ -170,8 +186,22 @@ fn a_refusal_names_the_word_and_the_way_out() {
 }
 
 #[test]
+fn a_search_of_all_files_does_not_begin_above_devices() {
+    let words = |line: &str| line.split(' ').map(String::from).collect::<Vec<_>>();
+    for (line, dir, ok) in [
+        ("grep -r x .", "/", false),
+        ("grep -rx x", "/srv/..", false),
+        ("grep --directories recurse x", "/proc/1", false),
+        ("grep -r x .", "/srv", true),
+        ("grep x proc", "/", true),
+    ] {
+        assert_eq!(check_dir(&words(line), dir).is_ok(), ok, "{line} in {dir}");
+    }
+}
+
+#[test]
 fn a_folder_of_devices_is_no_working_directory() {
     for (dir, ok) in [("/srv/app", true), ("/dev", false), ("/srv/../dev/", false), ("/proc/1/root/dev", false)] {
-        assert_eq!(check_dir(dir).is_ok(), ok, "{dir}");
+        assert_eq!(check_dir(&["cat".into(), "x".into()], dir).is_ok(), ok, "{dir}");
     }
 }
