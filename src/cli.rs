@@ -19,6 +19,7 @@ use crate::session::discover::Place;
 use crate::session::plugin::Plugin;
 use crate::session::{self, Busy, Options, Replay, Session, calm_error, doc, help};
 use crate::sources::Sources;
+use crate::whole::Link;
 use crate::{shell, shield};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
@@ -372,7 +373,7 @@ fn run(mut cli: Cli, screen: &Rc<Screen>, left: &mut Left) -> Result<()> {
         }
         (_, Some(code)) => session.run_code(&code).map(|value| screen.value(&value)),
         _ => match cli.typed {
-            Some(file) => shell::type_lines(&mut session, &session::text_of(&file)?),
+            Some(file) => shell::type_lines(&mut session, &session::text_of_plain(&file, Link::Followed)?),
             None => shell::run(&mut session),
         },
     }

@@ -7,6 +7,7 @@ pub mod trust;
 
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::redact;
+use crate::whole;
 pub use address::Address;
 pub use migrate::Migrate;
 use serde::Deserialize;
@@ -345,6 +346,9 @@ struct File {
     limits: Limits,
 }
 
+/// Bytes of an opsh.toml.
+const LONGEST: u64 = 1 << 20;
+
 impl Config {
     /// Reads `path`, or the nearest `opsh.toml` at or above `from`. No file at all is an empty configuration. Fails for a
     /// file that was found and that somebody else could have written: it names programs to run and hosts to log in to.
@@ -361,7 +365,7 @@ impl Config {
             trust::judge(&found, None).map_err(|fact| untrusted(&found, &fact))?;
         }
         let path = found;
-        let text = std::fs::read_to_string(&path).map_err(|error| {
+        let text = std::fs::File::open(&path).and_then(|file| whole::text_in(file, LONGEST)).map_err(|error| {
             Error::new(Kind::Usage, format!("configuration {} cannot be read", path.display()), error.to_string())
                 .next("opsh --config FILE …     another file")
         })?;

@@ -76,10 +76,14 @@ pub struct Replay {
     pub patient: bool,
 }
 
+/// Bytes of a recording; in memory it takes several times as much.
+const LONGEST_RECORDING: u64 = 128 << 20;
+
 #[expect(clippy::disallowed_methods, reason = "the recording stands in place of the world")]
 fn recording(path: &Path) -> Result<Recording> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = std::fs::File::open(path).and_then(|file| whole::text_in(file, LONGEST_RECORDING));
+    let text = text.map_err(|error| {
         Error::new(Kind::Usage, format!("recording {name} cannot be read"), error.to_string())
             .next("opsh journal export RUN > FILE     makes one")
     })?;
@@ -122,11 +126,8 @@ pub fn text_of_plain(path: &Path, link: Link) -> Result<String> {
         return Ok(text.into());
     }
     built_in::refuse_strangers(path)?;
-    whole::text(path, link, LONGEST).map_err(|error| unreadable(path, &error))
+    whole::text(path, link, sources::LONGEST).map_err(|error| unreadable(path, &error))
 }
-
-/// Bytes of a script that is looked through or tested.
-const LONGEST: u64 = 16 << 20;
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Error {
     Error::new(Kind::Usage, format!("script {} cannot be read", path.display()), error.to_string())

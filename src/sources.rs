@@ -1,10 +1,10 @@
 //! The text of every script, module and line seen, so that errors can quote it.
 
 use crate::error::Place;
+use crate::whole;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -55,12 +55,13 @@ impl Origin {
 /// The text of a file, and where it comes from: the owner is that of what was read.
 #[expect(clippy::disallowed_methods, reason = "the texts of scripts are what is run, not an effect of it")]
 pub fn read(path: &Path) -> std::io::Result<(String, Origin)> {
-    let mut file = std::fs::File::open(path)?;
+    let file = std::fs::File::open(path)?;
     let owner = Some(file.metadata()?.uid());
-    let mut text = String::new();
-    file.read_to_string(&mut text)?;
-    Ok((text, Origin::File { path: path.into(), owner }))
+    Ok((whole::text_in(file, LONGEST)?, Origin::File { path: path.into(), owner }))
 }
+
+/// Bytes of a script, a module, or what is typed.
+pub const LONGEST: u64 = 16 << 20;
 
 /// What the parser reads of the text of a file: a byte order mark, and a first line for the kernel (`#!/usr/bin/env opsh`), are
 /// no Rhai. Lines and columns stay where they are.

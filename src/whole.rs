@@ -41,7 +41,7 @@ pub fn open(path: &Path, link: Link) -> Result<File> {
 }
 
 /// All of what is open, when it is at most `most` bytes.
-pub fn bytes(file: File, most: u64) -> Result<Vec<u8>> {
+pub fn bytes(file: impl Read, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
@@ -52,8 +52,12 @@ pub fn bytes(file: File, most: u64) -> Result<Vec<u8>> {
 
 /// The text of a plain file of at most `most` bytes.
 pub fn text(path: &Path, link: Link, most: u64) -> Result<String> {
-    String::from_utf8(bytes(open(path, link)?, most)?)
-        .map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
+    text_in(open(path, link)?, most)
+}
+
+/// The text of what is open, a pipe, too, when it is at most `most` bytes.
+pub fn text_in(file: impl Read, most: u64) -> Result<String> {
+    String::from_utf8(bytes(file, most)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Writes a whole file: one that is there is replaced, and keeps who may read it; a new one has `mode`. Fails when another

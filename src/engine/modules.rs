@@ -52,9 +52,6 @@ pub struct Modules {
     noted: RefCell<HashMap<(String, String), String>>,
 }
 
-/// Bytes of a module; a longer file is none.
-const LONGEST: u64 = 16 << 20;
-
 impl Modules {
     /// A resolver that remembers texts for errors, and writes down what a run imports.
     pub fn new(world: Rc<World>, ending: Ending) -> Modules {
@@ -74,7 +71,7 @@ impl Modules {
     /// The text that a module has now, by the name and the file that a run noted.
     pub fn text_now(source: &Source) -> Option<String> {
         match &source.file {
-            Some(file) => whole::text(Path::new(file), Link::Followed, LONGEST).ok(),
+            Some(file) => whole::text(Path::new(file), Link::Followed, sources::LONGEST).ok(),
             None => embedded(source.name.trim_end_matches(".rhai")).map(String::from),
         }
     }
@@ -133,7 +130,7 @@ impl Found {
     #[expect(clippy::disallowed_methods, reason = "a script's imports are part of the script")]
     fn is_plain(&self) -> bool {
         let is_plain =
-            |file: &PathBuf| std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() <= LONGEST);
+            |file: &PathBuf| std::fs::metadata(file).is_ok_and(|file| file.is_file() && file.len() <= sources::LONGEST);
         self.file.as_ref().is_none_or(is_plain)
     }
 

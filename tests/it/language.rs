@@ -460,3 +460,36 @@ fn a_script_may_begin_with_a_byte_order_mark_and_a_line_for_the_kernel() {
         }
     }
 }
+
+#[test]
+fn a_file_that_is_too_long_for_what_it_is_named_as_is_not_read_whole() {
+    let home = Home::new();
+    // Five gigabytes that take no room.
+    let long = home.path("long.rhai");
+    std::fs::File::create(&long).unwrap().set_len(5 << 30).unwrap();
+    let long = long.display().to_string();
+    home.put("uses.rhai", "import \"./long\" as long;");
+    for (words, why) in [
+        (vec!["--config", &long, "-e", "1"], "it is longer than 1024 KiB"),
+        (vec![&long], "it is longer than 16384 KiB"),
+        (vec!["lint", &long], "it is longer than 16384 KiB"),
+        (vec!["--typed", &long], "it is longer than 16384 KiB"),
+        (vec!["--replay", &long, "-e", "1"], "it is longer than 131072 KiB"),
+        (vec!["journal", "import", &long], "it is not a spill file"),
+        (vec!["uses.rhai"], "long"),
+    ] {
+        let ran = run(&home, &words);
+        assert!(ran.code.is_some_and(|code| code != 0) && ran.err.contains(why), "{words:?}: {ran:?}");
+    }
+    let mut stdin = home.command(&[]);
+    stdin.stdin(std::fs::File::open(&long).unwrap());
+    Ran::of(stdin.output().unwrap()).exits(2).says(&["standard input cannot be read", "longer than 16384 KiB"]);
+}
+
+#[test]
+fn a_pipe_is_not_typed_from() {
+    let home = Home::new();
+    let pipe = home.path("pipe").display().to_string();
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    run(&home, &["--typed", &pipe]).exits(2).says(&["it is not a plain file"]);
+}

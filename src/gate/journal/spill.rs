@@ -160,11 +160,20 @@ fn is_spill(path: &Path) -> bool {
     name.ends_with(".jsonl") && !name.starts_with('.')
 }
 
+/// Bytes within which the first record ends.
+const LONGEST_HEAD: u64 = 64 << 10;
+
 /// Opens, locks and reads one; nothing when its run goes on, or another opsh is at it.
 fn take(path: &Path) -> Option<Spilled> {
     let mut file = whole::open(path, Link::Refused).ok()?;
     file.try_lock().ok()?;
+    // Any file may have been named: it is not read whole to find that out.
     let mut text = Vec::new();
+    std::io::Read::take(&mut file, LONGEST_HEAD).read_to_end(&mut text).ok()?;
+    let head: Value = serde_json::from_slice(text.split(|byte| *byte == b'\n').next()?).ok()?;
+    if head["kind"] != "spill.begin" {
+        return None;
+    }
     file.read_to_end(&mut text).ok()?;
     let (entries, torn, bad) = entries(&String::from_utf8_lossy(&text));
     let head = &entries.first()?.body;
