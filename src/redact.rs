@@ -207,8 +207,8 @@ pub fn tags() -> Vec<String> {
 /// Text as it may be shown or stored: known secrets, their encodings and secret shapes become `•••#3f9a`, where the
 /// tag is the same for equal values within this process.
 ///
-/// A secret that has characters in it which nobody sees, or a carriage return that a terminal leaves out, is found, too: the
-/// text is then shown without such characters.
+/// A secret that has in it what nobody sees is found, too, as is the name before it: colours, other sequences for a terminal,
+/// control characters. The text is then shown without them.
 pub fn clean(text: &str) -> String {
     let shown = clean_once(text);
     let Some(bare) = invisible::without(text) else { return shown };
@@ -393,6 +393,27 @@ mod tests {
             assert!(text.starts_with("before •••#") && text.ends_with(" after"), "{text}");
         }
         assert!(forms(secret.expose()).iter().all(|(_, hidden)| *hidden));
+    }
+
+    #[test]
+    fn colours_in_a_secret_or_before_it_hide_nothing_from_us() {
+        let secret = Secret::new("violet-otter-4471");
+        for text in [
+            "x violet-\x1b[01;31m\x1b[Kotter\x1b[m\x1b[K-4471 y",
+            "violet\x08-otter\x0b-4471",
+            "violet-\x1b]8;;http://a\x1b\\otter\x1b]8;;\x07-4471",
+            "violet-\u{9b}1motter-4471",
+        ] {
+            let shown = clean(text);
+            let bare = invisible::without(&shown).unwrap_or(shown);
+            assert!(!bare.contains(secret.expose()) && bare.contains("•••#"), "{text:?}: {bare:?}");
+            assert!(!clean_json(json!({ "out": [text] })).to_string().contains("otter"), "{text:?}");
+        }
+        for text in ["\x1b[36mpassword\x1b[0m=LEAK-1a2b3c", "\x1b[1mDB_PASSWORD\x1b[0m=LEAK-1a2b3c"] {
+            assert!(!clean(text).contains("LEAK"), "{:?}", clean(text));
+        }
+        let ordinary = "\x1b[32mok\x1b[0m a\x1b[1mb\x1b[0m=1 \x00";
+        assert_eq!(clean(ordinary), ordinary, "colours of what is shown stay");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Characters that nobody sees: they hide a word from a reader, and a secret from whoever looks for it.
 
+use super::escapes;
+
 /// True for a character without a picture that is no blank: zero-width ones, fillers, those that turn the order of the text,
 /// tags, and the selectors of a variant beyond the sixteen that stand behind emoji.
 pub fn is_invisible(c: char) -> bool {
@@ -15,8 +17,9 @@ pub fn is_combining(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}' | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}')
 }
 
-/// The text without such characters and without carriage returns; `None` when it has none.
+/// The text without such characters, without sequences that act on a terminal and without control characters; `None` when
+/// it has none. Line ends, tabs and zero bytes stay: they part what stands around them.
 pub fn without(text: &str) -> Option<String> {
-    let is_left_out = |c: char| c == '\r' || is_invisible(c);
-    text.contains(is_left_out).then(|| text.replace(is_left_out, ""))
+    let is_left_out = |c: char| is_invisible(c) || (c.is_control() && !['\n', '\t', '\0'].contains(&c));
+    text.contains(is_left_out).then(|| escapes::strip(text).replace(is_left_out, ""))
 }
