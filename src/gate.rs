@@ -24,6 +24,7 @@ mod wait;
 mod wave;
 
 use crate::error::{Error, Kind, Place, Result};
+use crate::redact;
 pub use crate::screen::one_line;
 use crate::screen::{Mark, Screen};
 use agreed::Agreed;
@@ -50,6 +51,9 @@ use std::rc::Rc;
 use std::time::Duration;
 use verb::{Class, Verb};
 use wait::Io;
+
+/// Why the inverse of a change is not in its record, which hides secrets.
+pub const HIDDEN_INVERSE: &str = "what takes it back holds a secret, which the journal does not keep";
 
 /// Where an effect happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,6 +218,8 @@ struct Run {
     left: Vec<Left>,
     /// Ids of the changes that were begun, and of those that skipped steps had made: what going back goes back along.
     trail: Vec<String>,
+    /// The inverses of its changes as they are, by their ids.
+    inverses: BTreeMap<String, String>,
     /// Names of the steps that were taken, and the one that goes on.
     steps: BTreeSet<String>,
     step: Option<String>,
@@ -532,7 +538,20 @@ impl Gate {
         // What takes a verb's own work back is known; what a script says takes it back is to be read before it is agreed to.
         let is_own = !effect.verb.takes_inverse();
         self.screen.would(effect.verb.name, target, &effect.says, effect.inverse.as_deref(), is_own);
+        self.warn_of_hidden_inverse(effect);
         Done::Skipped
+    }
+
+    /// Says before a change that a later process cannot take it back.
+    fn warn_of_hidden_inverse(&self, effect: &Effect) {
+        if let Some(words) = effect.inverse.as_deref().and_then(hidden_inverse) {
+            self.screen.warn(&words);
+        }
+    }
+
+    /// The inverse of a change of this run, with what its record hides.
+    pub fn inverse_of(&self, id: &str) -> Option<String> {
+        self.run.borrow().inverses.get(id).cloned()
     }
 
     fn next_id(&self) -> String {
@@ -540,6 +559,11 @@ impl Gate {
         run.effects += 1;
         format!("{}.{}", run.id, run.effects)
     }
+}
+
+/// What is said of a change whose inverse has a secret in it.
+fn hidden_inverse(line: &str) -> Option<String> {
+    redact::holds_secret(line).then(|| format!("{HIDDEN_INVERSE}: opsh undo will not take it back"))
 }
 
 /// Effects that go on at once.

@@ -317,6 +317,26 @@ impl Stream {
 /// How the mark of a value begins; hexadecimal digits follow.
 pub const MARK: &str = "•••#";
 
+/// True for a text in which something was hidden. Whatever is read back from a record and obeyed is asked this first: it
+/// would be obeyed with the mark in place of the secret.
+pub fn is_hidden(text: &str) -> bool {
+    text.contains(MARK.trim_end_matches('#'))
+        || text.as_bytes().windows(WITHHELD.len()).any(|window| window == WITHHELD)
+}
+
+/// True for a text with the mark of a value in it, as opsh shows it.
+pub fn has_mark(text: &str) -> bool {
+    text.match_indices(MARK).any(|(at, _)| {
+        let tag = &text.as_bytes()[at + MARK.len()..];
+        tag.iter().take_while(|byte| byte.is_ascii_hexdigit()).count() >= 4
+    })
+}
+
+/// True for a text that a record does not keep as it is, since it holds a secret or the mark of one.
+pub fn holds_secret(text: &str) -> bool {
+    is_hidden(text) || clean(text) != text
+}
+
 /// What stands in place of a value.
 fn mark(value: &str) -> String {
     known().map_or_else(|| "•••".into(), |mut known| known.mark(value))

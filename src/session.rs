@@ -252,6 +252,12 @@ impl Session {
         self.lines += 1;
         let name = format!("line {}", self.lines);
         self.world.sources.put(&name, code, Origin::Typed);
+        // A line that was copied from the screen, the history or a record. A replay performs it as it was recorded.
+        if redact::has_mark(code) && !self.gate().is_replay() {
+            let why = "a mark (•••#…) stands in it, which opsh shows in place of a secret: have the line read the secret \
+                       where it is";
+            return Err(Error::new(Kind::Usage, "the line was not performed", why));
+        }
         let mut ast =
             self.engine.compile_with_scope(&self.scope, code).map_err(|error| engine::unparsable(&name, &error))?;
         ast.set_source(name.as_str());

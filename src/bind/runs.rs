@@ -77,7 +77,7 @@ fn step(context: &NativeCallContext<'_>, call: &Call<'_>) -> RhaiResult {
 fn record(name: &str, value: &Dynamic, effects: Vec<String>) -> Result<Value> {
     let result = plain(value).map(|()| to_json(value));
     let body = result.and_then(|result| {
-        let clean = redact::clean_json(result.clone()) == result;
+        let clean = redact::clean_json(result.clone()) == result && !redact::is_hidden(&result.to_string());
         let body = json!({ "name": name, "result": result, "effects": effects });
         match body.to_string().len() {
             _ if !clean => Err("it holds a secret, or something under a secret's name".into()),
@@ -158,7 +158,12 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
     if !is_definite(error.kind) {
         return not(format!("that is no definite failure ({})", error.kind.word()));
     }
-    let changes = world.gate.journal().and_then(|journal| journal.changes(trail)).unwrap_or_default();
+    let mut changes = world.gate.journal().and_then(|journal| journal.changes(trail)).unwrap_or_default();
+    // What this process did itself it can take back with the secrets that the record hides.
+    for change in changes.iter_mut().filter(|change| change.hides_inverse) {
+        change.inverse = world.gate.inverse_of(&change.id);
+        change.hides_inverse = change.inverse.is_none();
+    }
     if changes.len() < trail.len() {
         return not("what was done is not in the journal".into());
     }

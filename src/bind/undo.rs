@@ -12,7 +12,8 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Told};
 use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
-use crate::gate::{Did, Done, Effect, Lives, Pass, Undoing, clock};
+use crate::gate::{Did, Done, Effect, HIDDEN_INVERSE, Lives, Pass, Undoing, clock};
+use crate::redact;
 use rhai::Engine;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -103,15 +104,25 @@ pub fn no_verb(change: &Told) -> String {
     format!("this opsh has no verb {}: another version of opsh made the run", change.verb)
 }
 
-/// What is there now of a change; `None` for a verb whose state cannot be looked at.
+/// What is there now of a change; `None` for a verb whose state cannot be looked at,
+/// or that was called with what the record hides.
 pub fn now(world: &World, change: &Told) -> Result<Option<Now>> {
-    let probe = super::all().find_map(|binding| match binding {
+    let probe = probe_of(change).filter(|_| !hides_args(change));
+    probe.map(|probe| probe(&past(world, change)?)).transpose()
+}
+
+fn probe_of(change: &Told) -> Option<Probe> {
+    super::all().find_map(|binding| match binding {
         Binding::Undoable(verb, _, probe) | Binding::Adds(verb, _, Some(probe)) if verb.name == change.verb => {
-            Some(probe)
+            Some(*probe)
         }
         _ => None,
-    });
-    probe.map(|probe| probe(&past(world, change)?)).transpose()
+    })
+}
+
+/// A look with a mark in place of a name would look at something else.
+fn hides_args(change: &Told) -> bool {
+    redact::is_hidden(&change.args.to_string())
 }
 
 /// True for a change that only added something, which is left when its run is taken back: an image, a backup.
@@ -303,10 +314,16 @@ impl WayBack {
                 if change.destroys {
                     self.destroyed.push(change.clone());
                 }
-                "cannot be undone".into()
+                cannot(&change)
             }
             Fate::DidNot(why) => format!("did not happen: {why}"),
             // Of a state that can be looked at, a look will tell what is left.
+            Fate::Failed(_) if change.hides_inverse => {
+                if change.destroys {
+                    self.perhaps.push(change.clone());
+                }
+                cannot(&change)
+            }
             Fate::Failed(why) if change.before.is_null() || change.inverse.is_none() => {
                 if change.destroys {
                     self.perhaps.push(change.clone());
@@ -318,6 +335,11 @@ impl WayBack {
             Fate::Happened { .. } | Fate::Failed(_) if super::verb(&change.verb).is_none() => {
                 let line = change.inverse.as_deref().unwrap_or_default();
                 format!("not undone: {}; its inverse is {line}", no_verb(&change))
+            }
+            Fate::Happened { .. } | Fate::Failed(_) if probe_of(&change).is_some() && hides_args(&change) => {
+                "not undone: what it was called with holds a secret, which the journal does not keep: look, and take \
+                 it back by hand"
+                    .into()
             }
             Fate::Happened { .. } | Fate::Failed(_) => return self.back.push(change),
         };
@@ -384,6 +406,16 @@ impl WayBack {
             }
         }
         (self.back.len(), None)
+    }
+}
+
+/// Why a change without an inverse that can be performed is not taken back.
+fn cannot(change: &Told) -> String {
+    match change.hides_inverse {
+        true => {
+            format!("{HIDDEN_INVERSE}: take it back by hand; opsh journal show {} has the line without it", change.run)
+        }
+        false => "cannot be undone".into(),
     }
 }
 
@@ -458,6 +490,7 @@ mod tests {
             says: id.into(),
             args: Value::Null,
             inverse: Some("back()".into()),
+            hides_inverse: false,
             before: Value::Null,
             lives: Lives::No,
             undoes: None,
@@ -483,6 +516,12 @@ mod tests {
             told("first", happened(true)),
             told("nothing to change", happened(false)),
             Told { inverse: None, ..told("no inverse", happened(true)) },
+            Told { inverse: None, hides_inverse: true, ..told("a hidden inverse", happened(true)) },
+            Told {
+                verb: "file.write".into(),
+                args: json!({ "path": "/srv/•••#3f9a" }),
+                ..told("a hidden name", happened(true))
+            },
             Told { inverse: None, destroys: true, ..told("gone", happened(true)) },
             told("did not", Fate::DidNot("refused".into())),
             told("failed", failed()),
@@ -504,6 +543,10 @@ mod tests {
             "failed: failed, and what it left is not known: exit 1",
             "did not: did not happen: refused",
             "gone: cannot be undone",
+            "a hidden name: not undone: what it was called with holds a secret, which the journal does not keep: look, and \
+             take it back by hand",
+            "a hidden inverse: what takes it back holds a secret, which the journal does not keep: take it back by hand; \
+             opsh journal show run has the line without it",
             "no inverse: cannot be undone",
         ];
         assert_eq!(stays, expected);

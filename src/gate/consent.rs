@@ -221,7 +221,9 @@ impl Gate {
         self.say_others(plan);
         for one in plan {
             let undo = one.inverse.as_ref().filter(|_| one.verb.takes_inverse()).map(|line| format!("undo: {line}"));
-            let besides = one.aside.iter().chain(&undo).map(|text| format!("   {text}")).collect::<String>();
+            let hidden = one.inverse.as_deref().and_then(super::hidden_inverse);
+            let besides =
+                one.aside.iter().chain(&undo).chain(&hidden).map(|text| format!("   {text}")).collect::<String>();
             self.screen.effect(Mark::Would, one.verb.name, &one.target.name, &format!("{}{besides}", one.says));
         }
         let asked = |(one, how): (_, &Decision)| how.asks_lost().then_some(one);

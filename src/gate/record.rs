@@ -63,12 +63,14 @@ impl Gate {
         let run = &mut self.run.borrow_mut();
         run.begun.push(format!("{} {}", effect.verb.name, effect.says));
         run.trail.push(id.into());
+        run.inverses.extend(effect.inverse.clone().map(|line| (id.to_string(), line)));
         Ok(())
     }
 
     pub(super) fn announce(&self, effect: &Effect) {
         if effect.class != Class::Read {
             self.screen.effect(Mark::Begin, effect.verb.name, &effect.target.name, &effect.says);
+            self.warn_of_hidden_inverse(effect);
         }
     }
 

@@ -82,8 +82,10 @@ impl Session {
             };
             text += &format!("{line}{end}\n");
         }
+        let hidden = crate::redact::holds_secret(&text)
+            .then(|| "a secret, which is hidden in it: have it read the secret".into());
         let text = crate::redact::clean(&text);
-        let lacks = lacks.or_else(|| self.engine.compile(&text).err().map(|error| error.to_string()));
+        let lacks = lacks.or(hidden).or_else(|| self.engine.compile(&text).err().map(|error| error.to_string()));
         (text, lacks)
     }
 

@@ -9,6 +9,7 @@ use crate::config::trust;
 use crate::engine::modules::Modules;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Fate, Journal, Source, Step, Story, Told};
+use crate::redact;
 use crate::sources::{self, Origin};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,6 +86,11 @@ impl Session {
             refuse("an argument of it was a secret, which the journal does not keep: run the script".into())
         })?;
         let chain = chain(self.gate().journal()?, story.clone())?;
+        let mut steps = chain.iter().flat_map(|story| &story.steps);
+        if let Some(step) = steps.find(|step| redact::is_hidden(&step.result.to_string())) {
+            let why = format!("the result of step \"{}\" holds what is secret now: run the script", step.name);
+            return Err(refuse(why));
+        }
         if let Some(why) = changed_import(&chain).filter(|_| !changed_script) {
             return Err(changed(why));
         }
@@ -175,7 +181,7 @@ fn finished(chain: &[Story], changes: &[Told]) -> BTreeMap<String, Finished> {
 /// The arguments that a run was started with; `None` when the record hides one.
 fn args(story: &Story, name: &str, text: &str) -> Option<Args> {
     let facts = &story.facts;
-    if [&facts["words"], &facts["options"]].iter().any(|value| value.to_string().contains("•••")) {
+    if [&facts["words"], &facts["options"]].iter().any(|value| redact::is_hidden(&value.to_string())) {
         return None;
     }
     let read = |key: &str| facts[key].clone();

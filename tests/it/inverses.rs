@@ -332,3 +332,50 @@ fn a_file_with_the_name_of_a_line_vouches_for_nobody() {
     run_in(&home, "open", &["--yes", "./line 1"]).exits(0);
     assert!(home.path("ran").exists());
 }
+
+/// Writes a password into a file, and takes that back.
+const ROTATE: &str = r#"
+let put = |p| ["sh", "-c", `echo PASSWORD=${p} > DIR/f.env`];
+host("local").run(put.call("new-value-2"), #{ undo: `host("local").run(["sh", "-c", "echo PASSWORD=old-value-1 > DIR/f.env"])` });
+"#;
+
+#[test]
+fn an_inverse_whose_secret_the_record_hides_is_not_performed_with_the_mark_in_its_place() {
+    let home = Home::new();
+    let now = || std::fs::read_to_string(home.path("f.env")).unwrap();
+    let said = "what takes it back holds a secret, which the journal does not keep: opsh undo will not take it back";
+    let (dir, plan) = (home.path("").display().to_string(), ROTATE.replace("DIR", "."));
+    home.run(&["--plan", "-e", &plan]).exits(0).says(&[said]);
+    line(&home, ROTATE).exits(0).says(&[said]);
+    let undone = home.run(&["--yes", "undo", "last"]).exits(0).prints("nothing to undo\n");
+    undone.says(&["which the journal does not keep: take it back by hand", "opsh journal show "]);
+    assert_eq!(now(), "PASSWORD=new-value-2\n");
+    // The process that made the change knows the line.
+    let guarded = format!("undo::guard(|| {{ {ROTATE} throw \"sick\"; }})");
+    home.put("s.rhai", &guarded.replace("DIR", dir.trim_end_matches('/')));
+    home.run(&["--yes", "s.rhai"]).exits(1).says(&["taken back: 1 of 1"]);
+    assert_eq!(now(), "PASSWORD=old-value-1\n");
+}
+
+#[test]
+fn a_harmless_name_that_is_a_secret_too_is_said_before_the_change() {
+    let home = Home::new();
+    home.put(".env", "DB_PASSWORD=walrus-shop\n");
+    let stack = "host = \"local\"\ndir = \".\"\ncompose = { files = [\"c.yml\"], project = \"p\" }\n";
+    let dir = home.path("").display().to_string();
+    home.put("opsh.toml", &format!("[stack.s]\n{}", stack.replace("\".\"", &format!("{dir:?}"))));
+    let code = "host(\"local\").read([\"true\"]); file::write(\"DIR/walrus-shop\", \"x\")";
+    line(&home, code).exits(0).says(&["what takes it back holds a secret"]);
+    home.run(&["--yes", "undo", "last"]).exits(0).says(&["take it back by hand"]).prints("nothing to undo\n");
+    assert!(home.path("walrus-shop").exists());
+}
+
+#[test]
+fn a_line_with_a_mark_in_place_of_a_secret_is_not_performed() {
+    let home = Home::new();
+    let refused = line(&home, "host(\"local\").run([\"touch\", \"DIR/•••#3f9a\"])").exits(2);
+    refused.says(&["the line was not performed", "have the line read the secret"]);
+    assert!(!home.path("•••#3f9a").exists());
+    let refused = line(&home, "host(\"local\").run([\"true\"], #{ undo: \"x(`••\" + \"•#3f9a`)\" })").exits(2);
+    refused.says(&["undo has a mark"]);
+}

@@ -4,6 +4,7 @@ use crate::bind::{Binding, World, values};
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Told;
 use crate::gate::verb::{Class, Verb};
+use crate::redact;
 use crate::sources::Origin;
 use rhai::{AST, ASTNode, Dynamic, Engine, Expr, Scope, Stmt};
 
@@ -12,9 +13,12 @@ pub fn name(change: &Told) -> String {
     format!("the inverse of {}", change.id)
 }
 
-/// The line, parsed. Fails with why it cannot be an inverse: it is no Rhai, or it imports a file, whose text may be another
+/// The line, parsed. Fails with why it cannot be an inverse: a secret is hidden in it, it is no Rhai, or it imports a file, whose text may be another
 /// one by the time it is needed, and which nobody who agrees to the line has seen.
 pub fn parse(engine: &Engine, line: &str) -> std::result::Result<AST, String> {
+    if redact::is_hidden(line) {
+        return Err("undo has a mark (•••#…) in place of a secret: read the secret in the line instead".into());
+    }
     let ast = engine.compile(line).map_err(|error| format!("undo is no line of Rhai: {error}"))?;
     let mut imported = None;
     ast.walk(&mut |path| {

@@ -4,6 +4,7 @@ use super::entry::{SELECT, entry};
 use super::{Entry, Journal};
 use crate::error::{Error, Kind, Result};
 use crate::gate::Lives;
+use crate::redact;
 use rusqlite::params;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -80,8 +81,10 @@ pub struct Told {
     pub says: String,
     /// The arguments.
     pub args: Value,
-    /// The line that takes it back.
+    /// The line that takes it back, if it can be performed.
     pub inverse: Option<String>,
+    /// There is such a line, and the record hides a secret in it.
+    pub hides_inverse: bool,
     /// The state that the inverse goes back to; null when it is not known.
     pub before: Value,
     /// How its work goes on without opsh.
@@ -299,6 +302,10 @@ fn told(id: &str, entries: &[Entry]) -> Told {
     let body = begin.map_or(Value::Null, |entry| entry.body.clone());
     let lives = serde_json::from_value(body["lives"].clone()).unwrap_or_default();
     let field = |key: &str| body[key].as_str().map(String::from);
+    let (inverse, hides_inverse) = match field("inverse") {
+        Some(line) if redact::is_hidden(&line) => (None, true),
+        line => (line, false),
+    };
     Told {
         id: id.into(),
         run: begin.map(|entry| entry.run.clone()).unwrap_or_default(),
@@ -310,7 +317,8 @@ fn told(id: &str, entries: &[Entry]) -> Told {
         destroys: begin.is_some_and(|entry| entry.class.as_deref() == Some("destroy")),
         says: text(&body, "says"),
         args: body["args"].clone(),
-        inverse: field("inverse"),
+        inverse,
+        hides_inverse,
         before: body["before"].clone(),
         lives,
         undoes: field("undoes"),
