@@ -4,6 +4,7 @@ pub mod escapes;
 mod fields;
 mod forms;
 mod invisible;
+mod keys;
 mod known;
 mod names;
 mod needles;
@@ -210,6 +211,10 @@ pub fn tags() -> Vec<String> {
 /// A secret that has in it what nobody sees is found, too, as is the name before it: colours, other sequences for a terminal,
 /// control characters. The text is then shown without them.
 pub fn clean(text: &str) -> String {
+    keys::hide_rest(clean_seen(text), &mark)
+}
+
+fn clean_seen(text: &str) -> String {
     let shown = clean_once(text);
     let Some(bare) = invisible::without(text) else { return shown };
     let of_bare = clean_once(&bare);
@@ -217,7 +222,7 @@ pub fn clean(text: &str) -> String {
 }
 
 /// At most so many characters of a text that somebody else wrote, as [`clean`] shows it. Secrets are hidden before it is cut:
-/// half of one would not be known for what it is. This is the only place where such a text is cut.
+/// half of one would not be known for what it is. This and [`last_lines`] are the only places where such a text is cut.
 pub fn cut(text: &str, most: usize) -> String {
     let text = clean(text);
     let Some((end, _)) = text.char_indices().nth(most.saturating_sub(1)) else { return text };
@@ -228,6 +233,13 @@ pub fn cut(text: &str, most: usize) -> String {
     let kept = &text[..end];
     let end = kept.rfind(MARK).filter(|at| kept[at + MARK.len()..].bytes().all(|b| b.is_ascii_hexdigit()));
     format!("{}…", &kept[..end.unwrap_or(kept.len())])
+}
+
+/// The last `count` lines that are not empty of a text that somebody else wrote, as [`clean`] shows it.
+pub fn last_lines(text: &str, count: usize) -> String {
+    let text = clean(text);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// The beginning of a text whose rest was not read, as [`clean`] shows it: what may be the beginning of a secret is left out.
@@ -357,7 +369,8 @@ pub fn clean_json(value: Value) -> Value {
 }
 
 /// The items of a list; what stands behind `--password` or the like is hidden, as in words of a command.
-fn clean_items(items: Vec<Value>) -> Value {
+fn clean_items(mut items: Vec<Value>) -> Value {
+    keys::hide_in_list(&mut items, &mark);
     let mut is_next = false;
     let mut clean = |item: Value| {
         let text = item.as_str().unwrap_or_default();
@@ -468,6 +481,18 @@ mod tests {
         learn("two words\nof one secret");
         let line = cut_line("a\n\tb two words\nof one secret \u{1b}[2J c", 60);
         assert!(line.starts_with("a b •••#") && line.ends_with(" [2J c"), "{line}");
+    }
+
+    #[test]
+    fn the_last_lines_of_a_text_show_nothing_of_a_key_that_begins_before_them() {
+        let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n".repeat(9);
+        let said = last_lines(&format!("no key:\n-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n\n"), 2);
+        assert!(said.starts_with("•••#") && said.ends_with("\n-----END PRIVATE KEY-----"), "{said}");
+        let lines = clean_json(
+            json!({ "lines": format!("k\n{body}-----END PRIVATE KEY-----").split('\n').collect::<Vec<_>>() }),
+        );
+        assert!(!lines.to_string().contains("MIIE"), "{lines}");
+        assert!(!clean(&format!("{body}-----END PRIVATE KEY-----")).contains("MIIE"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
+use crate::redact;
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -381,7 +382,7 @@ impl Compose {
         let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
         let what = || format!("{service} was not built from {short} on {}", stack.host);
         if ran.code != 0 {
-            let why = format!("exit code {}: {}", ran.code, host::last_lines(&ran.err, 8));
+            let why = format!("exit code {}: {}", ran.code, redact::last_lines(&ran.err, 8));
             return Err(Error::new(Kind::Failed, what(), why).exit(ran.code.into()));
         }
         let image = self.engine.image(&keep).await?;
@@ -392,7 +393,7 @@ impl Compose {
             _ => {
                 let why = format!(
                     "compose said it was done, and there is no image {keep} of that commit: {}",
-                    host::last_lines(&ran.err, 4)
+                    redact::last_lines(&ran.err, 4)
                 );
                 Err(Error::new(Kind::Failed, what(), why))
             }
@@ -479,7 +480,7 @@ impl Compose {
         let command = self.in_clean_environment(&generation, "clean \"$@\"", words).await?;
         let ran = host::run_durable(&self.reach, pass, &stack.host, &command).await?;
         let found = docker::look_for(&self.engine, stack, service).await?;
-        let said = host::last_lines(&ran.err, 6);
+        let said = redact::last_lines(&ran.err, 6);
         let Some(now) = found else {
             return Err(Error::new(Kind::Failed, what(), format!("it has no container now. compose said: {said}")));
         };

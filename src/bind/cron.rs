@@ -9,6 +9,7 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass, clock};
+use crate::redact;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -100,7 +101,7 @@ impl Place {
             0 if ran.out.contains('\u{fffd}') => Err(self.failed(Kind::Failed, "it holds bytes that are no UTF-8")),
             0 => Ok(ran.out),
             3 => Err(self.failed(Kind::NotFound, "there is no program crontab for this account")),
-            _ => Err(self.failed(Kind::Denied, host::last_lines(&ran.err, 4))),
+            _ => Err(self.failed(Kind::Denied, redact::last_lines(&ran.err, 4))),
         }
     }
 
@@ -115,7 +116,7 @@ impl Place {
         match ran.code {
             0 => {}
             75 => return Err(self.failed(Kind::Unmet, "somebody edits it: it is not what it was a moment ago")),
-            _ => return Err(self.failed(Kind::Failed, host::last_lines(&ran.err, 4))),
+            _ => return Err(self.failed(Kind::Failed, redact::last_lines(&ran.err, 4))),
         }
         let after = self.states(&self.table(pass).await?);
         Ok(Did { changed: true, before, after, ..Did::default() })

@@ -285,7 +285,7 @@ impl Ran {
         if self.code == 0 {
             return Ok(self);
         }
-        let said = last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
+        let said = redact::last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
         let program = words.first().map_or("", String::as_str);
         let why = match self.code {
             // A script's own 127 is about a program that it named.
@@ -317,12 +317,6 @@ pub fn read_words(words: &[String]) -> Vec<String> {
 fn shown(words: &[String]) -> String {
     let first: Vec<&str> = words.iter().take(6).map(|word| word.lines().next().unwrap_or("")).collect();
     redact::cut(&first.join(" "), 80)
-}
-
-/// The last `count` lines that are not empty.
-pub fn last_lines(text: &str, count: usize) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
-    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 /// A command of these words, with nothing on its standard input.

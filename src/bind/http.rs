@@ -11,6 +11,7 @@ use crate::config::{From, Probe, Stack};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Pass, Target, clock};
+use crate::redact;
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -146,7 +147,7 @@ async fn curl(reach: &Reach, pass: &Pass, name: &str, url: &str, timeout: Durati
         format!("url = \"{url}\"\nmax-time = {seconds}\nproto = \"=http,https\"\nwrite-out = \"{WRITE_OUT}\"\n");
     let command = Command { stdin: config.into_bytes(), keep: BODY, ..host::words_of(words.clone()) };
     let ran = host::finished(name, &words, reach.run(pass, &command).await)?;
-    let why = || host::last_lines(&ran.err, 1);
+    let why = || redact::last_lines(&ran.err, 1);
     match ran.code {
         0 => parse_curl(&ran.out).ok_or_else(|| Error::new(Kind::Failed, what(), "curl's answer was not understood")),
         127 => {
@@ -218,7 +219,7 @@ async fn ask(reach: &Reach, pass: &Pass, stack: &Stack, probe: &Probe) -> Result
         }
         Err(error) => (0, 0.0, error.why),
     };
-    let said = crate::redact::cut(&said, 200);
+    let said = redact::cut(&said, 200);
     let ms = (ms * 10.0).round() / 10.0;
     let ok = status == probe.expect;
     let mut row =

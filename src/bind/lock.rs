@@ -20,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::gate::policy::Mode;
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Done, Effect, Pass, Target, journal};
+use crate::redact;
 use held::{Held, works};
 pub use others::{leave, look, look_for_plan, over, settle_runs, within};
 use rhai::{Dynamic, FnPtr, NativeCallContext};
@@ -297,7 +298,7 @@ async fn broken(way: &Way, pass: &Pass, folder: &str, lock: Value) -> Result<Did
         "other" => Err(Error::new(Kind::Unmet, what, "somebody else has it meanwhile")),
         "unknown" => Err(stranger(what, way.name(), folder, said.next().zip(said.next()))),
         _ => {
-            let why = format!("its holder there does not end: {}", host::last_lines(&ran.err, 1));
+            let why = format!("its holder there does not end: {}", redact::last_lines(&ran.err, 1));
             Err(Error::new(Kind::Failed, what, why).next("end it there, as the account it belongs to"))
         }
     }

@@ -168,7 +168,7 @@ impl Place {
             values::literal(&self.stack.host),
             values::literal(&self.stack.dir)
         );
-        Err(Error::new(Kind::Failed, what, host::last_lines(&ran.err, 3)).next(next))
+        Err(Error::new(Kind::Failed, what, redact::last_lines(&ran.err, 3)).next(next))
     }
 }
 

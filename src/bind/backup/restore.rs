@@ -14,6 +14,7 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
+use crate::redact;
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -224,7 +225,7 @@ async fn run(way: &Way, pass: &Pass, stack: &Stack, script: &str, own: &[&str], 
     if ran.code == 0 {
         return Ok(());
     }
-    let said = host::last_lines(if ran.err.trim().is_empty() { &ran.out } else { &ran.err }, 5);
+    let said = redact::last_lines(if ran.err.trim().is_empty() { &ran.out } else { &ran.err }, 5);
     let why = if said.is_empty() { format!("exit code {}, and it said nothing", ran.code) } else { said };
     Err(Error::new(Kind::Failed, what, why)
         .exit(ran.code.into())

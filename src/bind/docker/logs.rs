@@ -133,8 +133,8 @@ impl Engine {
         let Ok(Ok(logs)) = tokio::time::timeout(Duration::from_secs(2), self.logs(id, &query)).await else {
             return String::new();
         };
-        let lines: Vec<&str> = logs.lines.iter().map(|l| l.text.trim()).filter(|text| !text.is_empty()).collect();
-        lines[lines.len().saturating_sub(3)..].join(" | ")
+        let lines: Vec<&str> = logs.lines.iter().map(|line| line.text.trim()).collect();
+        redact::last_lines(&lines.join("\n"), 3).replace('\n', " | ")
     }
 }
 

@@ -6,6 +6,7 @@ use crate::bind::ssh::{Command, Reach, shell_word};
 use crate::config::LOCAL;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
+use crate::redact;
 
 /// Bytes of an output that are kept. More is an error: half a list would be taken for a whole one.
 const KEEP: usize = 16 << 20;
@@ -115,7 +116,7 @@ pub async fn anothers(reach: &Reach, pass: &Pass, host: &str, dir: &str, what: S
 fn complaint(said: &str) -> String {
     let advice = ["Please make sure you have the correct access rights", "and the repository exists."];
     let lines: Vec<&str> = said.lines().filter(|line| !advice.contains(line) && !line.starts_with("hint:")).collect();
-    host::last_lines(&lines.join("\n"), 3)
+    redact::last_lines(&lines.join("\n"), 3)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::bind::work::{self, ABOUT};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::{Did, Pass};
+use crate::redact;
 use serde_json::{Value, json};
 
 /// What an image and the database say.
@@ -108,7 +109,7 @@ pub async fn perform(engine: &Engine, pass: &Pass, stack: &Stack, way: Way, plan
     let ran = run(engine, pass, stack, &plan.image_id, words).await?;
     let after = ledger::read(engine, stack, &migrate.tool.ledger).await?;
     let now = after.applied(&before.known.files);
-    let said = host::last_lines(&String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()), 6);
+    let said = redact::last_lines(&String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()), 6);
     if ran.exit == 0 && now == plan.wanted(way) && after.dirty().is_none() {
         let value = json!({ "said": said });
         return Ok(Did { changed: true, before: json!(before.applied), after: json!(now), value });
