@@ -129,3 +129,52 @@ fn a_password_in_an_address_is_neither_shown_nor_recorded() {
         }
     }
 }
+
+/// The address of a server here that answers once with this body.
+fn answering(body: String) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        let _ = std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes());
+    });
+    format!("http://127.0.0.1:{port}/")
+}
+
+#[test]
+fn an_answer_that_is_cut_shows_no_part_of_a_secret_at_the_cut() {
+    let home = home();
+    for half in [7, 16, 30] {
+        let url = answering(format!("{}{S} and more", "x".repeat((64 << 10) - half)));
+        let code =
+            format!("host(\"local\").read([\"true\"]); let a = http::get(\"{url}\").body; print(a); print(a.len)");
+        let ran = home.run(&["-e", &code]).exits(0);
+        assert!(ran.out.ends_with(&format!("xxx\n{}\n", (64 << 10) - half)), "{}", &ran.out[ran.out.len() - 99..]);
+        is_clean(&home, &ran);
+    }
+}
+
+/// A private key that nobody made.
+fn key() -> String {
+    let body = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj\n".repeat(8);
+    format!("-----BEGIN PRIVATE KEY-----\n{body}-----END PRIVATE KEY-----\n")
+}
+
+#[test]
+fn the_end_of_what_a_program_said_and_its_lines_in_a_list_show_nothing_of_a_private_key() {
+    let home = Home::new();
+    let file = home.put("key", &key());
+    let said = format!("host(\"local\").run([\"sh\", \"-c\", \"cat {file} >&2; exit 1\"])");
+    let tail = format!("host(\"local\").read([\"tail\", \"-n\", \"4\", \"{file}\"]).out");
+    let lines = format!("host(\"local\").read([\"cat\", \"{file}\"]).out.split(\"\\n\")");
+    let step = format!("step(\"x\", || {lines})");
+    for (code, exit) in [(&said, 1), (&tail, 0), (&lines, 0), (&step, 2)] {
+        let ran = home.run(&["--yes", "-e", code]).exits(exit);
+        let recorded = home.run(&["journal", "export", "last"]).exits(0).out;
+        for text in [&ran.out, &ran.err, &recorded] {
+            assert!(!text.contains("MIIEvQ"), "{code}: {text}");
+        }
+    }
+}

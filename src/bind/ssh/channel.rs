@@ -4,6 +4,7 @@ use super::hello::Hello;
 use super::link::REFUSED;
 use super::{Link, Reach};
 use crate::gate::Pass;
+use crate::redact;
 use openssh::Session;
 use std::io;
 use std::pin::Pin;
@@ -217,7 +218,8 @@ const COMPLAINTS_KEPT: usize = 64 * 1024;
 impl Complaints {
     /// The text so far, at most its first 64 KiB.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.lock()).into_owned()
+        let kept = self.lock();
+        if kept.len() < COMPLAINTS_KEPT { String::from_utf8_lossy(&kept).into_owned() } else { redact::begun(&kept) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {

@@ -7,6 +7,7 @@
 
 use super::channel::{Channel, Reader};
 use super::records::nonce;
+use crate::redact;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
@@ -108,7 +109,11 @@ async fn until(reader: &mut Reader, read: &mut Vec<u8>, line: Option<&[u8]>) -> 
 }
 
 fn shown(noise: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(&noise[..noise.len().min(NOISE_KEPT)]).trim().replace('\n', " / ");
+    let text = match noise.get(..NOISE_KEPT) {
+        Some(begun) => redact::begun(begun),
+        None => String::from_utf8_lossy(noise).into_owned(),
+    };
+    let text = text.trim().replace('\n', " / ");
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     (!plain.is_empty()).then_some(plain)
 }
