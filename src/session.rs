@@ -28,8 +28,8 @@ pub mod words;
 pub use crate::bind::hints::{Busy, calm_error};
 use crate::bind::values::{self, ExitCode, RhaiResult};
 use crate::bind::world::{Args, World};
-use crate::bind::{lock, provenance, secret};
-use crate::config::Config;
+use crate::bind::{lesson, lock, provenance, secret};
+use crate::config::{Config, LOCAL};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::Story;
@@ -211,6 +211,9 @@ impl Session {
                 Gate::replay(recording, ledger, screen)?
             }
         };
+        if options.replay.is_none() {
+            lesson::of_files_here(&gate, options.config.stacks_on(LOCAL).cloned().collect());
+        }
         let limits = options.config.limits();
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
         gate.set_limits(Limits { connect: seconds(limits.connect_s), most: limits.deadline_s.map(seconds) });

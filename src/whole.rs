@@ -60,6 +60,13 @@ pub fn text_in(file: impl Read, most: u64) -> Result<String> {
     String::from_utf8(bytes(file, most)?).map_err(|_| Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
+/// At most the first `most` bytes of a plain file, as text.
+pub fn begin(path: &Path, link: Link, most: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    open(path, link)?.take(most).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// Writes a whole file: one that is there is replaced, and keeps who may read it; a new one has `mode`. Fails when another
 /// thing than a plain file has the name.
 pub fn replace(path: &Path, link: Link, text: &str, mode: u32) -> Result<()> {

@@ -11,9 +11,11 @@ use super::docker::{self, engine::Engine};
 use super::ssh::{Command, Outcome, Reach};
 use crate::config::Stack;
 use crate::error::{Kind, Result};
-use crate::gate::Pass;
+use crate::gate::{Gate, Pass};
 use crate::redact;
+use crate::whole::{self, Link};
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -88,6 +90,29 @@ enum End {
     NoEngine,
     /// The reason why something is not known.
     Gap(String),
+}
+
+/// Learns what the files of stacks on this machine hold, before the first line is recorded or anything is shown: what does
+/// not go over the way to a host attends no lesson. A disk that hangs is not waited for longer than a host.
+pub fn of_files_here(gate: &Gate, stacks: Vec<Arc<Stack>>) {
+    if !stacks.is_empty() {
+        let work = move || stacks.iter().for_each(|stack| learn_here(stack));
+        gate.before_records(PATIENCE, async { drop(tokio::task::spawn_blocking(work).await) });
+    }
+}
+
+/// What cannot be read is said by the lesson of the first effect.
+fn learn_here(stack: &Stack) {
+    let (mut read, mut next) = (BTreeSet::new(), secrets::of_stack(stack));
+    for _ in 0..ROUNDS {
+        let sources: Vec<Source> = next.difference(&read).cloned().collect();
+        let text = |(_, path): &Source| whole::begin(Path::new(path), Link::Followed, MOST_OF_A_FILE as u64).ok();
+        next = sources
+            .iter()
+            .flat_map(|source| secrets::learn(source, &text(source).unwrap_or_default(), &stack.dir))
+            .collect();
+        read.extend(sources);
+    }
 }
 
 impl Lessons {

@@ -48,6 +48,15 @@ impl Beside {
 }
 
 impl Gate {
+    /// Does what must be done before the first record and has none itself, and waits for it as long as this.
+    pub fn before_records(&self, within: Duration, work: impl Future<Output = ()> + Send + 'static) {
+        let (tell, done) = mpsc::channel();
+        self.io.start(work, Limit::alone(within), move |_| {
+            let _ = tell.send(());
+        });
+        let _ = done.recv();
+    }
+
     /// Starts reads and returns at once; `what` says in the record what they are for. No login is begun for them, nobody is
     /// asked, nothing is shown and nothing repeated; their deadlines hold whatever they wait for. `None` in a replay, while
     /// records do not go to the journal, and when one of them is no read.

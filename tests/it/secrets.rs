@@ -178,3 +178,21 @@ fn the_end_of_what_a_program_said_and_its_lines_in_a_list_show_nothing_of_a_priv
         }
     }
 }
+
+#[test]
+fn what_is_secret_here_is_known_before_the_first_record_and_to_what_goes_over_no_way() {
+    let home = home();
+    home.put("note", &format!("it is {S}\n"));
+    let url = answering(format!("{S}\n"));
+    let dir = home.0.path().display();
+    for code in [
+        format!("print(\"{S}\")"),
+        format!("step(\"{S}\", || 1)"),
+        format!("file::read(\"{dir}/note\").text"),
+        format!("http::get(\"{url}\").body"),
+    ] {
+        let ran = home.run(&["-e", &code]).exits(0);
+        is_clean(&home, &ran);
+        holds_nothing_of(S, &home.run(&["runs", "--json"]).out);
+    }
+}
