@@ -351,6 +351,10 @@ pub async fn run_durable(reach: &Reach, pass: &Pass, host: &str, command: &Comma
     }
     started?;
     let ended = reach.durable_wait(pass, id, command.keep).await;
+    // A link that was lost tells nothing more.
+    if matches!(ended.outcome, Outcome::Exited(_)) {
+        pass.learn_again().await;
+    }
     let ran = match ended.outcome {
         // It was started, and the program was not: a folder that cannot be entered.
         Outcome::NotStarted(why) if !matches!(reach.durable_state(pass, id).await, Ok(Durable::Never) | Err(_)) => {

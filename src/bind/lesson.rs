@@ -2,7 +2,8 @@
 //!
 //! A lesson reads the env and compose files of the host's stacks and the environment of all its containers. It begins
 //! with the first effect after a login, and again with the first effect after a change; one that is older than a few seconds
-//! is followed by a look whether a colleague changed something, which takes one round trip. It belongs to no effect and has
+//! is followed by a look whether a colleague changed something, which takes one round trip. So is the program of a change,
+//! before what it said is recorded. It belongs to no effect and has
 //! no record: a recording is the same without it, and a replay never comes here. Effects wait for it for a bounded time,
 //! together; what is learned later is hidden from then on.
 
@@ -181,6 +182,17 @@ impl Lessons {
             "opsh does not know yet which values are secret on {}: {gap}; until it does, output may show them",
             reach.name()
         ));
+    }
+
+    /// Learns the files again when one of them changed: the program of a change may have put a new secret into it, and said
+    /// it.
+    pub async fn look_again(&self, pass: &Pass, reach: &Reach) {
+        let look = async {
+            if self.is_same(pass, reach).await == Ok(false) {
+                self.learn_files(pass, reach).await;
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, look).await;
     }
 
     fn begin(&self, pass: &Pass, reach: &Reach, due: Due) -> Lesson {

@@ -188,6 +188,10 @@ impl Way {
             Ok(())
         };
         let _ = pass.connecting("", |_| String::new(), attended).await;
+        if pass.changes() {
+            let (lessons, twin, reach) = (self.0.lessons.clone(), pass.for_connection(), reach.clone());
+            pass.learns_by(async move { lessons.look_again(&twin, &reach).await });
+        }
     }
 
     /// Dials the Engine, or asks one that left somebody without an answer whether it answers now.

@@ -76,6 +76,7 @@ pub(super) struct Marks {
     put_back: AtomicBool,
     rides_on: Mutex<Vec<Probe>>,
     afterwards: Mutex<Vec<Work>>,
+    learns: Mutex<Option<Work>>,
     clock: Arc<Clock>,
 }
 
@@ -216,6 +217,26 @@ impl Pass {
     pub fn rides_on<F: Future<Output = bool> + Send + 'static>(&self, gone: impl Fn() -> F + Send + Sync + 'static) {
         if let Ok(mut links) = self.marks.rides_on.lock() {
             links.push(Box::new(move || Box::pin(gone())));
+        }
+    }
+
+    /// Says how it is learned what a change made secret, for [`Pass::learn_again`].
+    pub fn learns_by(&self, again: impl Future<Output = ()> + Send + 'static) {
+        if let Ok(mut learns) = self.marks.learns.lock() {
+            *learns = Some(Box::pin(again));
+        }
+    }
+
+    /// After the program of a change, and before what it said is a result and a record. It counts as connecting, so that the
+    /// deadline of the change does not pass meanwhile.
+    pub async fn learn_again(&self) {
+        let again = self.marks.learns.lock().ok().and_then(|mut learns| learns.take());
+        if let Some(again) = again {
+            let learned = async {
+                again.await;
+                Ok(())
+            };
+            let _ = self.connecting("", |_| String::new(), learned).await;
         }
     }
 

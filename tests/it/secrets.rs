@@ -196,3 +196,24 @@ fn what_is_secret_here_is_known_before_the_first_record_and_to_what_goes_over_no
         holds_nothing_of(S, &home.run(&["runs", "--json"]).out);
     }
 }
+
+#[test]
+fn a_secret_that_a_change_puts_in_place_is_neither_its_result_nor_recorded() {
+    let home = home();
+    let new = "nEw0tVbXq5ZkWd8pLrYs";
+    let parts = format!("$(printf %s {} {})", &new[..10], &new[10..]);
+    for code in [
+        format!(
+            "host(\"local\").sh(\"n={parts}; echo DB_PASSWORD=$n > .env; echo new $n >&2; exit 3\", [], #{{ dir: \".\" }})"
+        ),
+        format!("host(\"local\").sh(\"n={parts}; echo DB_PASSWORD=$n > .env; echo new $n\", [], #{{ dir: \".\" }})"),
+    ] {
+        home.put(".env", &format!("DB_PASSWORD={S}\n"));
+        let dir = home.0.path().display().to_string();
+        let code = code.replace("dir: \".\"", &format!("dir: {dir:?}"));
+        let ran = home.run(&["--yes", "--json", "-e", &code]);
+        assert!(ran.out.contains("new •••#") || ran.err.contains("new •••#"), "{ran:?}");
+        let recorded = home.run(&["journal", "export", "last"]).exits(0).out;
+        assert!(![&ran.out, &recorded].iter().any(|text| text.contains(new)), "{recorded}");
+    }
+}

@@ -119,6 +119,7 @@ async fn run(
         pass.sending();
     }
     let ran = engine.exec(&container, Exec { words: words.to_vec(), keep: KEEP, ..Exec::default() }).await?;
+    pass.learn_again().await;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Ran { code: i32::try_from(ran.exit).unwrap_or(-1), out: text(ran.stdout), err: text(ran.stderr) })
 }
