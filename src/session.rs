@@ -162,6 +162,10 @@ fn value_of(result: RhaiResult, name: &str) -> Result<Dynamic> {
     Ok(value)
 }
 
+/// Why something that was typed is not performed.
+const MARKED: &str =
+    "a mark (•••#…) stands in it, which opsh shows in place of a secret: have it read the secret where it is";
+
 /// An engine with its variables, functions and door.
 pub struct Session {
     engine: Engine,
@@ -257,9 +261,7 @@ impl Session {
         self.world.sources.put(&name, code, Origin::Typed);
         // A line that was copied from the screen, the history or a record. A replay performs it as it was recorded.
         if redact::has_mark(code) && !self.gate().is_replay() {
-            let why = "a mark (•••#…) stands in it, which opsh shows in place of a secret: have the line read the secret \
-                       where it is";
-            return Err(Error::new(Kind::Usage, "the line was not performed", why));
+            return Err(Error::new(Kind::Usage, "the line was not performed", MARKED));
         }
         let mut ast =
             self.engine.compile_with_scope(&self.scope, code).map_err(|error| engine::unparsable(&name, &error))?;
@@ -364,6 +366,9 @@ impl Session {
         if argv.iter().any(|word| word == "--help" || word == "-h") {
             self.world.gate.screen().print(&header.help(&name));
             return Ok(Value::Null);
+        }
+        if argv.iter().any(|word| redact::has_mark(word)) && !self.gate().is_replay() {
+            return Err(Error::new(Kind::Usage, format!("{name} was not run"), MARKED));
         }
         let args = header.check(&name, argv)?;
         self.run_compiled(Script { file, name, text, args }, &[])

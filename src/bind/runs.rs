@@ -162,7 +162,6 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
     // What this process did itself it can take back with the secrets that the record hides.
     for change in changes.iter_mut().filter(|change| change.hides_inverse) {
         change.inverse = world.gate.inverse_of(&change.id);
-        change.hides_inverse = change.inverse.is_none();
     }
     if changes.len() < trail.len() {
         return not("what was done is not in the journal".into());

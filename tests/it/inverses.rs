@@ -374,8 +374,23 @@ fn a_harmless_name_that_is_a_secret_too_is_said_before_the_change() {
 fn a_line_with_a_mark_in_place_of_a_secret_is_not_performed() {
     let home = Home::new();
     let refused = line(&home, "host(\"local\").run([\"touch\", \"DIR/•••#3f9a\"])").exits(2);
-    refused.says(&["the line was not performed", "have the line read the secret"]);
+    refused.says(&["the line was not performed", "have it read the secret where it is"]);
     assert!(!home.path("•••#3f9a").exists());
+    home.put("s.rhai", "//! usage: opsh s.rhai NAME\nprint(script().words);\n");
+    home.run(&["s.rhai", "•••#3f9a"]).exits(2).says(&["s.rhai was not run"]);
     let refused = line(&home, "host(\"local\").run([\"true\"], #{ undo: \"x(`••\" + \"•#3f9a`)\" })").exits(2);
     refused.says(&["undo has a mark"]);
+}
+
+#[test]
+fn a_guard_takes_back_what_has_the_name_of_a_secret() {
+    let home = Home::new();
+    home.put(".env", "DB_PASSWORD=walrus-shop\n");
+    let dir = home.path("").display().to_string();
+    let stack = format!("host = \"local\"\ndir = {dir:?}\ncompose = {{ files = [\"c.yml\"], project = \"p\" }}\n");
+    home.put("opsh.toml", &format!("[stack.s]\n{stack}"));
+    line(&home, "undo::guard(|| { file::write(\"DIR/walrus-shop\", \"x\"); throw \"sick\"; })")
+        .exits(1)
+        .says(&["taken back: 1 of 1 effects"]);
+    assert!(!home.path("walrus-shop").exists());
 }

@@ -83,7 +83,7 @@ pub struct Told {
     pub args: Value,
     /// The line that takes it back, if it can be performed.
     pub inverse: Option<String>,
-    /// There is such a line, and the record hides a secret in it.
+    /// The record hides a secret in that line, and with it perhaps the name of what was changed.
     pub hides_inverse: bool,
     /// The state that the inverse goes back to; null when it is not known.
     pub before: Value,
