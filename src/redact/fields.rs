@@ -25,6 +25,8 @@ pub enum Sure {
     UnlessOrdinary,
     /// Only as `user:password` in base64.
     IfLogin,
+    /// When it is `user:password`.
+    IfPair,
 }
 
 /// The field that the last byte of `context` announces, as [`super::shapes`] asks for each byte; `is_secret` says whether a name is one of a secret.
@@ -41,15 +43,29 @@ pub fn announced(context: &[u8], is_secret: &dyn Fn(&[u8]) -> bool) -> Option<(E
         }
         b':' if is_cookie(before) => Some((cookie_ends(before), Sure::Always)),
         b':' => is_pgpass(line(before)).then_some((Ends::Line, Sure::Always)),
-        b'p' if before.ends_with(b" -") => {
-            let line = String::from_utf8_lossy(line(before));
-            ["mysql", "mariadb", "sshpass"]
-                .iter()
-                .any(|program| line.contains(program))
-                .then_some((Ends::Blank, Sure::Always))
+        b'p' | b'a' | b'u' if before.ends_with(b" -") => {
+            short(&String::from_utf8_lossy(line(before)), last).map(|sure| (Ends::Blank, sure))
         }
         _ => None,
     }
+}
+
+/// What stands behind an option of one letter in a line that names one of these programs.
+pub fn short(line: &str, letter: u8) -> Option<Sure> {
+    let names = |programs: &[&str]| programs.iter().any(|program| line.contains(program));
+    match letter {
+        b'p' if names(&["mysql", "mariadb", "sshpass"]) => Some(Sure::Always),
+        b'a' if names(&["redis-cli", "valkey-cli"]) => Some(Sure::Always),
+        b'u' if names(&["curl"]) => Some(Sure::IfPair),
+        _ => None,
+    }
+}
+
+/// True for an entry of a map whose name is that of a header with a secret, or of a login.
+pub fn is_entry(name: &str, value: &str) -> bool {
+    let is_cookie = ["cookie", "set-cookie"].iter().any(|one| name.eq_ignore_ascii_case(one));
+    let is_all = is_header(name.as_bytes()) || is_cookie;
+    !value.is_empty() && (is_all || (name.eq_ignore_ascii_case("auth") && !is_ordinary(value)))
 }
 
 /// `NAME =`, `;PWD=`, `?key=`.
@@ -339,6 +355,11 @@ pub fn is_login(value: &[u8]) -> bool {
     text.is_ok_and(|text| {
         text.iter().position(|b| *b == b':').is_some_and(|at| at > 0) && std::str::from_utf8(&text).is_ok()
     })
+}
+
+/// True for `user:password`; with a `$` in it, somebody else puts it there.
+pub fn is_pair(value: &[u8]) -> bool {
+    value.iter().position(|b| *b == b':').is_some_and(|at| at + 1 < value.len()) && !value.contains(&b'$')
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //! | `NAME=`, `NAME: ` in capitals | the end of the shell word | hidden |
 //! | `"NAME": "` | the closing quote or the line's end | hidden |
 //! | `Authorization:` | the end of the word after `Bearer` and the like | hidden |
-//! | `://user:` | a space or `/` | hidden up to the last `@`; shown when there is none |
+//! | `://user:` | a space, or `/` behind `@` | hidden up to the last `@`; shown when there is none |
 //! | `https://` | the same | what is a token before `@` is hidden |
 //! | `ghp_` and other tokens | a character that no such token has | hidden when long enough, else shown |
 //! | `-----BEGIN … PRIVATE KEY-----` | `-----`, or 16 KiB | hidden |
@@ -26,6 +26,9 @@ const MOST_HELD: usize = 4 << 10;
 pub const MOST_OF_A_KEY: usize = 16 << 10;
 /// Bytes of the text so far that can announce a secret.
 const CONTEXT: usize = 256;
+
+/// Where a token may stand in place of a user.
+const TOKEN_URLS: &[&[u8]] = &[b"http://", b"https://", b"redis://", b"rediss://"];
 
 /// Fewer bytes before the `@` of a URL are a user's name.
 const SHORTEST_TOKEN: usize = 12;
@@ -79,6 +82,13 @@ const TOKENS: &[Token] = &[
     token("sk-proj-", word, 20),
     token("npm_", alnum, 36),
     token("dckr_pat_", word, 20),
+    token("dop_v1_", alnum, 40),
+    token("glrt-", word, 20),
+    token("hf_", alnum, 30),
+    token("hvs.", word, 20),
+    token("pypi-", word, 40),
+    token("ya29.", word, 20),
+    token("AGE-SECRET-KEY-1", capital, 40),
     token("AIza", word, 30),
     token("AKIA", capital, 16),
     token("ASIA", capital, 16),
@@ -289,7 +299,12 @@ impl Run {
             }
             Kind::Header if self.held.is_empty() && b" \t\"'\\".contains(&byte) => return Next::Show,
             Kind::Header => byte.is_ascii_whitespace() || b"\"',".contains(&byte),
-            Kind::Url | Kind::Login => byte.is_ascii_whitespace() || byte == b'/',
+            Kind::Login => byte.is_ascii_whitespace() || byte == b'/',
+            // A password may have a slash in it, a port has digits only.
+            Kind::Url => {
+                let is_port = self.held.iter().all(u8::is_ascii_digit);
+                byte.is_ascii_whitespace() || (byte == b'/' && (is_port || self.held.contains(&b'@')))
+            }
             Kind::Token(token) => !(token.body)(byte),
             Kind::Jwt { dots, since } => !goes_on(byte, dots, since),
             Kind::Key if self.held.is_empty() && byte.is_ascii_whitespace() => return Next::Show,
@@ -384,6 +399,7 @@ fn field(held: &[u8], ends: Ends, sure: Sure, open: Option<u8>, behind: Option<u
         Sure::UnlessOrdinary if open.is_some() => !fields::is_ordinary(&text) || text.contains(' '),
         Sure::UnlessOrdinary => !fields::is_ordinary(&text),
         Sure::IfLogin => fields::is_login(value),
+        Sure::IfPair => fields::is_pair(value),
     };
     let tag = ends != Ends::Tag || (behind == Some(b'<') && !held.starts_with(b" "));
     (end > 0 && is_secret && tag).then_some(0..end)
@@ -406,9 +422,9 @@ fn announced_word(context: &[u8]) -> Option<Kind> {
         b':' if is_header(before) => Some(Kind::Header),
         b':' => is_user(before).then_some(Kind::Url),
         b'-' if begins_key(context) => Some(Kind::Key),
-        b'/' if context.ends_with(b"http://") || context.ends_with(b"https://") => Some(Kind::Login),
+        b'/' if TOKEN_URLS.iter().any(|scheme| context.ends_with(scheme)) => Some(Kind::Login),
         b'J' if is_at_word(context, "eyJ") => Some(Kind::Jwt { dots: 0, since: 0 }),
-        b'_' | b'-' | b'A' | b'a' | b'/' => {
+        b'_' | b'-' | b'A' | b'a' | b'/' | b'.' | b'1' => {
             TOKENS.iter().find(|token| is_at_word(context, token.prefix)).map(Kind::Token)
         }
         _ => None,
@@ -531,6 +547,11 @@ mod tests {
             ("http://abcdefghijkl:x-oauth-basic@h/", "http://<abcdefghijkl>:<x-oauth-basic>@h/"),
             ("git+https://abcdefghijkl:@h", "git+https://<abcdefghijkl>:@h"),
             ("https://abcdefghijkl:pw@h", "https://abcdefghijkl:<pw>@h"),
+            ("redis://0123456789abcdef@cache:6379", "redis://<0123456789abcdef>@cache:6379"),
+            ("postgres://u:p/w@db/x?y=a@b", "postgres://u:<p/w>@db/x?y=a@b"),
+            ("hvs.abcdefghijklmnopqrst x", "hvs.<hvs.abcdefghijklmnopqrst> x"),
+            ("redis-cli -a pw1 ping", "redis-cli -a <pw1> ping"),
+            ("curl -u me:pw1 http://x", "curl -u <me:pw1> http://x"),
             ("http://h:8080?token=abc x", "http://h:8080?token=<abc> x"),
             ("ghp_abcdefghijklmnopqrst.", "ghp_<ghp_abcdefghijklmnopqrst>."),
             ("AKIA0123456789ABCDEF", "AKIA<AKIA0123456789ABCDEF>"),
@@ -576,6 +597,8 @@ mod tests {
             "https://alice@git.example/a",
             "https://a-host-that-is-long:8080/x@y see https://b.example",
             "ssh://a-user-that-is-long@host/x",
+            "http://h:8080/a@b x://y:z/w v",
+            "ps -a -u root",
             "•••#3f9a PASSWORD=•••#3f9a x://u:•••#3f9a@h",
         ] {
             assert_eq!(whole(text), text);

@@ -1,4 +1,7 @@
-//! Everything about turning words into text that a shell, any shell, turns back into the same words. Pure.
+//! Everything about turning words into text that a shell, any shell, turns back into the same words. Pure, but for the
+//! secrets that [`readable`] hides.
+
+use crate::redact;
 
 /// Longest program text, in bytes, that is sent to a host: Linux takes 128 KiB for one argument, and a longer one
 /// fails there with an exit status that looks like the command's own.
@@ -72,11 +75,16 @@ pub fn refuse_variable(name: &str, value: &str) -> Option<String> {
     value.contains('\0').then(|| format!("the value of {name} contains a NUL byte"))
 }
 
-/// Words as a person reads them: quoted where they would look like others, or like more words than there are.
+/// Words as a person reads them: quoted where they would look like others, or like more words than there are. Secrets are
+/// hidden before that: the quotes of a shell within a quoted word are no quotes to who looks for one.
 pub fn readable(words: &[String]) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "_@%+=:,./-{}~^".contains(c);
-    let one = |word: &String| if !word.is_empty() && word.chars().all(is_plain) { word.clone() } else { quote(word) };
-    words.iter().map(one).collect::<Vec<_>>().join(" ")
+    let one = |word: &String| match word {
+        word if !word.is_empty() && word.replace(redact::MARK, "").chars().all(is_plain) => word.clone(),
+        word if word.contains('\'') && !word.contains(['"', '$', '`', '\\', '!', '\n']) => format!("\"{word}\""),
+        word => quote(word),
+    };
+    redact::clean_words(words).iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -95,7 +103,7 @@ mod tests {
         let of = |words: &[&str]| readable(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
         assert_eq!(of(&["rm", "-rf", "a b"]), "rm -rf 'a b'");
         assert_eq!(of(&["rm", "-rf", "a", "b"]), "rm -rf a b");
-        assert_eq!(of(&["echo", "", "it's", "$X"]), "echo '' 'it'\\''s' '$X'");
+        assert_eq!(of(&["echo", "", "it's", "$X"]), "echo '' \"it's\" '$X'");
         assert_eq!(of(&["docker", "ps", "--format={{.Names}}"]), "docker ps --format={{.Names}}");
     }
 
