@@ -31,7 +31,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 const MOST_OF_A_FILE: usize = 256 << 10;
 const MOST_OF_ALL: usize = 4 << 20;
 /// How often files may name further files.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 8;
 /// Containers inspected at once: each is a channel of its own, and an sshd allows ten.
 const AT_ONCE: usize = 3;
 

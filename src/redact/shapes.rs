@@ -396,7 +396,10 @@ fn field(held: &[u8], ends: Ends, sure: Sure, open: Option<u8>, behind: Option<u
     let is_secret = match sure {
         Sure::Always => true,
         // Whoever quotes a value means it.
-        Sure::UnlessOrdinary if open.is_some() => !fields::is_ordinary(&text) || text.contains(' '),
+        Sure::UnlessOrdinary if open.is_some() => {
+            // In quotes these are no YAML.
+            !fields::is_ordinary(text.trim_start_matches(['[', '|', '>', '!', '*', '&', '-'])) || text.contains(' ')
+        }
         Sure::UnlessOrdinary => !fields::is_ordinary(&text),
         Sure::IfLogin => fields::is_login(value),
         Sure::IfPair => fields::is_pair(value),
@@ -550,6 +553,7 @@ mod tests {
             ("redis://0123456789abcdef@cache:6379", "redis://<0123456789abcdef>@cache:6379"),
             ("postgres://u:p/w@db/x?y=a@b", "postgres://u:<p/w>@db/x?y=a@b"),
             ("hvs.abcdefghijklmnopqrst x", "hvs.<hvs.abcdefghijklmnopqrst> x"),
+            ("db_password: \"!Kx9-1\"", "db_password: \"<!Kx9-1>\""),
             ("redis-cli -a pw1 ping", "redis-cli -a <pw1> ping"),
             ("curl -u me:pw1 http://x", "curl -u <me:pw1> http://x"),
             ("http://h:8080?token=abc x", "http://h:8080?token=<abc> x"),

@@ -36,7 +36,7 @@ pub fn learn((role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Sou
     match role {
         Role::Env => variables(text).iter().for_each(|(name, value)| redact::learn_variable(name, value)),
         Role::Secret => redact::learn(text.trim()),
-        Role::Compose => return compose(text, &[stack_dir, folder(path)]),
+        Role::Compose => return compose(path, text, &[stack_dir, folder(path)]),
     }
     BTreeSet::new()
 }
@@ -89,7 +89,8 @@ fn variables(text: &str) -> Vec<(String, String)> {
 
 /// `NAME=value` or `NAME: value`, with or without `export`.
 fn variable(line: &str) -> Option<(&str, &str)> {
-    let line = line.strip_prefix("export ").map_or(line, str::trim_start);
+    let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
+    let line = exported.map_or(line, str::trim_start);
     let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || "_.-".contains(c)))?;
     let (name, rest) = line.split_at(end);
     let rest = rest.trim_start();
@@ -124,18 +125,48 @@ fn unescaped(text: &str) -> String {
 
 // ── compose files ──
 
-fn compose(text: &str, folders: &[&str]) -> BTreeSet<Source> {
+fn compose(path: &str, text: &str, folders: &[&str]) -> BTreeSet<Source> {
     let mut named = BTreeSet::new();
+    let mut name = |role, path: &str| {
+        named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
+    };
     match super::yaml::parse(text) {
-        Ok(config) => {
-            walk(&config, &mut |role, path| {
-                named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
-            });
+        Ok(config) => walk(&config, &mut name),
+        Err(_) => {
+            redact::warn(format!("opsh cannot parse {path}: secrets in it may not be hidden"));
+            lines(text, &mut name);
         }
-        // Its lines tell the variables all the same.
-        Err(_) => variables(text).iter().for_each(|(name, value)| written(name, value)),
     }
     named
+}
+
+/// Learns what the lines of a file that is no YAML tell all the same: whoever edits it needs opsh now.
+fn lines(text: &str, file: &mut dyn FnMut(Role, &str)) {
+    let mut bare = String::new();
+    let mut is_env_file = false;
+    for line in text.lines() {
+        let line = line.trim();
+        let item = line.strip_prefix("- ").map(str::trim);
+        let word = item.unwrap_or(line);
+        let quote = word.chars().next().filter(|c| ['"', '\''].contains(c));
+        let word = quote.and_then(|quote| word[1..].strip_suffix(quote)).unwrap_or(word);
+        bare += word;
+        bare.push('\n');
+        let plain = |value: &str| value.trim_matches(['"', '\'', '[', ']', ' ']).to_string();
+        match variable(word) {
+            Some(("env_file", value)) => {
+                is_env_file = true;
+                value.split(',').map(plain).filter(|path| !path.is_empty()).for_each(|path| file(Role::Env, &path));
+            }
+            Some(("path", value)) if is_env_file => file(Role::Env, &plain(value)),
+            Some(("file", value)) => {
+                [Role::Secret, Role::Compose].into_iter().for_each(|role| file(role, &plain(value)))
+            }
+            _ if is_env_file && item.is_some() => file(Role::Env, word),
+            _ => is_env_file = false,
+        }
+    }
+    variables(&bare).iter().for_each(|(name, value)| written(name, value));
 }
 
 /// Learns each value under a secret's name, wherever it stands, and hands on the files that are named.
@@ -150,15 +181,17 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
         Value::Object(map) => {
             for (name, value) in map {
                 match (name.as_str(), value) {
-                    ("env_file", value) => paths(value).for_each(|path| file(Role::Env, path)),
+                    ("env_file", value) => paths(value).iter().for_each(|path| file(Role::Env, path)),
                     ("include" | "extends", value) => {
-                        let short = value.as_str().filter(|_| name == "include");
-                        paths(value).chain(short).for_each(|path| file(Role::Compose, path));
+                        // The short form of `extends` names a service.
+                        if name == "include" || !value.is_string() {
+                            paths(value).iter().for_each(|path| file(Role::Compose, path));
+                        }
                         walk(value, file);
                     }
                     ("secrets", Value::Object(secrets)) => {
                         for secret in secrets.values() {
-                            paths(&secret["file"]).for_each(|path| file(Role::Secret, path));
+                            paths(&secret["file"]).iter().for_each(|path| file(Role::Secret, path));
                         }
                     }
                     ("command" | "entrypoint" | "test", Value::String(text)) => {
@@ -179,12 +212,17 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
 }
 
 /// A path, a list of them, or of maps with `path` or `file`.
-fn paths(value: &Value) -> impl Iterator<Item = &str> {
+fn paths(value: &Value) -> Vec<String> {
     let items = match value {
         Value::Array(items) => items.as_slice(),
         one => std::slice::from_ref(one),
     };
-    items.iter().filter_map(|item| item.as_str().or(item["path"].as_str()).or(item["file"].as_str()))
+    let of = |item: &'_ Value| match (item.as_str(), &item["path"]) {
+        (Some(path), _) => vec![path.to_string()],
+        (None, Value::Array(several)) => several.iter().filter_map(|path| path.as_str().map(String::from)).collect(),
+        (None, one) => one.as_str().or(item["file"].as_str()).map(String::from).into_iter().collect(),
+    };
+    items.iter().flat_map(of).collect()
 }
 
 /// Learns a value as a compose file has it. What compose puts in its place is in the container; a default is in the file.
@@ -241,6 +279,32 @@ mod tests {
 
     fn source(role: Role) -> Source {
         (role, "/srv/app/deploy/compose.yml".into())
+    }
+
+    #[test]
+    fn a_compose_file_that_is_no_yaml_teaches_its_lines_and_names_its_files() {
+        for wrong in ["\n   x: [", "\n---\na: 1", "\n\tx: 1", "\ny: *nobody"] {
+            let text = format!(
+                "services:\n  app:\n    env_file:\n      - ./prod.env\n      - \"more.env\"\n    environment:\n\
+                 \x20     - A_PASSWORD=broken-item-1\n      B_PASSWORD: broken-pair-2\nsecrets:\n  s: {{}}\n    file: s.txt{wrong}\n"
+            );
+            let named = learn(&source(Role::Compose), &text, "/srv/app");
+            for wanted in
+                [(Role::Env, "/srv/app/prod.env"), (Role::Env, "/srv/app/more.env"), (Role::Secret, "/srv/app/s.txt")]
+            {
+                assert!(named.contains(&(wanted.0, wanted.1.to_string())), "{wanted:?} of {named:?}");
+            }
+            assert_known(&["broken-item-1", "broken-pair-2"]);
+            assert!(redact::warnings().iter().any(|text| text.contains("cannot parse")) || wrong != "\n   x: [");
+        }
+    }
+
+    #[test]
+    fn an_include_of_several_paths_names_each() {
+        let named = learn(&source(Role::Compose), "include:\n  - path: [a.yml, b.yml]\n  - c.yml\n", "/srv/app");
+        for wanted in ["/srv/app/a.yml", "/srv/app/b.yml", "/srv/app/c.yml"] {
+            assert!(named.contains(&(Role::Compose, wanted.to_string())), "{named:?}");
+        }
     }
 
     #[test]
