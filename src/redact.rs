@@ -12,6 +12,7 @@ mod needles;
 mod props;
 mod shapes;
 mod variables;
+mod wrapped;
 
 pub use invisible::{is_combining, is_invisible};
 pub use names::{add as add_names, check as check_name, is_secret_name};
@@ -212,7 +213,8 @@ pub fn tags() -> Vec<String> {
 /// A secret that has in it what nobody sees is found, too, as is the name before it: colours, other sequences for a terminal,
 /// control characters. The text is then shown without them.
 pub fn clean(text: &str) -> String {
-    keys::hide_rest(clean_seen(text), &mark)
+    let seen = clean_seen(text);
+    keys::hide_rest(wrapped::hide(&seen, &clean_once).unwrap_or(seen), &mark)
 }
 
 fn clean_seen(text: &str) -> String {
@@ -503,6 +505,22 @@ mod tests {
         }
         let ordinary = "\x1b[32mok\x1b[0m a\x1b[1mb\x1b[0m=1 \x00";
         assert_eq!(clean(ordinary), ordinary, "colours of what is shown stay");
+    }
+
+    #[test]
+    fn a_known_value_in_base64_with_line_ends_is_hidden() {
+        use base64::Engine as _;
+        let secret = Secret::new("violet-otter-4471-parade");
+        for before in 40..64 {
+            let text = format!("{}{}{}", "0".repeat(before), secret.expose(), "1".repeat(60));
+            let whole = base64::engine::general_purpose::STANDARD.encode(text);
+            for width in [64, 76] {
+                let lines: Vec<&str> =
+                    whole.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+                let shown = clean(&format!("data:\n{}\nend\n", lines.join("\n")));
+                assert!(shown.contains(MARK) && shown.starts_with("data:\n") && shown.ends_with("\nend\n"), "{shown}");
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ static FENCE: LazyLock<Regex> =
 const ENDS: [&str; 2] = ["\n", "\\n"];
 
 /// A line of so many characters of base64 is none of prose.
-const LONG: usize = 40;
+pub const LONG: usize = 40;
 
 /// Hides lines of base64 before the end of a key that does not begin in the text.
 pub fn hide_rest(text: String, mark: &dyn Fn(&str) -> String) -> String {
