@@ -120,6 +120,12 @@ fn source_of(path: &Path) -> Result<(String, Origin)> {
     sources::read(path).map_err(|error| unreadable(path, &error))
 }
 
+/// The text on standard input. Fails with `usage` when it cannot be read.
+pub fn text_of_stdin() -> Result<String> {
+    whole::text_in(std::io::stdin(), sources::LONGEST)
+        .map_err(|error| Error::new(Kind::Usage, "standard input cannot be read", error.to_string()))
+}
+
 /// The text of a script that is looked through or tested, and that a walk through folders may have found: a plain file.
 pub fn text_of_plain(path: &Path, link: Link) -> Result<String> {
     if let Some((_, text)) = built_in::in_place_of(path) {

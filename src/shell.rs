@@ -14,7 +14,6 @@ use crate::error::{Error, Kind, Result};
 use crate::session::failure::CHOICES;
 use crate::session::incomplete::is_incomplete;
 use crate::session::{self, Session, calm_error, known};
-use crate::sources;
 use crate::whole::{self, Link};
 use commands::{COMMANDS, Done};
 use complete::{Names, Word};
@@ -80,8 +79,7 @@ pub fn type_lines(session: &mut Session, text: &str) -> Result<()> {
 
 /// A script on standard input: one unit, the first error ends it.
 fn read_all(session: &mut Session) -> Result<()> {
-    let code = whole::text_in(std::io::stdin(), sources::LONGEST)
-        .map_err(|error| Error::new(Kind::Usage, "standard input cannot be read", error.to_string()))?;
+    let code = session::text_of_stdin()?;
     if let Some(tag) = session::reveal::tag_of(&code) {
         return session::reveal::show(session, tag);
     }

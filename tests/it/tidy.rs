@@ -19,10 +19,13 @@ const LAYERS: &[(&[&str], &str)] = &[
     (&["gate"], "the door: it cannot know what it guards, or it could not guard it all"),
     (&["config", "screen"], "what was decided before, and what is shown; neither asks the other"),
     (
-        &["sources", "redact", "interrupt", "memory", "shield", "whole"],
-        "facts that anybody may need: texts, secrets, Ctrl-C, memory, panics, files that are whole",
+        &["sources", "redact", "interrupt", "memory", "shield"],
+        "facts that anybody may need: texts, secrets, Ctrl-C, memory, panics",
     ),
-    (&["error"], "the one error type: a thing that knows something else could not be thrown everywhere"),
+    (
+        &["error", "whole"],
+        "the one error type, which everything throws, and files that are whole, which know nothing else",
+    ),
 ];
 
 /// Layers that may name only these paths, although more stands right of them.

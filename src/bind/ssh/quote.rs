@@ -108,6 +108,23 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_in_a_word_is_hidden_before_the_word_is_quoted() {
+        let of = |words: &[&str]| readable(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
+        for words in [
+            &["psql", "-c", "ALTER ROLE app PASSWORD 'LEAK-1'"][..],
+            &["sh", "-c", "mysql -p'LEAK-1'"],
+            &["x", "--password", "it's-LEAK"],
+            &["docker", "run", "-e", "DB_PASSWORD=a&b LEAK"],
+        ] {
+            // What is shown is looked at once more.
+            let line = redact::clean(&of(words));
+            assert!(!line.contains("LEAK"), "{line}");
+        }
+        let line = redact::clean(&of(&["psql", "-c", "ALTER ROLE app PASSWORD 'old-1'"]));
+        assert!(line.starts_with("psql -c \"ALTER ROLE app PASSWORD '•••#") && line.ends_with("'\""), "{line}");
+    }
+
+    #[test]
     fn two_hundred_random_words_survive_every_shell() {
         let mut dice = Dice::new(0x5eed);
         let words: Vec<String> = (0..200).map(|_| dice.word()).collect();
