@@ -111,7 +111,7 @@ mod tests {
     fn a_secret_in_a_word_is_hidden_before_the_word_is_quoted() {
         let of = |words: &[&str]| readable(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
         for words in [
-            &["psql", "-c", "ALTER ROLE app PASSWORD 'LEAK-1'"][..],
+            &["isql", "-c", "ALTER ROLE app PASSWORD 'LEAK-1'"][..],
             &["sh", "-c", "mysql -p'LEAK-1'"],
             &["x", "--password", "it's-LEAK"],
             &["docker", "run", "-e", "DB_PASSWORD=a&b LEAK"],
@@ -120,8 +120,8 @@ mod tests {
             let line = redact::clean(&of(words));
             assert!(!line.contains("LEAK"), "{line}");
         }
-        let line = redact::clean(&of(&["psql", "-c", "ALTER ROLE app PASSWORD 'old-1'"]));
-        assert!(line.starts_with("psql -c \"ALTER ROLE app PASSWORD '•••#") && line.ends_with("'\""), "{line}");
+        let line = redact::clean(&of(&["isql", "-c", "ALTER ROLE app PASSWORD 'old-1'"]));
+        assert!(line.starts_with("isql -c \"ALTER ROLE app PASSWORD '•••#") && line.ends_with("'\""), "{line}");
     }
 
     #[test]
