@@ -176,6 +176,11 @@ impl Journal {
                     story.at_us = entry.at_us;
                     (story.what, story.mode) = (text(&entry.body, "what"), text(&entry.body, "mode"));
                     (story.facts, story.replay) = (entry.body["facts"].clone(), entry.body["replay"] == true);
+                    if let Some(older) = story.resumes().map(String::from)
+                        && !self.had_begun(&older, entry.seq)?
+                    {
+                        story.facts["resumes"] = Value::Null;
+                    }
                 }
                 "source" if entry.body["role"] == "import" => story.imports.push(Source {
                     name: text(&entry.body, "name"),
@@ -275,9 +280,17 @@ impl Journal {
 
     /// Runs that went on with others: the newest one for each.
     pub fn resumptions(&self) -> Result<Vec<(String, String)>> {
-        let sql = "SELECT json_extract(body, '$.facts.resumes'), run FROM journal WHERE kind = 'run.start'
-                   AND json_extract(body, '$.facts.resumes') IS NOT NULL ORDER BY seq";
+        let sql = "SELECT json_extract(newer.body, '$.facts.resumes') AS older, newer.run FROM journal AS newer
+                   WHERE newer.kind = 'run.start' AND older IS NOT NULL AND EXISTS (SELECT 1 FROM journal AS began
+                   WHERE began.run = older AND began.kind = 'run.start' AND began.seq < newer.seq) ORDER BY newer.seq";
         self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// True for a run that had begun before this record: a run goes on with an older one only, and so no chain of them has a
+    /// loop, whatever a file says that was imported.
+    fn had_begun(&self, run: &str, seq: i64) -> Result<bool> {
+        let sql = "SELECT 1 FROM journal WHERE run = ?1 AND kind = 'run.start' AND seq < ?2 LIMIT 1";
+        Ok(!self.read(sql, params![run, seq], |row| row.get::<_, i64>(0))?.is_empty())
     }
 
     /// For each run the end of its id, when that is enough to name it; else the id.

@@ -185,6 +185,26 @@ fn a_newer_schema_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_run_goes_on_with_an_older_one_only() {
+    let (_dir, journal) = journal();
+    let start = |run: &'static str, resumes: &str| {
+        let body = json!({ "what": run, "mode": "apply", "facts": { "resumes": resumes } });
+        journal
+            .append(&Record { kind: "run.start", run, effect: None, target: None, class: None, body })
+            .expect("written");
+    };
+    start("itself", "itself");
+    start("first", "second");
+    start("second", "first");
+    start("third", "second");
+    let pair = |older: &str, newer: &str| (older.to_string(), newer.to_string());
+    assert_eq!(journal.resumptions().expect("read"), [pair("first", "second"), pair("second", "third")]);
+    let resumes = |run: &str| journal.story(run).expect("there").resumes().map(String::from);
+    let seen = ["itself", "first", "second", "third"].map(resumes);
+    assert_eq!(seen, [None, None, Some("first".into()), Some("second".into())]);
+}
+
+#[test]
 fn two_writers_keep_one_chain() {
     let (dir, first) = journal();
     let second = Journal::open(dir.path()).expect("second");
