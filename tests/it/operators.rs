@@ -331,6 +331,35 @@ fn status_and_doctor_show_the_lock_first_and_only_looks() {
 }
 
 #[test]
+fn where_two_others_work_the_name_of_one_is_not_enough() {
+    let (one, two) = (Stage::local(), Stage::local());
+    let alice = one.alice_looks("look()");
+    let mut dora = two.start("dora", &[], "prod.locked(\"index\", || { mark(\"a\"); look() })");
+    dora.says("✓ host.sh");
+    let (by_alice, by_dora) = (holder(&one), holder(&two));
+    let carol = Home::new();
+    let stack = |name: &str, stage: &Stage| {
+        format!(
+            "[stack.{name}]\nhost = \"local\"\ndir = \"{}\"\ncompose = {{ files = [\"c.yml\"], project = \"{name}\" }}\n",
+            stage.dir()
+        )
+    };
+    carol.put("opsh.toml", &format!("{}{}", stack("sa", &one), stack("sb", &two)));
+    let change = format!("host(\"local\").run([\"touch\", \"{}\"])", carol.path("made").display());
+    for by in [&by_alice, &by_dora] {
+        let ran = carol.run_with(&["--yes", "--under-lock-of", by, "-e", &change], "USER", "carol").exits(3);
+        ran.says(&["several work there", &by_alice, &by_dora, "stack(\"sa\").lock()", "stack(\"sb\").lock()"]);
+    }
+    assert!(!carol.path("made").exists());
+    two.end_look();
+    dora.ended().exits(0);
+    carol.run_with(&["--yes", "--under-lock-of", &by_alice, "-e", &change], "USER", "carol").exits(0);
+    assert!(carol.path("made").exists());
+    one.end_look();
+    alice.ended().exits(0);
+}
+
+#[test]
 fn at_a_terminal_a_y_is_not_the_holders_name() {
     let stage = Stage::local();
     let alice = stage.alice_looks("look()");

@@ -107,7 +107,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
     }
     let mut others = Vec::new();
     for (aim, stacks) in aims.iter().zip(&concerned) {
-        let mut other = None;
+        let mut other: Option<Other> = None;
         for stack in stacks {
             let Some(found) = seen.get(&beside::folder(stack)) else { continue };
             if stack.name == aim.0 {
@@ -116,11 +116,28 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
             say_unseen(world, stack, found);
             say_open(world, stack, found);
             note_busy(world, stack, found);
-            other = other.or_else(|| other_of(world, stack, found));
+            match (&other, other_of(world, stack, found)) {
+                (_, None) => {}
+                (None, first) => other = first,
+                (Some(first), Some(more)) if first.by == more.by => {}
+                (Some(first), Some(more)) => refuse_several(world, aim.0, first, &more)?,
+            }
         }
         others.push(other);
     }
     Ok(others)
+}
+
+/// Fails where two others work: the name of one is no consent of the other. A plan says the second, too.
+fn refuse_several(world: &World, target: &str, first: &Other, more: &Other) -> Result<()> {
+    if world.gate.mode() == Mode::Plan {
+        world.gate.warn(&more.words);
+        return Ok(());
+    }
+    let what = format!("nothing was changed on {target}");
+    let why = format!("several work there: {} on {}, {} on {}", first.by, first.stack, more.by, more.stack);
+    let ask = |other: &Other| format!("stack({}).lock()     since when, and why, {}", json!(other.stack), other.by);
+    Err(Error::new(Kind::Refused, what, why).next(ask(first)).next(ask(more)))
 }
 
 /// After a look that failed. A host that cannot be reached fails the change itself, and a plan changes nothing: both are
