@@ -491,7 +491,8 @@ fn unsettled(session: &Session, screen: &Screen) {
     for entry in open.iter().take(3) {
         let text = |key: &str| entry.body.get(key).and_then(|value| value.as_str()).unwrap_or("").to_string();
         let target = entry.target.as_deref().unwrap_or("?");
-        screen.warn(&format!("may have happened: {} on {target}  {}", text("verb"), text("says")));
+        let says = screen::one_line(&text("says"));
+        screen.warn(&format!("may have happened: {} on {target}  {says}", text("verb")));
         if entry.body.get("lives").is_some() {
             screen.say(&format!("  its host knows: opsh attach {}", entry.run));
         }

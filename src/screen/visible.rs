@@ -14,7 +14,8 @@ pub fn fit(text: &str) -> String {
 
 /// As [`fit`], each line but the first behind blanks: only the first of them is a line of ours, whatever the text holds.
 pub fn hanging(text: &str) -> String {
-    let line = |line: &str| if line.is_empty() || line.starts_with(' ') { line.into() } else { format!("    {line}") };
+    // One blank is how a hint of ours begins.
+    let line = |line: &str| if line.is_empty() || line.starts_with("  ") { line.into() } else { format!("    {line}") };
     let text = fit(text);
     let Some((first, rest)) = text.split_once('\n') else { return text };
     rest.split('\n').fold(first.to_string(), |out, rest| format!("{out}\n{}", line(rest)))
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(fit("1\r\n2"), "1\n2");
         assert_eq!(one_line("x\n✓ docker.tag"), "x␤✓ docker.tag");
         assert_eq!(hanging("x\r\n✓ docker.tag\n  y\n"), "x\n    ✓ docker.tag\n  y\n");
+        assert_eq!(hanging("x\n next: opsh rm"), "x\n     next: opsh rm", "that is no hint");
         assert_eq!(one_line("rm a\rls"), "rm a␍ls");
         assert_eq!(one_line("a\u{61c}b\u{2028}c"), "a<061c>b<2028>c");
     }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Kind, Result};
 use crate::gate::journal::{Entry, Journal};
 use crate::redact;
-use crate::screen::Screen;
+use crate::screen::{Screen, one_line};
 use serde_json::Value;
 
 /// Writes down what was seen of a run's changes that may have happened. Fails with `not_found` when it has none.
@@ -27,7 +27,8 @@ pub fn show(entries: &[Entry], all: bool, screen: &Screen) {
         for (at, line) in lines(entry, screen).into_iter().enumerate() {
             // Its number is how other texts name a record.
             let number = if at == 0 { format!("#{}", entry.seq) } else { String::new() };
-            screen.print(&format!("{number:<6} {line}"));
+            // What was recorded may hold line ends: they make no line of ours.
+            screen.print(&one_line(&format!("{number:<6} {line}")));
         }
     }
     match entries.iter().filter(quiet).count() {

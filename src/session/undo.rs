@@ -268,7 +268,8 @@ impl Session {
 
     fn show(&self, way: &WayBack, halves: &Halves) {
         for change in &way.back {
-            self.gate().say(&format!("  {}\n    undo: {}", change.words(), change.inverse.as_deref().unwrap_or("")));
+            let inverse = change.inverse.as_deref().unwrap_or("").replace('\n', "\n          ");
+            self.gate().say(&format!("  {}\n    undo: {inverse}", change.words()));
             for one in halves.get(&change.id).into_iter().flatten() {
                 let outcome = match &one.fate {
                     Fate::Happened { .. } => "done already".into(),
