@@ -102,17 +102,42 @@ pub fn of_files_here(gate: &Gate, stacks: Vec<Arc<Stack>>) {
     }
 }
 
-/// What cannot be read is said by the lesson of the first effect.
+/// A file that cannot be read is passed over here: the lesson of the first effect says so.
 fn learn_here(stack: &Stack) {
-    let (mut read, mut next) = (BTreeSet::new(), secrets::of_stack(stack));
-    for _ in 0..ROUNDS {
-        let sources: Vec<Source> = next.difference(&read).cloned().collect();
-        let text = |(_, path): &Source| whole::begin(Path::new(path), Link::Followed, MOST_OF_A_FILE as u64).ok();
-        next = sources
-            .iter()
-            .flat_map(|source| secrets::learn(source, &text(source).unwrap_or_default(), &stack.dir))
-            .collect();
-        read.extend(sources);
+    let mut files = Files::of(stack);
+    while let Some(sources) = files.due() {
+        for source in &sources {
+            let path = Path::new(&source.1);
+            files.learn(source, &whole::begin(path, Link::Followed, MOST_OF_A_FILE as u64).unwrap_or_default());
+        }
+    }
+}
+
+/// The files of a stack, each once, and those that they name in turn.
+struct Files<'a> {
+    stack: &'a Stack,
+    seen: BTreeSet<Source>,
+    named: BTreeSet<Source>,
+    rounds: usize,
+}
+
+impl Files<'_> {
+    fn of(stack: &Stack) -> Files<'_> {
+        Files { stack, seen: BTreeSet::new(), named: secrets::of_stack(stack), rounds: ROUNDS }
+    }
+
+    /// Those to read now; `None` when all were read, or files named files too often.
+    fn due(&mut self) -> Option<Vec<Source>> {
+        self.rounds = self.rounds.checked_sub(1)?;
+        let named = std::mem::take(&mut self.named);
+        let due: Vec<Source> = named.difference(&self.seen).cloned().collect();
+        self.seen.extend(due.iter().cloned());
+        (!due.is_empty()).then_some(due)
+    }
+
+    /// Learns what the text of one of them says.
+    fn learn(&mut self, source: &Source, text: &str) {
+        self.named.extend(secrets::learn(source, text, &self.stack.dir));
     }
 }
 
@@ -251,23 +276,17 @@ impl Lessons {
     async fn learn_files(&self, pass: &Pass, reach: &Reach) -> Option<String> {
         let stacks = self.state().stacks.clone();
         for stack in stacks {
-            let mut read: BTreeSet<Source> = BTreeSet::new();
-            let mut next = secrets::of_stack(&stack);
-            for _ in 0..ROUNDS {
-                let sources: Vec<Source> = next.difference(&read).cloned().collect();
-                if sources.is_empty() {
-                    break;
-                }
+            let mut files = Files::of(&stack);
+            while let Some(sources) = files.due() {
                 let texts = match texts(pass, reach, &sources, MOST_OF_A_FILE).await {
                     Ok(texts) => texts,
                     Err(why) => return Some(why),
                 };
-                read.extend(sources.iter().cloned());
-                let found = texts.iter().filter_map(|seen| Some((sources.get(seen.at)?, seen)));
-                next =
-                    found.clone().flat_map(|(source, seen)| secrets::learn(source, &seen.text, &stack.dir)).collect();
-                let states = found.map(|(source, seen)| (source.clone(), seen.state.clone()));
-                self.state().files.extend(states);
+                for seen in texts {
+                    let Some(source) = sources.get(seen.at) else { continue };
+                    files.learn(source, &seen.text);
+                    self.state().files.insert(source.clone(), seen.state);
+                }
             }
         }
         None

@@ -181,17 +181,17 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
         Value::Object(map) => {
             for (name, value) in map {
                 match (name.as_str(), value) {
-                    ("env_file", value) => paths(value).iter().for_each(|path| file(Role::Env, path)),
+                    ("env_file", value) => paths(value).into_iter().for_each(|path| file(Role::Env, path)),
                     ("include" | "extends", value) => {
                         // The short form of `extends` names a service.
                         if name == "include" || !value.is_string() {
-                            paths(value).iter().for_each(|path| file(Role::Compose, path));
+                            paths(value).into_iter().for_each(|path| file(Role::Compose, path));
                         }
                         walk(value, file);
                     }
                     ("secrets", Value::Object(secrets)) => {
                         for secret in secrets.values() {
-                            paths(&secret["file"]).iter().for_each(|path| file(Role::Secret, path));
+                            paths(&secret["file"]).into_iter().for_each(|path| file(Role::Secret, path));
                         }
                     }
                     ("command" | "entrypoint" | "test", Value::String(text)) => {
@@ -211,18 +211,14 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
     }
 }
 
-/// A path, a list of them, or of maps with `path` or `file`.
-fn paths(value: &Value) -> Vec<String> {
-    let items = match value {
-        Value::Array(items) => items.as_slice(),
-        one => std::slice::from_ref(one),
-    };
-    let of = |item: &'_ Value| match (item.as_str(), &item["path"]) {
-        (Some(path), _) => vec![path.to_string()],
-        (None, Value::Array(several)) => several.iter().filter_map(|path| path.as_str().map(String::from)).collect(),
-        (None, one) => one.as_str().or(item["file"].as_str()).map(String::from).into_iter().collect(),
-    };
-    items.iter().flat_map(of).collect()
+/// A path, a list of them, or of maps with `file`, or with one `path` or several.
+fn paths(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(path) => vec![path],
+        Value::Array(items) => items.iter().flat_map(paths).collect(),
+        Value::Object(map) => map.get("path").or(map.get("file")).map_or_else(Vec::new, paths),
+        _ => Vec::new(),
+    }
 }
 
 /// Learns a value as a compose file has it. What compose puts in its place is in the container; a default is in the file.
