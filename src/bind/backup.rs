@@ -20,7 +20,6 @@ use crate::config::{Stack, passing_place};
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
-use crate::redact;
 use folder::{Folder, Saved};
 use rhai::Dynamic;
 use serde::Deserialize;
@@ -296,9 +295,7 @@ async fn dump(reach: &Reach, pass: &Pass, stack: &Stack, plan: &Value, name: &st
     let ran = host::run_durable(reach, pass, &stack.host, &command).await?;
     if ran.code != 0 {
         let what = format!("the database of {} was not backed up", stack.name);
-        let why = redact::last_lines(if ran.err.trim().is_empty() { &ran.out } else { &ran.err }, 4);
-        let why = if why.is_empty() { format!("exit code {}, and it said nothing", ran.code) } else { why };
-        return Err(Error::new(Kind::Failed, what, why)
+        return Err(Error::new(Kind::Failed, what, ran.why(4))
             .exit(ran.code.into())
             .next(format!("stack({}).backup_plan()     room, versions, what is there", json!(stack.name))));
     }

@@ -15,7 +15,6 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass, clock};
-use crate::redact;
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -206,9 +205,7 @@ impl Place {
         if ran.code == 0 {
             return Ok(());
         }
-        let said = redact::last_lines(if ran.err.trim().is_empty() { &ran.out } else { &ran.err }, 4);
-        let why = if said.is_empty() { format!("exit code {}, and it said nothing", ran.code) } else { said };
-        Err(self.failed(what, Kind::Failed, why).exit(ran.code.into()))
+        Err(self.failed(what, Kind::Failed, ran.why(4)).exit(ran.code.into()))
     }
 }
 

@@ -280,12 +280,23 @@ impl Ran {
         json!({ "code": self.code, "out": self.out, "err": self.err })
     }
 
+    /// The last lines of what it said: on standard error, else on standard output.
+    fn said(&self, lines: usize) -> String {
+        redact::last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, lines)
+    }
+
+    /// Why it failed, as far as it said anything.
+    pub fn why(&self, lines: usize) -> String {
+        let said = self.said(lines);
+        if said.is_empty() { format!("exit code {}, and it said nothing", self.code) } else { said }
+    }
+
     /// An error when the exit code is not 0, with the end of what was said.
     pub fn checked(self, host: &str, words: &[String]) -> Result<Ran> {
         if self.code == 0 {
             return Ok(self);
         }
-        let said = redact::last_lines(if self.err.trim().is_empty() { &self.out } else { &self.err }, 5);
+        let said = self.said(5);
         let program = words.first().map_or("", String::as_str);
         let why = match self.code {
             // A script's own 127 is about a program that it named.

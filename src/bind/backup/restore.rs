@@ -14,7 +14,6 @@ use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Lives, Pass};
-use crate::redact;
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -225,9 +224,7 @@ async fn run(way: &Way, pass: &Pass, stack: &Stack, script: &str, own: &[&str], 
     if ran.code == 0 {
         return Ok(());
     }
-    let said = redact::last_lines(if ran.err.trim().is_empty() { &ran.out } else { &ran.err }, 5);
-    let why = if said.is_empty() { format!("exit code {}, and it said nothing", ran.code) } else { said };
-    Err(Error::new(Kind::Failed, what, why)
+    Err(Error::new(Kind::Failed, what, ran.why(5))
         .exit(ran.code.into())
         .next(format!("stack({}).probe()     whether the old database serves", json!(stack.name))))
 }
