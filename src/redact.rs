@@ -251,6 +251,11 @@ pub fn begun(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&Stream::new().feed(bytes)).into_owned()
 }
 
+/// The text of bytes of which at most `most` were read. Where so many were, the rest of a secret may not have been.
+pub fn read_to(bytes: &[u8], most: usize) -> String {
+    bytes.get(..most).map_or_else(|| String::from_utf8_lossy(bytes).into_owned(), begun)
+}
+
 /// Leaves whole lines of the head and the tail of a text that was cut between them. A secret that the cut halved is gone
 /// then, also one that nobody knows yet; its value may hold anything but the end of a line.
 pub fn whole_lines(head: &mut Vec<u8>, tail: &mut Vec<u8>) {
@@ -299,7 +304,7 @@ pub struct Stream {
 }
 
 /// Shown instead of a text that cannot be checked.
-const WITHHELD: &[u8] = b"(withheld: opsh cannot tell whether it holds a secret)";
+const WITHHELD: &str = "(withheld: opsh cannot tell whether it holds a secret)";
 
 impl Stream {
     /// A stream at its beginning.
@@ -336,8 +341,7 @@ pub const MARK: &str = "•••#";
 /// True for a text in which something was hidden. Whatever is read back from a record and obeyed is asked this first: it
 /// would be obeyed with the mark in place of the secret.
 pub fn is_hidden(text: &str) -> bool {
-    text.contains(MARK.trim_end_matches('#'))
-        || text.as_bytes().windows(WITHHELD.len()).any(|window| window == WITHHELD)
+    text.contains(MARK.trim_end_matches('#')) || text.contains(WITHHELD)
 }
 
 /// True for a text with the mark of a value in it, as opsh shows it.

@@ -4,6 +4,9 @@ use super::keys::LONG;
 
 /// The text with each such block as one line where something in it is hidden; `None` where nothing is.
 pub fn hide(text: &str, clean: &dyn Fn(&str) -> String) -> Option<String> {
+    if !text.lines().any(|line| line.len() >= LONG && is_base64(line)) {
+        return None;
+    }
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let (mut out, mut is_hidden, mut at) = (String::new(), false, 0);
     while at < lines.len() {

@@ -175,8 +175,7 @@ where
         }
     }
     driver.abort();
-    // What was not read may be the rest of a secret.
-    let body = if body.len() < keep { String::from_utf8_lossy(&body).into_owned() } else { redact::begun(&body) };
+    let body = redact::read_to(&body, keep);
     let status = response.status().as_u16();
     Ok(Answer { status, body, dns_ms: 0.0, connect_ms: 0.0, tls_ms: 0.0, first_byte_ms, total_ms: 0.0 })
 }

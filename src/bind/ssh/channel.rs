@@ -218,8 +218,7 @@ const COMPLAINTS_KEPT: usize = 64 * 1024;
 impl Complaints {
     /// The text so far, at most its first 64 KiB.
     pub fn text(&self) -> String {
-        let kept = self.lock();
-        if kept.len() < COMPLAINTS_KEPT { String::from_utf8_lossy(&kept).into_owned() } else { redact::begun(&kept) }
+        redact::read_to(&self.lock(), COMPLAINTS_KEPT)
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<u8>> {

@@ -109,10 +109,7 @@ async fn until(reader: &mut Reader, read: &mut Vec<u8>, line: Option<&[u8]>) -> 
 }
 
 fn shown(noise: &[u8]) -> Option<String> {
-    let text = match noise.get(..NOISE_KEPT) {
-        Some(begun) => redact::begun(begun),
-        None => String::from_utf8_lossy(noise).into_owned(),
-    };
+    let text = redact::read_to(noise, NOISE_KEPT);
     let text = text.trim().replace('\n', " / ");
     let plain: String = text.chars().filter(|c| !c.is_control()).collect();
     (!plain.is_empty()).then_some(plain)
