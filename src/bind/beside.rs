@@ -72,7 +72,7 @@ pub fn refused(code: i32, said: &str, what: &str, host: &str, folder: &str) -> O
 /// Functions in POSIX sh for the folder and its files; works on dash, bash and busybox.
 ///
 /// `opsh_folder DIR [make]` enters the folder after it was checked, and `opsh_file NAME` opens a file of it for reading as
-/// descriptor 7. Both give 0, 1 (not there), 2 (there, and not to be used) or 3 (cannot be used), with the reason in
+/// descriptor 7, of which `opsh_first` prints the first line, of 64 KiB at most. Both give 0, 1 (not there), 2 (there, and not to be used) or 3 (cannot be used), with the reason in
 /// `opsh_why`. `opsh_add NAME LINE` appends a line and waits until it is on the disk; `opsh_put NAME` replaces a file by
 /// its standard input, and `opsh_mv FROM TO` renames one, whatever a link at `TO` leads to; 4 means that a newer opsh wrote
 /// the file.
@@ -144,6 +144,7 @@ opsh_file() {
   [ "$opsh_qk" = 1 ] || { exec 7<&-; opsh_odd "$1" "has $opsh_qk names (hard links), owner user id $opsh_qu, mode $opsh_qm"; return; }
   opsh_known "$opsh_qu" || { exec 7<&-; opsh_odd "$1" "belongs to user id $opsh_qu (mode $opsh_qm), who is neither you, root, the owner of the checkout nor in its group"; return; }
 }
+opsh_first() { head -c 65536 /proc/self/fd/7 | head -n 1; }
 opsh_newer() {
   opsh_ql=$(printf %s "$1" | tr -d ' \t\r\n')
   while :; do

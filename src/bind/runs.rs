@@ -159,7 +159,7 @@ fn unwind(engine: &Engine, world: &World, trail: &[String], error: &Error, optio
         return not(format!("that is no definite failure ({})", error.kind.word()));
     }
     let mut changes = world.gate.journal().and_then(|journal| journal.changes(trail)).unwrap_or_default();
-    // What this process did itself it can take back with the secrets that the record hides.
+    // Of its own changes this process still has the inverses, with the secrets that the record hides.
     for change in changes.iter_mut().filter(|change| change.hides_inverse) {
         change.inverse = world.gate.inverse_of(&change.id);
     }

@@ -104,8 +104,8 @@ pub fn no_verb(change: &Told) -> String {
     format!("this opsh has no verb {}: another version of opsh made the run", change.verb)
 }
 
-/// What is there now of a change; `None` for a verb whose state cannot be looked at,
-/// or that was called with what the record hides.
+/// What is there now in place of what a change changed; `None` for a verb whose state cannot be looked at, and where the record
+/// hides what it was called with.
 pub fn now(world: &World, change: &Told) -> Result<Option<Now>> {
     // The name that is hidden in its inverse is hidden in what it was called with: the look would be at something else.
     let is_hidden = change.hides_inverse || change.inverse.is_none() && redact::is_hidden(&change.args.to_string());
@@ -315,17 +315,14 @@ impl WayBack {
             }
             Fate::DidNot(why) => format!("did not happen: {why}"),
             // Of a state that can be looked at, a look will tell what is left.
-            Fate::Failed(_) if change.hides_inverse && change.inverse.is_none() => {
-                if change.destroys {
-                    self.perhaps.push(change.clone());
-                }
-                cannot(&change)
-            }
             Fate::Failed(why) if change.before.is_null() || change.inverse.is_none() => {
                 if change.destroys {
                     self.perhaps.push(change.clone());
                 }
-                format!("failed, and what it left is not known: {why}")
+                match change.hides_inverse && change.inverse.is_none() {
+                    true => cannot(&change),
+                    false => format!("failed, and what it left is not known: {why}"),
+                }
             }
             Fate::Said(saw) => format!("not undone: a person saw \"{saw}\""),
             Fate::GoesOn | Fate::Unknown => "its outcome is not known".into(),

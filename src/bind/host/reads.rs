@@ -69,21 +69,20 @@ fn recurses(words: &[String]) -> bool {
 
 /// True for the folders of the kernel, and for what they lie in.
 fn holds_devices(folder: &str) -> bool {
-    let parts = parts(folder);
-    let is_up = folder.split('/').any(|part| part == "..");
-    match parts.first() {
-        None => folder.starts_with('/') || is_up,
-        Some(first) => (folder.starts_with('/') || is_up) && ["dev", "proc", "sys"].contains(first),
-    }
+    let is_of_kernel = |first: &&str| ["dev", "proc", "sys"].contains(first);
+    rooted(folder).is_some_and(|parts| parts.first().is_none_or(is_of_kernel))
 }
 
-/// The names of a path, without `.` and what `..` leaves.
-fn parts(path: &str) -> Vec<&str> {
+/// The names of a path, without `.` and what `..` leaves; `None` for one that stays below the working directory.
+fn rooted(path: &str) -> Option<Vec<&str>> {
+    if !path.starts_with('/') && path.split('/').all(|part| part != "..") {
+        return None;
+    }
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
         if part == ".." { parts.truncate(parts.len().saturating_sub(1)) } else { parts.push(part) }
     }
-    parts
+    Some(parts)
 }
 
 /// Fails with the word that is not on the list. Options may follow operands, as GNU programs take them.
@@ -192,10 +191,8 @@ fn is_plain(word: &str) -> bool {
 
 /// False for a device and for what the kernel hands out once: opening a watchdog arms it, reading `kmsg` consumes it.
 fn is_file(word: &str) -> bool {
-    let parts = parts(word);
-    let is_rooted = word.starts_with('/') || word.split('/').any(|part| part == "..");
+    let Some(parts) = rooted(word) else { return true };
     match parts.as_slice() {
-        _ if !is_rooted => true,
         ["dev", "full" | "null" | "random" | "stdin" | "urandom" | "zero"] | ["dev", "shm", _, ..] => true,
         ["dev", ..] => false,
         ["proc", rest @ ..] => !rest.iter().any(|part| ["kmsg", "cwd", "fd", "map_files", "root"].contains(part)),

@@ -55,7 +55,7 @@ opsh_line() { opsh_l="{\"format\":1,\"at\":\"$(opsh_date)\",${1#?}"; }
 opsh_note() { opsh_line "$1"; opsh_add changes.jsonl "$opsh_l"; opsh_check $?; }
 opsh_seen() {
   opsh_l=null; opsh_file lock.json; case $? in
-  0) ! opsh_newer "$(head -c 65536 /proc/self/fd/7)" || opsh_end newer "$opsh_f/lock.json"; opsh_l=$(head -c 65536 /proc/self/fd/7 | head -n 1);;
+  0) ! opsh_newer "$(head -c 65536 /proc/self/fd/7)" || opsh_end newer "$opsh_f/lock.json"; opsh_l=$(opsh_first);;
   2) opsh_end odd "$opsh_why";;
   esac
   exec 7<&-; [ -n "$opsh_l" ] || opsh_l=null
@@ -152,7 +152,7 @@ opsh_true() {
 const END: &str = r#"opsh_folder "$1" && opsh_file lock; case $? in 0) exec 9<&7;; 1) echo free; exit;; *) echo "$opsh_why" >&2; exit;; esac
 opsh_other() {
   [ -n "$1" ] || return 1
-  opsh_l=; opsh_file lock.json; case $? in 0) opsh_l=$(head -c 65536 /proc/self/fd/7 | head -n 1);; 1) ;; *) echo "$opsh_why" >&2; exit;; esac; exec 7<&-
+  opsh_l=; opsh_file lock.json; case $? in 0) opsh_l=$(opsh_first);; 1) ;; *) echo "$opsh_why" >&2; exit;; esac; exec 7<&-
   case $opsh_l in *"\"fence\":\"$1\""*) return 1;; *) return 0;; esac
 }
 opsh_free() { flock -n 9 && flock -u 9; }
@@ -191,7 +191,7 @@ opsh_look() {
   }
   IFS='. ' read -r opsh_u opsh_l </proc/uptime
   opsh_file lock.json; opsh_r=$?
-  if [ $opsh_r = 0 ]; then head -c 65536 /proc/self/fd/7 | head -n 1 | { [ $opsh_s = busy ] && opsh_true || cat; } | opsh_text "$opsh_s $opsh_u"; else echo "$opsh_s $opsh_u"; opsh_may $opsh_r; fi
+  if [ $opsh_r = 0 ]; then opsh_first | { [ $opsh_s = busy ] && opsh_true || cat; } | opsh_text "$opsh_s $opsh_u"; else echo "$opsh_s $opsh_u"; opsh_may $opsh_r; fi
   opsh_k=0
   for opsh_x in intent-*.jsonl; do
     [ -e "$opsh_x" ] || [ -L "$opsh_x" ] || continue
@@ -217,7 +217,7 @@ const SETTLE: &str = r#"opsh_folder "$1" || { [ $? = 1 ] && echo 0 && exit 0; ec
 opsh_k=0
 for opsh_x in intent-*.jsonl; do
   opsh_file "$opsh_x" || continue
-  opsh_l=$(head -c 65536 /proc/self/fd/7 | head -n 1); case $opsh_l in *"\"run\":\"$2\""*) ;; *) continue;; esac
+  opsh_l=$(opsh_first); case $opsh_l in *"\"run\":\"$2\""*) ;; *) continue;; esac
   flock -xn 7 || { echo "somebody is at it" >&2; exit 3; }
   opsh_add "$opsh_x" "{\"format\":1,\"at\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\",${3#?}" && opsh_mv "$opsh_x" "${opsh_x%.jsonl}.done" || { echo "$opsh_why" >&2; exit 1; }
   opsh_k=$((opsh_k + 1))

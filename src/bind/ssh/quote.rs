@@ -116,7 +116,7 @@ mod tests {
             &["x", "--password", "it's-LEAK"],
             &["docker", "run", "-e", "DB_PASSWORD=a&b LEAK"],
         ] {
-            // What is shown is looked at once more.
+            // The screen hides what is secret in the line once more.
             let line = redact::clean(&of(words));
             assert!(!line.contains("LEAK"), "{line}");
         }

@@ -258,9 +258,6 @@ impl Journal {
         }
         drop(file);
         let spilled = take(path).ok_or_else(|| fail(Kind::Usage, "it is not a spill file".into()))?;
-        if spilled.entries[0].kind != "spill.begin" {
-            return Err(fail(Kind::Usage, "it is not a spill file".into()));
-        }
         if spilled.format > FORMAT {
             return Err(fail(Kind::Unmet, too_new(&spilled)));
         }

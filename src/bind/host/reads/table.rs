@@ -45,7 +45,7 @@ pub struct Program {
 }
 
 const fn program(name: &'static str, short: &'static str, long: &'static str, operand: Shape) -> Program {
-    // Which option names a file that is read, is not told apart: no value is a device.
+    // The list does not say which options name a file to read: no value may be a device.
     let value = match operand {
         Shape::Plain | Shape::Untagged => operand,
         _ => Shape::File,
