@@ -170,7 +170,7 @@ impl Running {
     #[track_caller]
     pub fn says(&mut self, text: &str) {
         while !self.said.contains(text) {
-            let piece = self.pieces.recv_timeout(crate::processes::PATIENCE);
+            let piece = self.pieces.recv_timeout(crate::terminal::DEADLINE);
             let piece = piece.unwrap_or_else(|_| panic!("not said: {text}\n{}", self.said));
             self.said += &String::from_utf8_lossy(&piece);
         }

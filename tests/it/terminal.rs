@@ -3,7 +3,7 @@
 //! Keys go in, a screen comes out; nothing is answered that a person would not answer. Each wait has one deadline, and
 //! ends with what the screen shows when it passes.
 
-use super::home::{Home, OPSH};
+use super::home::Home;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,11 +15,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longer than anything here takes on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(120);
-
 /// Columns and rows that everything about the layout is tried at.
 pub const SIZES: [(u16, u16); 2] = [(80, 24), (120, 40)];
+
+/// Longer than anything takes on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 pub const CTRL_C: &str = "\x03";
 pub const CTRL_D: &str = "\x04";
@@ -75,11 +75,8 @@ impl Terminal {
 
     /// What [`Terminal::start`] runs, for more variables.
     pub fn command(home: &Home, words: &[&str]) -> Command {
-        let mut command = Command::new(OPSH);
-        command.args(words).current_dir(home.0.path()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
-        command.env("HOME", home.0.path()).env("XDG_STATE_HOME", home.path("state")).env("TERM", "xterm-256color");
-        command.env("TMPDIR", home.0.path());
+        let mut command = home.command(words);
+        command.env("TERM", "xterm-256color");
         command
     }
 
