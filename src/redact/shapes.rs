@@ -10,7 +10,7 @@
 //! | `"NAME": "` | the closing quote or the line's end | hidden |
 //! | `Authorization:` | the end of the word after `Bearer` and the like | hidden |
 //! | `://user:` | a space, or `/` behind `@` | hidden up to the last `@`; shown when there is none |
-//! | `https://` | the same | what is a token before `@` is hidden |
+//! | `https://`, `redis://` | the same | what is a token before `@` is hidden |
 //! | `ghp_` and other tokens | a character that no such token has | hidden when long enough, else shown |
 //! | `-----BEGIN … PRIVATE KEY-----` | `-----`, or 16 KiB | hidden |
 //! | `name = `, `name: `, `--name `, `<name>`, `Cookie:` and others of `fields.rs` | the end of the field | hidden unless ordinary |
@@ -425,7 +425,7 @@ fn announced_word(context: &[u8]) -> Option<Kind> {
         b':' if is_header(before) => Some(Kind::Header),
         b':' => is_user(before).then_some(Kind::Url),
         b'-' if begins_key(context) => Some(Kind::Key),
-        b'/' if TOKEN_URLS.iter().any(|scheme| context.ends_with(scheme)) => Some(Kind::Login),
+        b'/' if may_have_token(context) => Some(Kind::Login),
         b'J' if is_at_word(context, "eyJ") => Some(Kind::Jwt { dots: 0, since: 0 }),
         b'_' | b'-' | b'A' | b'a' | b'/' | b'.' | b'1' => {
             TOKENS.iter().find(|token| is_at_word(context, token.prefix)).map(Kind::Token)
@@ -480,7 +480,12 @@ fn is_user(before: &[u8]) -> bool {
     before[..before.len() - length].ends_with(b"://")
 }
 
-/// The token that stands in place of a user of an HTTP server: alone, or with a word that is no password. What is shorter
+/// True for a text after which a token may stand in place of a user.
+pub fn may_have_token(before: &[u8]) -> bool {
+    TOKEN_URLS.iter().any(|scheme| before.ends_with(scheme))
+}
+
+/// The token that stands in place of a user: alone, or with a word that is no password. What is shorter
 /// is a name.
 pub fn token_in(login: &[u8]) -> Option<&[u8]> {
     let colon = login.iter().position(|&b| b == b':');

@@ -1,10 +1,10 @@
 //! Passwords within the values of variables: in URLs and in connection strings.
 
-use super::shapes::token_in;
+use super::shapes::{may_have_token, token_in};
 use regex::Regex;
 use std::sync::LazyLock;
 
-/// `pass` of `scheme://user:pass@host`, of each URL, a token in place of the user of an HTTP server, and of `password=pass` and `Pwd=pass`. A password in a URL comes
+/// `pass` of `scheme://user:pass@host`, of each URL, a token in place of the user, and of `password=pass` and `Pwd=pass`. A password in a URL comes
 /// as it stands there and as its percent signs mean it.
 pub fn passwords_in(value: &str) -> Vec<String> {
     let mut found = Vec::new();
@@ -12,8 +12,8 @@ pub fn passwords_in(value: &str) -> Vec<String> {
         let rest = &value[at + 3..];
         // A password that was not encoded may hold a slash; one URL may hold another in its query.
         let authority = rest.split(['/', '?', '#', ',', ' ', '\n']).next().unwrap_or_default();
-        let is_http = value[..at].ends_with("http") || value[..at].ends_with("https");
-        let login = authority.rsplit_once('@').map(|(login, _)| login).filter(|_| is_http);
+        let may_be = may_have_token(&value.as_bytes()[..at + 3]);
+        let login = authority.rsplit_once('@').map(|(login, _)| login).filter(|_| may_be);
         let token = login.and_then(|login| std::str::from_utf8(token_in(login.as_bytes())?).ok());
         found.extend(token.into_iter().flat_map(|token| [token.to_string(), decoded(token)]));
         for part in [rest, authority] {
@@ -64,6 +64,7 @@ mod tests {
             ("postgres://vrc:p%40ss%2Fw@db/vrc?contact=a@b", "p@ss/w"),
             ("redis://:only-pw@cache:6379/0", "only-pw"),
             ("https://0123456789abcdef@o1.example/7", "0123456789abcdef"),
+            ("redis://fedcba9876543210@cache:6379", "fedcba9876543210"),
             ("amqp://u:first@a,amqp://u:second@b", "first"),
             ("amqp://u:first@a,amqp://u:second@b", "second"),
             ("Host=db;Username=u;Password=ado-pw;Pooling=true", "ado-pw"),
