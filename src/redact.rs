@@ -6,8 +6,10 @@ mod forms;
 mod invisible;
 mod keys;
 mod known;
+mod learner;
 mod names;
 mod needles;
+mod plain;
 #[cfg(test)]
 mod props;
 mod shapes;
@@ -16,12 +18,12 @@ mod variables;
 mod wrapped;
 
 pub use invisible::{is_combining, is_invisible};
+pub use learner::Learner;
 pub use names::{add as add_names, check as check_name, is_secret_name};
 pub use values::{clean_json, clean_words};
 
 use known::known;
 use needles::{Matcher, Needles};
-use serde_json::Value;
 use shapes::Shapes;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -129,49 +131,18 @@ pub fn is_too_short(value: &str) -> bool {
     value.trim().len() < SHORTEST
 }
 
-/// Hides a value and its encodings everywhere from now on, because it stands under a secret's name. Unlike a [`Secret`],
-/// which somebody declared, it is only taken for one: ordinary words and small numbers are left alone.
+/// Hides a value and its encodings everywhere from now on. It was not declared, but stands where a secret does: ordinary
+/// words and small numbers are left alone.
 pub fn learn(value: &str) {
     if !is_ordinary(value.trim()) {
         remember(value);
     }
 }
 
-/// Hides what a variable of an environment holds: all of it under a secret's name, and under any name the passwords in
-/// URLs and connection strings.
-pub fn learn_variable(name: &str, value: &str) {
-    if is_secret_name(name) {
-        learn(value);
-        // A service account is an object whose parts are printed alone.
-        if let Ok(Value::Object(parts)) = serde_json::from_str(value) {
-            let texts = parts.iter().filter_map(|(name, part)| Some((name, part.as_str()?)));
-            texts.filter(|(name, _)| is_secret_name(name)).for_each(|(_, part)| learn(part));
-        }
-    }
-    variables::passwords_in(value).iter().for_each(|password| learn(password));
-}
-
-/// Hides the values behind options of a command that name a secret: `--requirepass X`, `--password=X`, `redis-cli -a X`; also
-/// within a word that is a command for a shell. A value that holds a `$` is put there by somebody else.
-pub fn learn_words(words: &[String]) {
-    let is_redis = words.iter().any(|word| word.ends_with("redis-cli"));
-    for (at, word) in words.iter().enumerate() {
-        let (option, value) = match word.split_once('=') {
-            Some((option, value)) => (option, Some(value)),
-            None => (word.as_str(), words.get(at + 1).map(String::as_str)),
-        };
-        let is_named = fields::is_option(option) || (is_redis && option == "-a");
-        // A word of a command is a whole value, blanks and all.
-        let is_value = |value: &&str| !value.contains('$') && (value.contains(' ') || !fields::is_ordinary(value));
-        if let Some(value) = value.filter(|value| is_named && is_value(value)) {
-            learn(value);
-        }
-        if word.contains(char::is_whitespace)
-            && let Some(inner) = shlex::split(word)
-            && inner.len() > 1
-        {
-            learn_words(&inner);
-        }
+/// Words that opsh shows in plans and questions: a value made of them is hidden only when it was declared.
+pub fn add_plain(texts: &[&str]) {
+    if let Some(mut known) = known() {
+        known.add_plain(texts);
     }
 }
 
@@ -500,23 +471,6 @@ mod tests {
             (begun(b"x PASSWORD=abcde").as_str(), begun("x maple leaf ⌀".as_bytes()).as_str()),
             ("x PASSWORD=", "x maple leaf ⌀")
         );
-    }
-
-    #[test]
-    fn values_behind_options_of_a_command_are_learned() {
-        let words = |words: &[&str]| learn_words(&words.iter().map(|word| word.to_string()).collect::<Vec<_>>());
-        words(&["redis-server", "--requirepass", "opt-redis-71"]);
-        words(&["sh", "-c", "exec mysqld --password='opt inner 72' --port 33061"]);
-        words(&["CMD", "redis-cli", "-a", "opt-client-73", "ping"]);
-        words(&["x", "--token=opt-equal-74", "--requirepass", "${PW-opt-not-75}", "--name", "opt-not-76"]);
-        for value in ["opt-redis-71", "opt inner 72", "opt-client-73", "opt-equal-74"] {
-            assert!(!clean(&format!("x {value} y")).contains(value), "{value}");
-        }
-        for value in ["opt-not-76", "33061"] {
-            assert_eq!(clean(value), value);
-        }
-        let text = clean("redis-server --requirepass another-one-77 --port 6379");
-        assert!(!text.contains("another-one-77") && text.ends_with(" --port 6379"), "{text}");
     }
 
     #[test]

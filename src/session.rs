@@ -28,7 +28,7 @@ pub mod words;
 pub use crate::bind::hints::{Busy, calm_error};
 use crate::bind::values::{self, ExitCode, RhaiResult};
 use crate::bind::world::{Args, World};
-use crate::bind::{lesson, lock, provenance, secret};
+use crate::bind::{self, lesson, lock, provenance, secret};
 use crate::config::{Config, LOCAL};
 use crate::engine;
 use crate::error::{Error, Kind, Result};
@@ -190,6 +190,8 @@ impl Session {
         memory::set_most(options.config.memory_bytes());
         let names = &options.config.redact().names;
         redact::add_names(names).map_err(|why| Error::new(Kind::Usage, "redact.names is not valid", why))?;
+        redact::add_plain(&bind::all().map(|binding| binding.verb().name).collect::<Vec<_>>());
+        redact::add_plain(&options.config.shown_names());
         if let Some(zone) = options.config.timezone() {
             screen.set_zone(zone).map_err(|why| Error::new(Kind::Usage, "screen.timezone is not valid", why))?;
         }

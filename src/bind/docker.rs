@@ -222,8 +222,16 @@ pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
 pub async fn detail(engine: &Engine, stack: &Stack, service: &str) -> Result<Detail> {
     let container = find(engine, stack, service).await?;
     let detail = engine.inspect(&container.id).await?;
-    detail.env.pairs().iter().for_each(|(key, value)| redact::learn_variable(key, value));
+    learn_secrets(&detail, stack.host.as_str());
     Ok(detail)
+}
+
+/// Hides from now on what a container's environment and commands tell of secrets.
+pub fn learn_secrets(detail: &Detail, host: &str) {
+    let mut learner = redact::Learner::of_container();
+    detail.env.pairs().iter().for_each(|(name, value)| learner.variable(name, value));
+    [&detail.entrypoint, &detail.cmd, &detail.health_test].iter().for_each(|words| learner.words(words));
+    learner.finish(&format!("container {} on {host}", detail.name));
 }
 
 fn connect(call: &Call<'_>) -> Result<Dynamic> {

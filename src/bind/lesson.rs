@@ -10,10 +10,10 @@
 use super::compose::secrets::{self, Source};
 use super::docker::{self, engine::Engine};
 use super::ssh::{Command, Outcome, Reach};
-use crate::config::Stack;
+use crate::config::{LOCAL, Stack};
 use crate::error::{Kind, Result};
 use crate::gate::{Gate, Pass};
-use crate::redact;
+use crate::redact::{self, Learner};
 use crate::whole::{self, Link};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -27,11 +27,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const WITHIN: Duration = Duration::from_secs(60);
 /// How soon a lesson that did not end well is repeated.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Bytes read of one file, and of all files in one look.
+/// Bytes read of one file, of the files that are read at once, and of those of a stack on this machine.
 const MOST_OF_A_FILE: usize = 256 << 10;
 const MOST_OF_ALL: usize = 4 << 20;
 /// How often files may name further files.
 const ROUNDS: usize = 8;
+/// Files of one stack that are looked at.
+const MOST_FILES: usize = 1_000;
+/// Files that are read at once, and bytes of their names in one command: a kernel takes no argument list of any length.
+const FILES_AT_ONCE: usize = 64;
+const NAMES_AT_ONCE: usize = 64 << 10;
 /// Containers inspected at once: each is a channel of its own, and an sshd allows ten.
 const AT_ONCE: usize = 3;
 
@@ -105,39 +110,67 @@ pub fn of_files_here(gate: &Gate, stacks: Vec<Arc<Stack>>) {
 /// A file that cannot be read is passed over here: the lesson of the first effect says so.
 fn learn_here(stack: &Stack) {
     let mut files = Files::of(stack);
+    let mut left = MOST_OF_ALL;
     while let Some(sources) = files.due() {
         for source in &sources {
             let path = Path::new(&source.1);
-            files.learn(source, &whole::begin(path, Link::Followed, MOST_OF_A_FILE as u64).unwrap_or_default());
+            let text = whole::begin(path, Link::Followed, MOST_OF_A_FILE as u64).unwrap_or_default();
+            let Some(rest) = left.checked_sub(text.len()) else { return files.finish(LOCAL, Some(&source.1)) };
+            left = rest;
+            files.learn(source, &text);
         }
     }
+    files.finish(LOCAL, None);
 }
 
 /// The files of a stack, each once, and those that they name in turn.
 struct Files<'a> {
     stack: &'a Stack,
+    learner: Learner,
     seen: BTreeSet<Source>,
     named: BTreeSet<Source>,
     rounds: usize,
+    /// Files that were named and are not looked at.
+    left_out: usize,
 }
 
 impl Files<'_> {
     fn of(stack: &Stack) -> Files<'_> {
-        Files { stack, seen: BTreeSet::new(), named: secrets::of_stack(stack), rounds: ROUNDS }
+        let (learner, named) = (Learner::of_files(), secrets::of_stack(stack));
+        Files { stack, learner, seen: BTreeSet::new(), named, rounds: ROUNDS, left_out: 0 }
     }
 
     /// Those to read now; `None` when all were read, or files named files too often.
     fn due(&mut self) -> Option<Vec<Source>> {
         self.rounds = self.rounds.checked_sub(1)?;
         let named = std::mem::take(&mut self.named);
-        let due: Vec<Source> = named.difference(&self.seen).cloned().collect();
+        let mut due: Vec<Source> = named.difference(&self.seen).cloned().collect();
+        let room = MOST_FILES.saturating_sub(self.seen.len());
+        self.left_out += due.len().saturating_sub(room);
+        due.truncate(room);
         self.seen.extend(due.iter().cloned());
         (!due.is_empty()).then_some(due)
     }
 
     /// Learns what the text of one of them says.
     fn learn(&mut self, source: &Source, text: &str) {
-        self.named.extend(secrets::learn(source, text, &self.stack.dir));
+        self.named.extend(secrets::learn(&mut self.learner, source, text, &self.stack.dir));
+    }
+
+    /// Says what was not learned; `from` is the first file that was not read any more, since those before it are so long.
+    fn finish(self, host: &str, from: Option<&str>) {
+        let stack = format!("stack {} on {host}", self.stack.name);
+        let not_read = |what: String| redact::warn(format!("opsh did not read {what}: secrets in it are not hidden"));
+        if let Some(from) = from {
+            not_read(format!(
+                "{from} and the files that follow it in {stack}, which have more than {} MiB",
+                MOST_OF_ALL >> 20
+            ));
+        }
+        if self.left_out > 0 {
+            not_read(format!("{} of the files that {stack} names, which are more than {MOST_FILES}", self.left_out));
+        }
+        self.learner.finish(&stack);
     }
 }
 
@@ -267,29 +300,38 @@ impl Lessons {
             return Ok(true);
         }
         let sources: Vec<Source> = files.keys().cloned().collect();
-        let seen = texts(pass, reach, &sources, 0).await?;
-        let is_same = |seen: &Seen| sources.get(seen.at).is_some_and(|source| files[source] == seen.state);
-        Ok(seen.len() == sources.len() && seen.iter().all(is_same))
+        for some in at_once(&sources, usize::MAX) {
+            let seen = texts(pass, reach, some, 0).await?;
+            let is_same = |seen: &Seen| some.get(seen.at).is_some_and(|source| files[source] == seen.state);
+            if seen.len() != some.len() || !seen.iter().all(is_same) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
-    /// Reads the files of the stacks, and those that they name; returns why that was not possible.
+    /// Reads the files of the stacks, and those that they name; returns why that was not possible. A stack whose files
+    /// cannot be read keeps nobody from those of the others.
     async fn learn_files(&self, pass: &Pass, reach: &Reach) -> Option<String> {
         let stacks = self.state().stacks.clone();
+        let mut gap = None;
         for stack in stacks {
             let mut files = Files::of(&stack);
             while let Some(sources) = files.due() {
-                let texts = match texts(pass, reach, &sources, MOST_OF_A_FILE).await {
-                    Ok(texts) => texts,
-                    Err(why) => return Some(why),
-                };
-                for seen in texts {
-                    let Some(source) = sources.get(seen.at) else { continue };
-                    files.learn(source, &seen.text);
-                    self.state().files.insert(source.clone(), seen.state);
+                for some in at_once(&sources, FILES_AT_ONCE) {
+                    match texts(pass, reach, some, MOST_OF_A_FILE).await {
+                        Ok(texts) => texts.into_iter().for_each(|seen| {
+                            let Some(source) = some.get(seen.at) else { return };
+                            files.learn(source, &seen.text);
+                            self.state().files.insert(source.clone(), seen.state);
+                        }),
+                        Err(why) => gap = gap.or(Some(why)),
+                    }
                 }
             }
+            files.finish(reach.name(), None);
         }
-        None
+        gap
     }
 
     async fn learn_containers(&self, pass: Pass, reach: &Reach) -> Result<()> {
@@ -305,11 +347,7 @@ impl Lessons {
             let inspected = engine.inspect_all(some).await;
             for (id, detail) in some.iter().zip(inspected) {
                 match detail {
-                    Ok(detail) => {
-                        detail.env.pairs().iter().for_each(|(name, value)| redact::learn_variable(name, value));
-                        let commands = [&detail.entrypoint, &detail.cmd, &detail.health_test];
-                        commands.iter().for_each(|words| redact::learn_words(words));
-                    }
+                    Ok(detail) => docker::learn_secrets(&detail, reach.name()),
                     // It was removed meanwhile.
                     Err(error) if error.kind == Kind::NotFound => {}
                     Err(error) => return Err(error),
@@ -352,6 +390,23 @@ struct Seen {
     state: String,
     /// At most so many bytes as were asked for.
     text: String,
+}
+
+/// Parts of a list that fit into one command, of `most` files at most.
+fn at_once(sources: &[Source], most: usize) -> impl Iterator<Item = &[Source]> {
+    let mut rest = sources;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |(_, path): &&Source| {
+            bytes += path.len() + 1;
+            bytes <= NAMES_AT_ONCE
+        };
+        // One alone is tried, whatever its length.
+        let count = rest.iter().take(most).take_while(fits).count().max(1);
+        let (some, after) = rest.split_at_checked(count)?;
+        rest = after;
+        Some(some)
+    })
 }
 
 /// The states of files, and at most `most` bytes of each that is there and readable. What was not read is said.
@@ -418,6 +473,59 @@ mod tests {
         assert!(warned.iter().any(|text| text.contains("fifo, which is no plain file")), "{warned:?}");
     }
 
+    fn stack_at(dir: &Path, name: &str) -> Arc<Stack> {
+        let text = format!(
+            "[stack.{name}]\nhost = \"local\"\ndir = \"{}\"\ncompose = {{ files = [\"c.yml\"], project = \"{name}\" }}\n",
+            dir.display()
+        );
+        crate::config::Config::found(&text).expect("valid").stack(name).expect("there")
+    }
+
+    /// A stack whose compose file names so many env files, of names that are long together.
+    fn of_many_files(dir: &Path, count: usize) -> Arc<Stack> {
+        let long = "x".repeat(30);
+        let names: Vec<String> = (0..count).map(|at| format!("{at:05}{long}.env")).collect();
+        std::fs::write(dir.join("c.yml"), format!("services: {{ a: {{ env_file: [{}] }} }}\n", names.join(", ")))
+            .expect("written");
+        std::fs::write(dir.join(&names[0]), "X_PASSWORD=first-of-many-41\n").expect("written");
+        stack_at(dir, "many")
+    }
+
+    #[tokio::test]
+    async fn a_stack_with_files_without_end_keeps_nobody_from_those_of_the_next() {
+        let (many, next) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        std::fs::write(next.path().join(".env"), "X_PASSWORD=of-the-next-stack-42\n").expect("written");
+        let lessons = Lessons::default();
+        lessons.about(vec![of_many_files(many.path(), 5_000), stack_at(next.path(), "next")]);
+        assert_eq!(lessons.learn_files(&Pass::for_tests(), &Reach::Local).await, None);
+        assert!(!redact::clean("x of-the-next-stack-42").contains("next-stack"));
+        assert!(!redact::clean("x first-of-many-41").contains("first-of-many"));
+        assert_eq!(lessons.is_same(&Pass::for_tests(), &Reach::Local).await, Ok(true));
+        std::fs::write(next.path().join(".env"), "X_PASSWORD=changed\n").expect("written");
+        assert_eq!(lessons.is_same(&Pass::for_tests(), &Reach::Local).await, Ok(false));
+        let warned = redact::warnings();
+        assert!(warned.iter().any(|text| text.contains("of the files that stack many on")), "{warned:?}");
+    }
+
+    #[test]
+    fn files_here_of_many_megabytes_are_read_to_a_bound_and_that_is_said() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let stack = of_many_files(dir.path(), 100);
+        let names = std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("one").path());
+        let first = names.filter(|path| path.extension().is_some_and(|end| end == "env")).min().expect("one");
+        let line = |at: usize| format!("V{at}_PASSWORD=lots-of-values-{at}\n");
+        let text: String = (0..9_000).map(line).collect();
+        for at in 1..100 {
+            let name = first.file_name().expect("a name").to_string_lossy().replacen("00000", &format!("{at:05}"), 1);
+            std::fs::write(dir.path().join(name), &text).expect("written");
+        }
+        learn_here(&stack);
+        assert!(!redact::clean("x first-of-many-41").contains("first-of-many"));
+        let warned = redact::warnings();
+        assert!(warned.iter().any(|text| text.contains("more than 4 MiB")), "{warned:?}");
+        assert!(warned.iter().any(|text| text.contains("under names of secrets of stack many")), "{warned:?}");
+    }
+
     #[tokio::test]
     async fn a_value_behind_a_record_separator_is_learned() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -433,12 +541,8 @@ mod tests {
         let put =
             |value: &str| std::fs::write(dir.path().join(".env"), format!("DB_PASSWORD={value}\n")).expect("written");
         put("first-lesson-31");
-        let text = format!(
-            "[stack.s]\nhost = \"local\"\ndir = \"{}\"\ncompose = {{ files = [\"c.yml\"], project = \"s\" }}\n",
-            dir.path().display()
-        );
         let lessons = Lessons::default();
-        lessons.about(vec![crate::config::Config::found(&text).expect("valid").stack("s").expect("there")]);
+        lessons.about(vec![stack_at(dir.path(), "s")]);
         let attend = async || {
             lessons.attend(&Pass::for_tests(), &Reach::Local).await;
             let mut state = lessons.state();

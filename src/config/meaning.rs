@@ -42,6 +42,19 @@ impl Config {
         let names = self.hosts.keys().chain(self.stacks.keys());
         names.filter_map(|name| Some((name.clone(), self.meaning(name)?))).collect()
     }
+
+    /// Names that stand in plans and questions: hosts and where they are, stacks, their folders, files and services.
+    pub fn shown_names(&self) -> Vec<&str> {
+        let hosts = self.hosts.iter().flat_map(|(name, host)| [name.as_str(), &host.ssh]);
+        let stacks = self.stacks.iter().flat_map(|(name, stack)| {
+            let compose = [name.as_str(), &stack.dir, &stack.compose.project].into_iter();
+            let files = stack.compose.files.iter().chain(&stack.compose.env_file).map(String::as_str);
+            let service = [stack.db.as_ref().map(|db| &db.service), stack.migrate.as_ref().map(|it| &it.service)];
+            let services = stack.services.keys().chain(service.into_iter().flatten()).map(String::as_str);
+            compose.chain(files).chain(services)
+        });
+        hosts.chain(stacks).collect()
+    }
 }
 
 const HOST: &str = "host";

@@ -35,15 +35,22 @@ pub fn of(value: &str) -> Vec<String> {
     forms
 }
 
+/// A value of more bytes is looked for in the kinds of [`OF_LONG`] only: all of them have 160 bytes for one of the value.
+const LONG: usize = 4096;
+
+/// Kinds in which a file comes back: a key, a service account.
+const OF_LONG: &[&str] = &["as it is", "base64", "JSON", "line"];
+
 /// The value and its encodings, each with the name of its kind. Forms shorter than [`SHORTEST`] are left out.
 pub fn named(value: &str) -> Vec<(&'static str, String)> {
-    let endings = line_ends(value);
+    let endings = if value.len() > LONG { vec![value.to_string()] } else { line_ends(value) };
     let of_kind = |(name, forms): &Kind| {
         let all: Vec<String> = endings.iter().flat_map(|value| forms(value)).collect();
         let name = *name;
         all.into_iter().map(move |form| (name, form))
     };
-    let mut forms: Vec<(&str, String)> = KINDS.iter().flat_map(of_kind).collect();
+    let mut forms: Vec<(&str, String)> =
+        KINDS.iter().filter(|(name, _)| value.len() <= LONG || OF_LONG.contains(name)).flat_map(of_kind).collect();
     forms.retain(|(_, text)| text.len() >= SHORTEST);
     forms
 }

@@ -2,9 +2,10 @@
 
 use super::forms;
 use super::needles::Matcher;
+use super::plain::Plain;
 use sha2::{Digest, Sha256};
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
@@ -14,10 +15,42 @@ const TELLING_DIGITS: usize = 9;
 /// Tags kept of values that only their shape gave away; the oldest go first, so that no output fills the memory.
 const MOST_TAGS: usize = 1_000;
 
+/// Bytes of the forms of values that are only taken for secrets, for each [`Origin`]: each byte takes about 30 of memory,
+/// and 8 MiB are about 3,000 passwords of 24 characters.
+const MOST_TAKEN: usize = 8 << 20;
+
+/// Bytes of forms of a long value, at least, for each of its own.
+const FORMS_OF_LONG: usize = 8;
+
+/// Where a value was seen that is taken for a secret because of its name. Each has a bound of its own: what a server makes up
+/// does not crowd out what the files of the stacks say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The files of a stack.
+    Files,
+    /// The environment and the command of a container.
+    Containers,
+}
+
+/// What became of a value that was learned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It is looked for.
+    Yes,
+    /// It is a plain word that opsh shows itself.
+    Plain,
+    /// There are more values of its origin than can be looked for.
+    TooMany,
+}
+
 /// Values and tags of this process.
 pub struct Known {
     salt: [u8; 16],
-    values: BTreeSet<Arc<str>>,
+    /// Each value, and whether it was declared; the others are only taken for secrets.
+    values: BTreeMap<Arc<str>, bool>,
+    /// Bytes of the forms of values that were taken for secrets, by origin.
+    taken: [usize; 2],
+    plain: Plain,
     needles: Vec<(String, Arc<str>)>,
     /// The values that are numbers, by their plain text.
     numbers: BTreeMap<String, Arc<str>>,
@@ -74,7 +107,9 @@ impl Known {
         let _ = getrandom::fill(&mut salt);
         Known {
             salt,
-            values: BTreeSet::new(),
+            values: BTreeMap::new(),
+            taken: [0; 2],
+            plain: Plain::new(),
             needles: Vec::new(),
             numbers: BTreeMap::new(),
             matcher: None,
@@ -93,18 +128,64 @@ impl Known {
         self.passing.clear();
     }
 
-    /// Looks for the value and its encodings from now on.
+    /// Looks for a declared value and its encodings from now on.
     pub fn learn(&mut self, value: &str) {
-        let value: Arc<str> = value.into();
-        if !self.values.insert(Arc::clone(&value)) {
-            return;
+        match self.values.get_mut(value) {
+            Some(is_declared) => *is_declared = true,
+            None => self.look_for(value, forms::of(value), true),
         }
+    }
+
+    /// Looks from now on for a value that is taken for a secret, and for its encodings, if there is room for them: in its
+    /// place, of which `room` bytes are left, and among all of its origin.
+    pub fn take(&mut self, value: &str, origin: Origin, room: &mut usize) -> Learned {
+        if self.values.contains_key(value) {
+            return Learned::Yes;
+        }
+        if self.plain.is_made_of(value) {
+            return Learned::Plain;
+        }
+        let left = (*room).min(MOST_TAKEN - self.taken[origin as usize]);
+        // A long value is not spelt in its forms for nothing.
+        if value.len() > left / FORMS_OF_LONG {
+            return Learned::TooMany;
+        }
+        let forms = forms::of(value);
+        let bytes: usize = forms.iter().map(String::len).sum();
+        if bytes > left {
+            // Nor are thousands of short ones that follow it.
+            *room = 0;
+            return Learned::TooMany;
+        }
+        *room -= bytes;
+        self.taken[origin as usize] += bytes;
+        self.look_for(value, forms, false);
+        Learned::Yes
+    }
+
+    fn look_for(&mut self, value: &str, forms: Vec<String>, is_declared: bool) {
+        let value: Arc<str> = value.into();
+        self.values.insert(Arc::clone(&value), is_declared);
         if let Some(number) = plain_number(value.trim()) {
             self.numbers.insert(number, Arc::clone(&value));
         }
-        self.needles.extend(forms::of(&value).into_iter().map(|form| (form, Arc::clone(&value))));
+        self.needles.extend(forms.into_iter().map(|form| (form, Arc::clone(&value))));
         self.matcher = None;
         self.passing.retain(|passing| *passing != value);
+    }
+
+    /// Words that opsh shows itself. A value that was taken for a secret and is made of them is not looked for any more.
+    pub fn add_plain(&mut self, texts: &[&str]) {
+        self.plain.add(texts.iter().copied());
+        let plain = &self.plain;
+        let before = self.values.len();
+        self.values.retain(|value, is_declared| *is_declared || !plain.is_made_of(value));
+        if self.values.len() != before {
+            let values = &self.values;
+            self.needles.retain(|(_, value)| values.contains_key(value));
+            self.numbers.retain(|_, value| values.contains_key(value));
+            self.matcher = None;
+        }
     }
 
     /// The known value that a number is, by its text: `8061399` is also `-8061399`, `8061399.0` and `008061399`. A value of
@@ -141,7 +222,7 @@ impl Known {
         let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
         let free = (4..=digits.len()).step_by(2).map(|length| &digits[..length]);
         let tag = free.into_iter().find(|tag| !self.tags.contains_key(*tag)).unwrap_or(&digits).to_string();
-        if !self.values.contains(&value) {
+        if !self.values.contains_key(&value) {
             self.passing.push_back(Arc::clone(&value));
         }
         if self.passing.len() > MOST_TAGS
@@ -188,6 +269,7 @@ fn plain_number(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn seeded() -> Known {
         let mut known = Known::new();
@@ -226,6 +308,46 @@ mod tests {
         }
         assert!(known.tags.len() <= MOST_TAGS + 1 && known.tag_of.len() == known.tags.len());
         assert!(known.behind(mark.trim_start_matches("•••#")).is_some());
+    }
+
+    #[test]
+    fn values_without_end_are_taken_until_there_is_no_room_and_those_of_files_have_their_own() {
+        let mut known = seeded();
+        let mut take = |value: &str, origin| known.take(value, origin, &mut usize::MAX.clone());
+        let first = (0..1_000_000)
+            .find(|at| take(&format!("made-up-{at}-by-a-server"), Origin::Containers) == Learned::TooMany);
+        assert!(first.is_some_and(|at| (1_000..10_000).contains(&at)), "{first:?}");
+        assert_eq!(take("of-a-file-77", Origin::Files), Learned::Yes);
+        assert_eq!(take(&"x".repeat(MOST_TAKEN), Origin::Files), Learned::TooMany);
+        let bytes: usize = known.needles.iter().map(|(form, _)| form.len()).sum();
+        assert!(bytes <= MOST_TAKEN + 4096, "{bytes}");
+        known.learn("a-declared-one");
+        let last = known.needles.last().expect("some");
+        assert_eq!(&*last.1, "a-declared-one", "what is declared always finds room");
+        let mut room = 10;
+        assert_eq!(known.take("a-value-in-a-full-place", Origin::Files, &mut room), Learned::TooMany);
+    }
+
+    #[test]
+    fn a_long_value_is_looked_for_in_fewer_forms() {
+        let mut known = seeded();
+        let long: String = (0..4_000).map(|at| format!("{at:04}'\"\n\\")).collect();
+        known.learn(&long);
+        let bytes: usize = known.needles.iter().map(|(form, _)| form.len()).sum();
+        assert!(bytes < 20 * long.len(), "{bytes} of {}", long.len());
+        assert!(known.needles.iter().any(|(form, _)| *form == long), "as it is");
+    }
+
+    #[test]
+    fn a_plain_word_is_not_taken_for_a_secret_but_may_be_declared() {
+        let mut known = seeded();
+        let take = |known: &mut Known, value: &str| known.take(value, Origin::Containers, &mut usize::MAX.clone());
+        assert_eq!(take(&mut known, "backend"), Learned::Yes);
+        assert_eq!(take(&mut known, "docker"), Learned::Plain);
+        known.learn("frontend");
+        known.add_plain(&["shop-backend", "frontend"]);
+        assert!(known.needles.iter().all(|(_, value)| &**value == "frontend"));
+        assert_eq!(take(&mut known, "backend"), Learned::Plain);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct Matcher {
     automaton: NFA,
     start: StateID,
     /// How many bytes at the end of the text may still become a match, by state.
-    depths: HashMap<StateID, usize>,
+    depths: HashMap<StateID, u32>,
     /// The value behind each needle.
     values: Vec<Arc<str>>,
 }
@@ -42,14 +42,14 @@ impl Matcher {
 
 /// A state is one beginning of needles, and every end of it that is one too. The longest of these that is not a whole
 /// needle already, with none that goes on from there, is what a match may still come of.
-fn depths(automaton: &NFA, start: StateID, needles: &[(String, Arc<str>)]) -> HashMap<StateID, usize> {
+fn depths(automaton: &NFA, start: StateID, needles: &[(String, Arc<str>)]) -> HashMap<StateID, u32> {
     let next = |state, byte: &u8| automaton.next_state(Anchored::No, state, *byte);
-    let mut depths = HashMap::from([(start, 0)]);
+    let mut depths = HashMap::from([(start, 0_u32)]);
     for (needle, _) in needles {
         let begun = &needle.as_bytes()[..needle.len() - 1];
-        begun.iter().enumerate().fold(start, |state, (at, byte)| {
+        begun.iter().zip(1_u32..).fold(start, |state, (byte, depth)| {
             let state = next(state, byte);
-            depths.insert(state, at + 1);
+            depths.insert(state, depth);
             state
         });
     }
@@ -111,7 +111,7 @@ impl Needles {
             }
         }
         self.state = Some(state);
-        let live = matcher.depths.get(&state).copied().unwrap_or(0);
+        let live = matcher.depths.get(&state).map_or(0, |depth| *depth as usize);
         self.release(self.held.len() - live, out, mark);
     }
 

@@ -217,3 +217,22 @@ fn a_secret_that_a_change_puts_in_place_is_neither_its_result_nor_recorded() {
         assert!(![&ran.out, &recorded].iter().any(|text| text.contains(new)), "{recorded}");
     }
 }
+
+#[test]
+fn an_environment_hides_no_word_of_a_plan_and_takes_no_inverse_away() {
+    let home = home();
+    let words = ["file.write", "would", "remov", "local", "undo: ", "backend", "prod"];
+    let mut env: String = words.iter().enumerate().map(|(at, word)| format!("V{at}_PASSWORD='{word}'\n")).collect();
+    home.put("c.yml", "services:\n  backend: { image: x }\n");
+    env.push_str(&format!("DB_PASSWORD={S}\n"));
+    home.put(".env", &env);
+    let file = home.path("backend.txt").display().to_string();
+    let code = format!("file::write({file:?}, \"a\")");
+    let plan = home.run(&["--plan", "-e", &code]).exits(0);
+    let plan = plan.says(&["file.write  local  would:", "backend.txt", "undo: ", "is not hidden"]);
+    assert!(!plan.err.contains("•••"), "{}", plan.err);
+    home.run(&["--yes", "-e", &code]).exits(0);
+    home.run(&["--yes", "undo", "last"]).exits(0);
+    assert!(!home.path("backend.txt").exists());
+    is_clean(&home, &home.run(&["-e", SECRET]).exits(0));
+}

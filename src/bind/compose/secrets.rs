@@ -3,7 +3,7 @@
 //! The files are read to learn what must be hidden. A file that cannot be parsed teaches less; it is never an error.
 
 use crate::config::Stack;
-use crate::redact;
+use crate::redact::{self, Learner};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -32,11 +32,11 @@ pub fn of_stack(stack: &Stack) -> BTreeSet<Source> {
 }
 
 /// Learns what the text of a file says, and returns the files that it names in turn.
-pub fn learn((role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Source> {
+pub fn learn(learner: &mut Learner, (role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Source> {
     match role {
-        Role::Env => variables(text).iter().for_each(|(name, value)| redact::learn_variable(name, value)),
-        Role::Secret => redact::learn(text.trim()),
-        Role::Compose => return compose(path, text, &[stack_dir, folder(path)]),
+        Role::Env => variables(text).iter().for_each(|(name, value)| learner.variable(name, value)),
+        Role::Secret => learner.value(path, text.trim()),
+        Role::Compose => return compose(learner, path, text, &[stack_dir, folder(path)]),
     }
     BTreeSet::new()
 }
@@ -125,23 +125,27 @@ fn unescaped(text: &str) -> String {
 
 // ── compose files ──
 
-fn compose(path: &str, text: &str, folders: &[&str]) -> BTreeSet<Source> {
+fn compose(learner: &mut Learner, path: &str, text: &str, folders: &[&str]) -> BTreeSet<Source> {
     let mut named = BTreeSet::new();
     let mut name = |role, path: &str| {
         named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
     };
     match super::yaml::parse(text) {
-        Ok(config) => walk(&config, &mut name),
+        Ok(config) => {
+            let services = config["services"].as_object().into_iter().flat_map(|services| services.keys());
+            redact::add_plain(&services.map(String::as_str).collect::<Vec<_>>());
+            walk(learner, &config, &mut name);
+        }
         Err(_) => {
             redact::warn(format!("opsh cannot parse {path}: secrets in it may not be hidden"));
-            lines(text, &mut name);
+            lines(learner, text, &mut name);
         }
     }
     named
 }
 
 /// Learns what the lines of a file that is no YAML tell all the same: whoever edits it needs opsh now.
-fn lines(text: &str, file: &mut dyn FnMut(Role, &str)) {
+fn lines(learner: &mut Learner, text: &str, file: &mut dyn FnMut(Role, &str)) {
     let mut bare = String::new();
     let mut is_env_file = false;
     for line in text.lines() {
@@ -166,16 +170,16 @@ fn lines(text: &str, file: &mut dyn FnMut(Role, &str)) {
             _ => is_env_file = false,
         }
     }
-    variables(&bare).iter().for_each(|(name, value)| written(name, value));
+    variables(&bare).iter().for_each(|(name, value)| written(learner, name, value));
 }
 
 /// Learns each value under a secret's name, wherever it stands, and hands on the files that are named.
-fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
+fn walk(learner: &mut Learner, value: &Value, file: &mut dyn FnMut(Role, &str)) {
     match value {
         Value::Array(items) => {
             items.iter().for_each(|item| match item.as_str().and_then(|text| text.split_once('=')) {
-                Some((name, value)) => written(name, value),
-                None => walk(item, file),
+                Some((name, value)) => written(learner, name, value),
+                None => walk(learner, item, file),
             })
         }
         Value::Object(map) => {
@@ -187,7 +191,7 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
                         if name == "include" || !value.is_string() {
                             paths(value).into_iter().for_each(|path| file(Role::Compose, path));
                         }
-                        walk(value, file);
+                        walk(learner, value, file);
                     }
                     ("secrets", Value::Object(secrets)) => {
                         for secret in secrets.values() {
@@ -195,15 +199,15 @@ fn walk(value: &Value, file: &mut dyn FnMut(Role, &str)) {
                         }
                     }
                     ("command" | "entrypoint" | "test", Value::String(text)) => {
-                        redact::learn_words(&shlex::split(text).unwrap_or_default());
+                        learner.words(&shlex::split(text).unwrap_or_default());
                     }
                     ("command" | "entrypoint" | "test", Value::Array(words)) => {
                         let words = words.iter().filter_map(|word| word.as_str().map(String::from));
-                        redact::learn_words(&words.collect::<Vec<_>>());
+                        learner.words(&words.collect::<Vec<_>>());
                     }
-                    (name, Value::String(text)) => written(name, text),
-                    (name, Value::Number(number)) => written(name, &number.to_string()),
-                    (_, value) => walk(value, file),
+                    (name, Value::String(text)) => written(learner, name, text),
+                    (name, Value::Number(number)) => written(learner, name, &number.to_string()),
+                    (_, value) => walk(learner, value, file),
                 }
             }
         }
@@ -222,10 +226,10 @@ fn paths(value: &Value) -> Vec<&str> {
 }
 
 /// Learns a value as a compose file has it. What compose puts in its place is in the container; a default is in the file.
-fn written(name: &str, value: &str) {
+fn written(learner: &mut Learner, name: &str, value: &str) {
     let (literal, defaults) = literal(value);
-    defaults.iter().for_each(|default| redact::learn_variable(name, default));
-    redact::learn_variable(name, &literal);
+    defaults.iter().for_each(|default| learner.variable(name, default));
+    learner.variable(name, &literal);
 }
 
 /// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`, `${NAME+other}`.
@@ -265,6 +269,13 @@ fn literal(value: &str) -> (String, Vec<String>) {
 mod tests {
     use super::*;
     use crate::redact::clean;
+
+    fn learn(source: &Source, text: &str, dir: &str) -> BTreeSet<Source> {
+        let mut learner = Learner::of_files();
+        let named = super::learn(&mut learner, source, text, dir);
+        learner.finish("a test");
+        named
+    }
 
     #[track_caller]
     fn assert_known(values: &[&str]) {
