@@ -7,13 +7,13 @@
 //! no record: a recording is the same without it, and a replay never comes here. Effects wait for it for a bounded time,
 //! together; what is learned later is hidden from then on.
 
-use super::compose::secrets::{self, Source};
+use super::compose::secrets::{self, Reader, Source};
 use super::docker::{self, engine::Engine};
 use super::ssh::{Command, Outcome, Reach};
 use crate::config::{LOCAL, Stack};
 use crate::error::{Kind, Result};
 use crate::gate::{Gate, Pass};
-use crate::redact::{self, Learner};
+use crate::redact;
 use crate::whole::{self, Link};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -126,7 +126,7 @@ fn learn_here(stack: &Stack) {
 /// The files of a stack, each once, and those that they name in turn.
 struct Files<'a> {
     stack: &'a Stack,
-    learner: Learner,
+    reader: Reader,
     seen: BTreeSet<Source>,
     named: BTreeSet<Source>,
     rounds: usize,
@@ -136,8 +136,8 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn of(stack: &Stack) -> Files<'_> {
-        let (learner, named) = (Learner::of_files(), secrets::of_stack(stack));
-        Files { stack, learner, seen: BTreeSet::new(), named, rounds: ROUNDS, left_out: 0 }
+        let (reader, named) = (Reader::of_stack(), secrets::of_stack(stack));
+        Files { stack, reader, seen: BTreeSet::new(), named, rounds: ROUNDS, left_out: 0 }
     }
 
     /// Those to read now; `None` when all were read, or files named files too often.
@@ -154,7 +154,7 @@ impl Files<'_> {
 
     /// Learns what the text of one of them says.
     fn learn(&mut self, source: &Source, text: &str) {
-        self.named.extend(secrets::learn(&mut self.learner, source, text, &self.stack.dir));
+        self.named.extend(self.reader.learn(source, text, &self.stack.dir));
     }
 
     /// Says what was not learned; `from` is the first file that was not read any more, since those before it are so long.
@@ -170,7 +170,7 @@ impl Files<'_> {
         if self.left_out > 0 {
             not_read(format!("{} of the files that {stack} names, which are more than {MOST_FILES}", self.left_out));
         }
-        self.learner.finish(&stack);
+        self.reader.finish(&stack);
     }
 }
 
@@ -505,25 +505,6 @@ mod tests {
         assert_eq!(lessons.is_same(&Pass::for_tests(), &Reach::Local).await, Ok(false));
         let warned = redact::warnings();
         assert!(warned.iter().any(|text| text.contains("of the files that stack many on")), "{warned:?}");
-    }
-
-    #[test]
-    fn files_here_of_many_megabytes_are_read_to_a_bound_and_that_is_said() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let stack = of_many_files(dir.path(), 100);
-        let names = std::fs::read_dir(dir.path()).expect("a folder").map(|entry| entry.expect("one").path());
-        let first = names.filter(|path| path.extension().is_some_and(|end| end == "env")).min().expect("one");
-        let line = |at: usize| format!("V{at}_PASSWORD=lots-of-values-{at}\n");
-        let text: String = (0..9_000).map(line).collect();
-        for at in 1..100 {
-            let name = first.file_name().expect("a name").to_string_lossy().replacen("00000", &format!("{at:05}"), 1);
-            std::fs::write(dir.path().join(name), &text).expect("written");
-        }
-        learn_here(&stack);
-        assert!(!redact::clean("x first-of-many-41").contains("first-of-many"));
-        let warned = redact::warnings();
-        assert!(warned.iter().any(|text| text.contains("more than 4 MiB")), "{warned:?}");
-        assert!(warned.iter().any(|text| text.contains("under names of secrets of stack many")), "{warned:?}");
     }
 
     #[tokio::test]

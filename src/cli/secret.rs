@@ -48,7 +48,7 @@ fn check(config: &Config, screen: &Screen) -> Result<()> {
         "hidden": is_hidden,
         "declared": found.declared,
         "shape": found.shape,
-        "under a name": if learnable { "hidden everywhere once seen" } else { "hidden there only" },
+        "under a name": if learnable { "hidden everywhere once it stands there in a stack or a container" } else { "hidden there only" },
         "forms": hidden,
         "shown as": is_hidden.then(|| redact::clean(&value)),
         "not compared": found.unseen,

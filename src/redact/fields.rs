@@ -112,6 +112,10 @@ fn spaced(before: &[u8], counts: &dyn Fn(&[u8]) -> bool) -> Option<(Ends, Sure)>
         return counts(name).then_some((ends, Sure::UnlessOrdinary));
     }
     let name = name(before);
+    // A Dockerfile, and the history of an image.
+    if [&b"ENV "[..], b"ARG "].iter().any(|word| before[..before.len() - name.len()].ends_with(word)) && counts(name) {
+        return Some((Ends::Line, Sure::Always));
+    }
     if name.starts_with(b"--") {
         return counts(name).then_some((Ends::Blank, Sure::UnlessOrdinary));
     }
@@ -194,7 +198,7 @@ fn name(text: &[u8]) -> &[u8] {
 }
 
 /// The last line of the text.
-fn line(text: &[u8]) -> &[u8] {
+pub fn line(text: &[u8]) -> &[u8] {
     text.rsplit(|b| *b == b'\n' || *b == b'\r').next().unwrap_or_default()
 }
 

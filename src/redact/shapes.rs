@@ -13,6 +13,7 @@
 //! | `https://`, `redis://` | the same | what is a token before `@` is hidden |
 //! | `ghp_` and other tokens | a character that no such token has | hidden when long enough, else shown |
 //! | `-----BEGIN … PRIVATE KEY-----` | `-----`, or 16 KiB | hidden |
+//! | `NAME: |` and the other block scalars of YAML | a line that is indented no more than the name | hidden |
 //! | `name = `, `name: `, `--name `, `<name>`, `Cookie:` and others of `fields.rs` | the end of the field | hidden unless ordinary |
 //!
 //! At most 4 KiB are held (16 KiB of a private key); a secret that goes on is dropped as it comes.
@@ -53,6 +54,10 @@ fn word(b: u8) -> bool {
     alnum(b) || b == b'_' || b == b'-'
 }
 
+fn dotted(b: u8) -> bool {
+    word(b) || b == b'.'
+}
+
 fn path(b: u8) -> bool {
     word(b) || b == b'/'
 }
@@ -90,6 +95,12 @@ const TOKENS: &[Token] = &[
     token("ya29.", word, 20),
     token("AGE-SECRET-KEY-1", capital, 40),
     token("AIza", word, 30),
+    token("SG.", dotted, 40),
+    token("glsa_", word, 30),
+    token("shpat_", alnum, 30),
+    token("ATATT3", word, 40),
+    token("GOCSPX-", word, 20),
+    token("rubygems_", alnum, 40),
     token("AKIA", capital, 16),
     token("ASIA", capital, 16),
     token("hooks.slack.com/services/", path, 8),
@@ -115,6 +126,8 @@ enum Kind {
     Jwt { dots: u8, since: usize },
     /// The body of a private key.
     Key,
+    /// The lines of a block scalar, which are indented by more than this.
+    Block { indent: usize },
     /// The value of a field, see `fields.rs`; `open` is the quote that it began with.
     Field { ends: Ends, sure: Sure, open: Option<u8> },
 }
@@ -215,6 +228,25 @@ impl Shapes {
         self.again.extend(behind);
         let held = &run.held[..];
         match run.kind {
+            Kind::Word { .. } | Kind::Field { ends: Ends::Line, open: None, .. }
+                if behind == Some(b'\n') && is_block(held) =>
+            {
+                self.again.clear();
+                let indent = indent(fields::line(&self.context));
+                for &byte in held.iter().chain(b"\n") {
+                    out.push(byte);
+                    self.remember(byte);
+                }
+                self.run = Some(Run::new(Kind::Block { indent }));
+            }
+            Kind::Block { .. } => {
+                // The line that ended it is text.
+                let end = if behind.is_some() { last_line(held) } else { held.len() };
+                let body = &held[..end];
+                let begin = body.len() - body.trim_ascii_start().len();
+                self.again.extend(held[end..].iter().rev());
+                self.hide(body, begin..body.trim_ascii_end().len().max(begin), out, mark);
+            }
             Kind::Header if behind == Some(b' ') && is_scheme(held) => {
                 out.extend_from_slice(held);
                 self.run = Some(Run::new(Kind::Header));
@@ -324,6 +356,10 @@ impl Run {
                 }
                 field_ends(byte, *ends, *open, &self.held)
             }
+            Kind::Block { indent } => {
+                let line = &self.held[last_line(&self.held)..];
+                !byte.is_ascii_whitespace() && line.len() <= *indent && line.iter().all(|b| *b == b' ')
+            }
             Kind::Key => (byte == b'-' && self.held.ends_with(b"----")) || self.held.len() >= MOST_OF_A_KEY,
         };
         if is_end { Next::End } else { Next::Hold }
@@ -427,7 +463,7 @@ fn announced_word(context: &[u8]) -> Option<Kind> {
         b'-' if begins_key(context) => Some(Kind::Key),
         b'/' if may_have_token(context) => Some(Kind::Login),
         b'J' if is_at_word(context, "eyJ") => Some(Kind::Jwt { dots: 0, since: 0 }),
-        b'_' | b'-' | b'A' | b'a' | b'/' | b'.' | b'1' => {
+        b'_' | b'-' | b'A' | b'a' | b'/' | b'.' | b'1' | b'3' => {
             TOKENS.iter().find(|token| is_at_word(context, token.prefix)).map(Kind::Token)
         }
         _ => None,
@@ -495,6 +531,21 @@ pub fn token_in(login: &[u8]) -> Option<&[u8]> {
     (is_none && user.len() >= SHORTEST_TOKEN && !is_mark(user)).then_some(user)
 }
 
+/// `|`, `>-` and the like.
+fn is_block(value: &[u8]) -> bool {
+    matches!(value, [b'|' | b'>', rest @ ..] if rest.len() <= 2 && rest.iter().all(|b| b"+-123456789".contains(b)))
+}
+
+/// Where the last line of the text begins.
+fn last_line(text: &[u8]) -> usize {
+    text.len() - fields::line(text).len()
+}
+
+/// By how much a line is indented; what lists have before an entry counts.
+fn indent(line: &[u8]) -> usize {
+    line.iter().take_while(|b| b" -".contains(b)).count()
+}
+
 fn begins_key(context: &[u8]) -> bool {
     let Some(text) = context.strip_suffix(b"-----") else { return false };
     let length = text.iter().rev().take(CONTEXT).take_while(|&&b| capital(b) || b == b' ').count();
@@ -557,6 +608,16 @@ mod tests {
             ("https://abcdefghijkl:pw@h", "https://abcdefghijkl:<pw>@h"),
             ("redis://0123456789abcdef@cache:6379", "redis://<0123456789abcdef>@cache:6379"),
             ("postgres://u:p/w@db/x?y=a@b", "postgres://u:<p/w>@db/x?y=a@b"),
+            ("password: |\n  two\n\n  lines\nuser: a", "password: |\n  <two\n\n  lines>\nuser: a"),
+            ("  - DB_PASSWORD: >-\n      x y\n    user: a", "  - DB_PASSWORD: >-\n      <x y>\n    user: a"),
+            ("a_token: |2\n    x", "a_token: |2\n    <x>"),
+            ("password: |\nuser: a\n", "password: |\nuser: a\n"),
+            ("ENV DB_PASSWORD two\nENV LOG x", "ENV DB_PASSWORD <two>\nENV LOG x"),
+            ("Endpoint=x;AccountKey=a+b/c==;X=1", "Endpoint=x;AccountKey=<a+b/c==>;X=1"),
+            (
+                "SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwx x",
+                "SG.<SG.abcdefghijklmnopqrstuv.abcdefghijklmnopqrstuvwx> x",
+            ),
             ("hvs.abcdefghijklmnopqrst x", "hvs.<hvs.abcdefghijklmnopqrst> x"),
             ("db_password: \"!Kx9-1\"", "db_password: \"<!Kx9-1>\""),
             ("redis-cli -a pw1 ping", "redis-cli -a <pw1> ping"),

@@ -236,3 +236,20 @@ fn an_environment_hides_no_word_of_a_plan_and_takes_no_inverse_away() {
     assert!(!home.path("backend.txt").exists());
     is_clean(&home, &home.run(&["-e", SECRET]).exits(0));
 }
+
+#[test]
+fn env_files_here_of_many_megabytes_are_learned_to_a_bound_and_that_is_said() {
+    let home = home();
+    let names: Vec<String> = (0..60).map(|at| format!("{at:02}.env")).collect();
+    home.put("c.yml", &format!("services: {{ a: {{ env_file: [{}] }} }}\n", names.join(", ")));
+    let text: String = (0..4_000).map(|at| format!("V{at}_PASSWORD=lots-of-values-{at}\n")).collect();
+    for name in &names {
+        home.put(name, &text);
+    }
+    let ran = home.run(&["-e", SECRET]).exits(0);
+    let ran = ran.says(&[
+        "and the files that follow it in stack prod on local",
+        "under names of secrets of stack prod on local",
+    ]);
+    is_clean(&home, &ran);
+}

@@ -5,7 +5,7 @@
 use crate::config::Stack;
 use crate::redact::{self, Learner};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Role of a file in its stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,14 +31,38 @@ pub fn of_stack(stack: &Stack) -> BTreeSet<Source> {
     sources
 }
 
-/// Learns what the text of a file says, and returns the files that it names in turn.
-pub fn learn(learner: &mut Learner, (role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Source> {
-    match role {
-        Role::Env => variables(text).iter().for_each(|(name, value)| learner.variable(name, value)),
-        Role::Secret => learner.value(path, text.trim()),
-        Role::Compose => return compose(learner, path, text, &[stack_dir, folder(path)]),
+/// Reads the files of one stack, env files before the compose files that take values from them.
+pub struct Reader {
+    learner: Learner,
+    /// Variables that compose puts into its files: those of the env files that stand there without being named.
+    variables: BTreeMap<String, String>,
+}
+
+impl Reader {
+    /// One that has read nothing yet.
+    pub fn of_stack() -> Reader {
+        Reader { learner: Learner::of_files(), variables: BTreeMap::new() }
     }
-    BTreeSet::new()
+
+    /// Learns what the text of a file says, and returns the files that it names in turn.
+    pub fn learn(&mut self, (role, path): &Source, text: &str, stack_dir: &str) -> BTreeSet<Source> {
+        match role {
+            Role::Env => {
+                for (name, value) in variables(text) {
+                    self.learner.variable(&name, &value);
+                    self.variables.insert(name, value);
+                }
+            }
+            Role::Secret => self.learner.value(path, text.trim()),
+            Role::Compose => return self.compose(path, text, &[stack_dir, folder(path)]),
+        }
+        BTreeSet::new()
+    }
+
+    /// Says what of `place` is not hidden.
+    pub fn finish(self, place: &str) {
+        self.learner.finish(place);
+    }
 }
 
 fn joined(dir: &str, file: &str) -> String {
@@ -125,94 +149,197 @@ fn unescaped(text: &str) -> String {
 
 // ── compose files ──
 
-fn compose(learner: &mut Learner, path: &str, text: &str, folders: &[&str]) -> BTreeSet<Source> {
-    let mut named = BTreeSet::new();
-    let mut name = |role, path: &str| {
-        named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
-    };
-    match super::yaml::parse(text) {
-        Ok(config) => {
-            let services = config["services"].as_object().into_iter().flat_map(|services| services.keys());
-            redact::add_plain(&services.map(String::as_str).collect::<Vec<_>>());
-            walk(learner, &config, &mut name);
+impl Reader {
+    fn compose(&mut self, path: &str, text: &str, folders: &[&str]) -> BTreeSet<Source> {
+        let mut named = BTreeSet::new();
+        let mut name = |role, path: &str| {
+            named.extend(folders.iter().map(|dir| (role, joined(dir, path.trim_start_matches("./")))));
+        };
+        match super::yaml::parse(text) {
+            Ok(config) => {
+                let services = config["services"].as_object().into_iter().flat_map(|services| services.keys());
+                redact::add_plain(&services.map(String::as_str).collect::<Vec<_>>());
+                self.walk(&config, &mut name);
+            }
+            Err(_) => {
+                redact::warn(format!("opsh cannot parse {path}: secrets in it may not be hidden"));
+                self.lines(text, &mut name);
+            }
         }
-        Err(_) => {
-            redact::warn(format!("opsh cannot parse {path}: secrets in it may not be hidden"));
-            lines(learner, text, &mut name);
+        named
+    }
+
+    /// Learns what the lines of a file that is no YAML tell all the same: whoever edits it needs opsh now.
+    fn lines(&mut self, text: &str, file: &mut dyn FnMut(Role, &str)) {
+        let mut bare = String::new();
+        let mut is_env_file = false;
+        for line in text.lines() {
+            let line = line.trim();
+            let item = line.strip_prefix("- ").map(str::trim);
+            let word = item.unwrap_or(line);
+            let quote = word.chars().next().filter(|c| ['"', '\''].contains(c));
+            let word = quote.and_then(|quote| word[1..].strip_suffix(quote)).unwrap_or(word);
+            bare += word;
+            bare.push('\n');
+            let plain = |value: &str| self.resolved(value.trim_matches(['"', '\'', '[', ']', ' '])).text;
+            match variable(word) {
+                Some(("env_file", value)) => {
+                    is_env_file = true;
+                    value.split(',').map(plain).filter(|path| !path.is_empty()).for_each(|path| file(Role::Env, &path));
+                }
+                Some(("path", value)) if is_env_file => file(Role::Env, &plain(value)),
+                Some(("file", value)) => {
+                    [Role::Secret, Role::Compose].into_iter().for_each(|role| file(role, &plain(value)))
+                }
+                _ if is_env_file && item.is_some() => file(Role::Env, &plain(word)),
+                _ => is_env_file = false,
+            }
+        }
+        variables(&bare).iter().for_each(|(name, value)| self.written(name, value));
+    }
+
+    /// Learns each value under a secret's name, wherever it stands, and hands on the files that are named.
+    fn walk(&mut self, value: &Value, file: &mut dyn FnMut(Role, &str)) {
+        match value {
+            Value::Array(items) => {
+                items.iter().for_each(|item| match item.as_str().and_then(|text| text.split_once('=')) {
+                    Some((name, value)) => self.written(name, value),
+                    None => self.walk(item, file),
+                })
+            }
+            Value::Object(map) => map.iter().for_each(|(name, value)| self.entry(name, value, file)),
+            _ => {}
         }
     }
-    named
-}
 
-/// Learns what the lines of a file that is no YAML tell all the same: whoever edits it needs opsh now.
-fn lines(learner: &mut Learner, text: &str, file: &mut dyn FnMut(Role, &str)) {
-    let mut bare = String::new();
-    let mut is_env_file = false;
-    for line in text.lines() {
-        let line = line.trim();
-        let item = line.strip_prefix("- ").map(str::trim);
-        let word = item.unwrap_or(line);
-        let quote = word.chars().next().filter(|c| ['"', '\''].contains(c));
-        let word = quote.and_then(|quote| word[1..].strip_suffix(quote)).unwrap_or(word);
-        bare += word;
-        bare.push('\n');
-        let plain = |value: &str| value.trim_matches(['"', '\'', '[', ']', ' ']).to_string();
-        match variable(word) {
-            Some(("env_file", value)) => {
-                is_env_file = true;
-                value.split(',').map(plain).filter(|path| !path.is_empty()).for_each(|path| file(Role::Env, &path));
+    fn entry(&mut self, name: &str, value: &Value, file: &mut dyn FnMut(Role, &str)) {
+        let mut hand_on = |this: &Reader, role, value| {
+            paths(value).into_iter().for_each(|path| file(role, &this.resolved(path).text))
+        };
+        match (name, value) {
+            ("env_file", value) => hand_on(self, Role::Env, value),
+            ("include" | "extends", value) => {
+                // The short form of `extends` names a service.
+                if name == "include" || !value.is_string() {
+                    hand_on(self, Role::Compose, value);
+                }
+                self.walk(value, file);
             }
-            Some(("path", value)) if is_env_file => file(Role::Env, &plain(value)),
-            Some(("file", value)) => {
-                [Role::Secret, Role::Compose].into_iter().for_each(|role| file(role, &plain(value)))
-            }
-            _ if is_env_file && item.is_some() => file(Role::Env, word),
-            _ => is_env_file = false,
-        }
-    }
-    variables(&bare).iter().for_each(|(name, value)| written(learner, name, value));
-}
-
-/// Learns each value under a secret's name, wherever it stands, and hands on the files that are named.
-fn walk(learner: &mut Learner, value: &Value, file: &mut dyn FnMut(Role, &str)) {
-    match value {
-        Value::Array(items) => {
-            items.iter().for_each(|item| match item.as_str().and_then(|text| text.split_once('=')) {
-                Some((name, value)) => written(learner, name, value),
-                None => walk(learner, item, file),
-            })
-        }
-        Value::Object(map) => {
-            for (name, value) in map {
-                match (name.as_str(), value) {
-                    ("env_file", value) => paths(value).into_iter().for_each(|path| file(Role::Env, path)),
-                    ("include" | "extends", value) => {
-                        // The short form of `extends` names a service.
-                        if name == "include" || !value.is_string() {
-                            paths(value).into_iter().for_each(|path| file(Role::Compose, path));
-                        }
-                        walk(learner, value, file);
-                    }
-                    ("secrets", Value::Object(secrets)) => {
-                        for secret in secrets.values() {
-                            paths(&secret["file"]).into_iter().for_each(|path| file(Role::Secret, path));
-                        }
-                    }
-                    ("command" | "entrypoint" | "test", Value::String(text)) => {
-                        learner.words(&shlex::split(text).unwrap_or_default());
-                    }
-                    ("command" | "entrypoint" | "test", Value::Array(words)) => {
-                        let words = words.iter().filter_map(|word| word.as_str().map(String::from));
-                        learner.words(&words.collect::<Vec<_>>());
-                    }
-                    (name, Value::String(text)) => written(learner, name, text),
-                    (name, Value::Number(number)) => written(learner, name, &number.to_string()),
-                    (_, value) => walk(learner, value, file),
+            ("secrets", Value::Object(secrets)) => {
+                for (name, secret) in secrets {
+                    hand_on(self, Role::Secret, &secret["file"]);
+                    let variable = secret["environment"].as_str().and_then(|variable| self.variables.get(variable));
+                    variable.into_iter().for_each(|value| self.learner.value(name, value));
                 }
             }
+            ("command" | "entrypoint" | "test", Value::String(text)) => {
+                self.command(&shlex::split(text).unwrap_or_default());
+            }
+            ("command" | "entrypoint" | "test", Value::Array(words)) => {
+                let words = words.iter().filter_map(|word| word.as_str().map(String::from));
+                self.command(&words.collect::<Vec<_>>());
+            }
+            (name, Value::String(text)) => self.written(name, text),
+            (name, Value::Number(number)) => self.written(name, &number.to_string()),
+            (_, value) => self.walk(value, file),
         }
-        _ => {}
     }
+
+    /// Learns the words of a command as compose passes them on.
+    fn command(&mut self, words: &[String]) {
+        self.learner.words(words);
+        let whole = words.iter().map(|word| Some(self.resolved(word)).filter(|it| it.is_whole).map(|it| it.text));
+        if let Some(words) = whole.collect::<Option<Vec<String>>>() {
+            self.learner.words(&words);
+        }
+    }
+
+    /// Learns a value as a compose file has it, with its defaults, and as compose resolves it.
+    ///
+    /// A value of which a part is not known is learned only when it is a URL, whose password may stand there: a part is no
+    /// secret.
+    fn written(&mut self, name: &str, value: &str) {
+        let resolved = self.resolved(value);
+        resolved.defaults.iter().for_each(|default| self.learner.variable(name, default));
+        if resolved.is_whole || resolved.text.contains("://") {
+            self.learner.variable(name, &resolved.text);
+        }
+    }
+
+    /// What compose puts in place of `$NAME`, `${NAME}`, `${NAME:-default}` and the like: what an env file of the project has,
+    /// else the default. A variable may come from the shell of whoever runs compose, too: then the container has it.
+    fn resolved(&self, value: &str) -> Resolved {
+        self.resolved_within(value, MOST_NESTED)
+    }
+
+    fn resolved_within(&self, value: &str, nested: usize) -> Resolved {
+        let mut all = Resolved { text: String::new(), defaults: Vec::new(), is_whole: true };
+        let mut rest = value;
+        while let Some((before, after)) = rest.split_once('$') {
+            all.text += before;
+            if let Some(after) = after.strip_prefix('$') {
+                all.text.push('$');
+                rest = after;
+                continue;
+            }
+            let (inner, after) = match after.strip_prefix('{') {
+                Some(braced) => split_at_brace(braced),
+                None => after.split_at(after.find(|c: char| !is_of_a_name(c)).unwrap_or(after.len())),
+            };
+            rest = after;
+            let (name, operator) = inner.split_at(inner.find(|c: char| !is_of_a_name(c)).unwrap_or(inner.len()));
+            let known = self.variables.get(name).filter(|value| !value.is_empty());
+            // `${NAME:?message}` has a text, too, which is no value.
+            let word = operator.strip_prefix(':').unwrap_or(operator).strip_prefix(['-', '+']);
+            let word = word.filter(|word| !word.is_empty() && nested > 0);
+            let default = word.map(|word| self.resolved_within(word, nested - 1));
+            match (known, &default) {
+                (Some(known), _) => all.text += known,
+                // The default stands in a URL as its password does.
+                (None, Some(default)) => all.text += &default.text,
+                (None, None) => all.is_whole = false,
+            }
+            if let Some(default) = default {
+                all.defaults.extend(default.defaults);
+                all.defaults.push(default.text);
+            }
+        }
+        all.text += rest;
+        all
+    }
+}
+
+/// How deep a default may stand in a default.
+const MOST_NESTED: usize = 8;
+
+/// A value as compose resolves it.
+struct Resolved {
+    text: String,
+    /// Each default in it, those within defaults, too.
+    defaults: Vec<String>,
+    /// Each variable of it is known, or has a default.
+    is_whole: bool,
+}
+
+fn is_of_a_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// What stands before the brace that ends the text, and behind it.
+fn split_at_brace(text: &str) -> (&str, &str) {
+    let mut open = 0;
+    let end = text.bytes().position(|byte| match byte {
+        b'{' => {
+            open += 1;
+            false
+        }
+        b'}' if open > 0 => {
+            open -= 1;
+            false
+        }
+        byte => byte == b'}',
+    });
+    end.map_or((text, ""), |end| (&text[..end], &text[end + 1..]))
 }
 
 /// A path, a list of them, or of maps with `file`, or with one `path` or several.
@@ -225,55 +352,15 @@ fn paths(value: &Value) -> Vec<&str> {
     }
 }
 
-/// Learns a value as a compose file has it. What compose puts in its place is in the container; a default is in the file.
-fn written(learner: &mut Learner, name: &str, value: &str) {
-    let (literal, defaults) = literal(value);
-    defaults.iter().for_each(|default| learner.variable(name, default));
-    learner.variable(name, &literal);
-}
-
-/// The value with what compose replaces cut out, and the defaults: `${NAME:-default}`, `${NAME+other}`.
-///
-/// A value that is replaced in part is empty, unless it is a URL, whose password may stand there: a part is no secret.
-fn literal(value: &str) -> (String, Vec<String>) {
-    let (mut out, mut defaults, mut rest, mut replaced) = (String::new(), Vec::new(), value, false);
-    while let Some((before, after)) = rest.split_once('$') {
-        out += before;
-        if let Some(after) = after.strip_prefix('$') {
-            out.push('$');
-            rest = after;
-            continue;
-        }
-        let (inner, after) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
-            None => {
-                after.split_at(after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len()))
-            }
-        };
-        // `${NAME:?message}` has a text, too, which is no value.
-        let operator = inner.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
-        let operator = operator.strip_prefix(':').unwrap_or(operator);
-        if let Some(default) = operator.strip_prefix(['-', '+']).filter(|default| !default.is_empty()) {
-            defaults.push(default.to_string());
-            // The default stands in a URL as its password does.
-            out += default;
-        }
-        (rest, replaced) = (after, true);
-    }
-    out += rest;
-    let whole = if replaced && !out.contains("://") { String::new() } else { out };
-    (whole, defaults)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::redact::clean;
 
     fn learn(source: &Source, text: &str, dir: &str) -> BTreeSet<Source> {
-        let mut learner = Learner::of_files();
-        let named = super::learn(&mut learner, source, text, dir);
-        learner.finish("a test");
+        let mut reader = Reader::of_stack();
+        let named = reader.learn(source, text, dir);
+        reader.finish("a test");
         named
     }
 
@@ -356,6 +443,33 @@ mod tests {
                     healthcheck:\n      test: [CMD-SHELL, redis-cli -a cmd-test-3 ping]\n";
         learn(&source(Role::Compose), text, "/srv/app");
         assert_known(&["cmd-plain-1", "cmd-list-2", "cmd-test-3"]);
+    }
+
+    #[test]
+    fn what_compose_puts_in_place_of_a_variable_is_learned() {
+        let mut reader = Reader::of_stack();
+        let env =
+            "DBPW=itp-plain-1\nKIND=stage\nURLPW=itp-url-2\nOPT=itp-option-3\nFROM=itp-secret-4\nLEVEL=itp-shown-5\n";
+        reader.learn(&source(Role::Env), env, "/srv/app");
+        let text = "services:\n  a:\n    env_file: [\"${KIND:-prod}.env\", \"${NONE:-prod}.env\"]\n    command: x --password ${OPT}\n    \
+                    environment:\n      DB_PASSWORD: ${DBPW}\n      URL: postgres://u:${URLPW}@db/x\n      LOG: ${LEVEL}\n      \
+                    A_PASSWORD: ${X:-${Y:-itp-nested-6}}\n      B_PASSWORD: pre-${X:-itp-part-7}-post\n      C_PASSWORD: a-$Q-itp-not-8\n\
+                    secrets:\n  s: { environment: FROM }\n";
+        let named = reader.learn(&source(Role::Compose), text, "/srv/app");
+        assert_known(&[
+            "itp-plain-1",
+            "itp-url-2",
+            "itp-option-3",
+            "itp-secret-4",
+            "itp-nested-6",
+            "pre-itp-part-7-post",
+        ]);
+        for shown in ["itp-shown-5", "a-$Q-itp-not-8"] {
+            assert_eq!(clean(shown), shown);
+        }
+        for path in ["/srv/app/stage.env", "/srv/app/prod.env"] {
+            assert!(named.contains(&(Role::Env, path.into())), "{path} in {named:?}");
+        }
     }
 
     #[test]
