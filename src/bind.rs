@@ -451,7 +451,7 @@ impl Call<'_> {
                 let mut effects = effects;
                 let others = lock::look(self.world, &effects)?;
                 effects.iter_mut().zip(others).for_each(|(effect, other)| effect.other = other);
-                let under = lock::over(self.world, &effects);
+                let under = lock::over(self.world, &effects)?;
                 let results = self.world.gate.perform_all(&effects, batch, |at, pass| {
                     lock::within(under[at].as_ref(), pass, |pass| work(at, pass))
                 });

@@ -9,6 +9,7 @@ mod held;
 mod holder;
 mod intent;
 mod others;
+mod place;
 mod words;
 
 use super::stack::StackHandle;

@@ -49,7 +49,7 @@ mod trust;
 pub use asks::askpass;
 pub use channel::{Complaints, Stream, own_session};
 pub use durable::{Durable, Listed, Started};
-pub use hostkey::{HostKey, offered_keys, overruled, remember_key};
+pub use hostkey::{HostKey, known_keys, offered_keys, overruled, remember_key};
 pub use keep::Kept;
 pub use link::{Link, LoginFailed, connect};
 pub use quote::{quote, quote_all, readable, shell_word};

@@ -52,8 +52,8 @@ const KILL: Verb = Verb {
     class: Class::Destroy,
     waits: false,
     sig: "host.kill(id: string) -> receipt",
-    doc: "Ends what `host.works` lists, half way. Sends TERM, and KILL after 10 s; what it had done stays done. `after` is its \
-          state. Fails with `not_found` for an id that is not there, `failed` when it still runs. Deadline 60 s.",
+    doc: "Ends what `host.works` lists, half way. Sends TERM, and KILL after 10 s; what it had done stays done. On the \
+          machine of a stack that somebody else works on it needs the holder's name. `after` is its state. Fails with `not_found` for an id that is not there, `failed` when it still runs. Deadline 60 s.",
     example: r#"host("prod-1").kill("opsh-vrcshift-migrate")"#,
 };
 

@@ -54,6 +54,13 @@ pub struct Other {
     pub fence: String,
 }
 
+impl Other {
+    /// Whether it is the same lock, still: a name that was typed is no consent to work under that of the next one.
+    pub fn is_same(&self, other: &Other) -> bool {
+        self.by == other.by && self.fence == other.fence
+    }
+}
+
 /// What the command line agreed to.
 #[derive(Clone, Debug, Default)]
 pub struct Grants {

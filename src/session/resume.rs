@@ -20,6 +20,10 @@ use std::path::{Path, PathBuf};
 pub fn find(journal: &Journal, id: &str) -> Result<Story> {
     let resumptions: BTreeMap<_, _> = journal.resumptions()?.into_iter().collect();
     let mut story = journal.story(id)?;
+    // It did not go on itself, since another did.
+    if let Some(first) = story.resumes().and_then(|older| resumptions.get(older)) {
+        story = journal.story(first)?;
+    }
     while let Some(newer) = resumptions.get(&story.run) {
         story = journal.story(newer)?;
     }
@@ -101,6 +105,7 @@ impl Session {
     /// Before a run goes on: settles what is not known, looks whether what finished steps did is still there, and keeps
     /// their results for when the script comes to them.
     pub(super) fn take_up(&self, chain: &[Story]) -> Result<()> {
+        self.refuse_second(chain)?;
         let mut changes: Vec<Told> = chain.iter().rev().flat_map(|story| story.changes.clone()).collect();
         undo::settle(&self.world, &mut changes)?;
         self.count_half_undone(&mut changes)?;
@@ -113,6 +118,23 @@ impl Session {
         }
         *self.world.finished.borrow_mut() = finished;
         Ok(())
+    }
+}
+
+impl Session {
+    /// Of several that go on with the same run at once, the one whose record came first does: each writes its own before it
+    /// looks at those of the others. The newest of the chain is a run that nobody had gone on with.
+    fn refuse_second(&self, chain: &[Story]) -> Result<()> {
+        let Some(newest) = chain.first() else { return Ok(()) };
+        let (first, own) = (self.gate().journal()?.resumptions()?, self.gate().run_id());
+        match first.into_iter().find(|(older, _)| *older == newest.run) {
+            Some((_, run)) if run != own => {
+                let why = format!("run {run} goes on with it, or did");
+                Err(Error::new(Kind::Unmet, format!("run {} was not resumed", newest.run), why)
+                    .next("opsh runs     how it stands".to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

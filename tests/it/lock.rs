@@ -180,7 +180,7 @@ impl Running {
         self.child.id() as i32
     }
 
-    fn goes_on(&mut self) -> bool {
+    pub fn goes_on(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 

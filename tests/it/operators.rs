@@ -377,3 +377,93 @@ fn at_a_terminal_a_y_is_not_the_holders_name() {
     stage.end_look();
     alice.ended().exits(0);
 }
+
+// ── what the names of opsh.toml hide, and what comes between the decision and the change ──
+
+#[test]
+fn a_lock_that_somebody_took_after_the_decision_is_respected() {
+    for stage in [Some(Stage::local()), Stage::remote()].into_iter().flatten() {
+        for change in ["mark(\"b\")", RECORD] {
+            for named in [false, true] {
+                let alice = named.then(|| stage.alice_looks("look()"));
+                let before = stage.counted();
+                let script = stage.bob.put("t.rhai", &stage.code(change));
+                let mut bob = Terminal::run(&mut Terminal::command(&stage.bob, &[&script]), 100, 30);
+                bob.until("or Enter to stop:");
+                let answer = if named { holder(&stage) } else { "y".to_string() };
+                if let Some(alice) = alice {
+                    stage.end_look();
+                    alice.ended().exits(0);
+                }
+                let mut carol = stage.start("carol", &[], "prod.locked(\"index\", || { mark(\"c\"); look() })");
+                carol.says("✓ host.sh");
+                bob.keys(&format!("{answer}\r")).until("nothing was changed on prod").until("LOCKED by carol@");
+                bob.ends();
+                assert_eq!(stage.counted(), format!("{before}c\n"), "{change}");
+                assert!(!stage.file(".opsh/releases.jsonl").exists(), "nothing was recorded");
+                stage.end_look();
+                carol.ended().exits(0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_holder_who_was_named_and_has_gone_is_in_nobodys_way() {
+    let stage = Stage::local();
+    let alice = stage.alice_looks("look()");
+    let script = stage.bob.put("t.rhai", &stage.code(RECORD));
+    let mut bob = Terminal::run(&mut Terminal::command(&stage.bob, &[&script]), 100, 30);
+    bob.until("or Enter to stop:");
+    let by = holder(&stage);
+    stage.end_look();
+    alice.ended().exits(0);
+    bob.keys(&format!("{by}\r")).until("✓ release.record");
+    bob.ends();
+}
+
+#[test]
+fn a_lock_is_found_by_the_machine_and_the_project_whatever_they_are_called() {
+    let Some(stage) = Stage::remote() else { return };
+    let alice = stage.alice_looks("look()");
+    let by = holder(&stage);
+    let config = std::fs::read_to_string(stage.bob.path("opsh.toml")).unwrap();
+    let (host, stack) = config.split_once("[stack.").unwrap();
+    let twin = stage.bob.path("twin");
+    std::fs::create_dir(&twin).unwrap();
+    let twin = format!(
+        "[stack.twin]\nhost = \"other\"\ndir = \"{}\"\ncompose = {{ files = [\"c.yml\"], project = \"p\" }}\n",
+        twin.display()
+    );
+    let hosts = ["other", "prod"].map(|name| host.replace("[host.web-1]", &format!("[host.{name}]"))).concat();
+    stage.bob.put("opsh.toml", &format!("{host}{hosts}[stack.{stack}{twin}"));
+    let touch = |host: &str| format!("host(\"{host}\").run([\"touch\", \"{}/touched\"])", stage.dir());
+    let changes = [touch("other"), touch("prod"), RECORD.replace("prod.", "stack(\"twin\").")];
+    for change in &changes {
+        let ran = stage.run("bob", &[], change).exits(3);
+        ran.says(&[&format!("LOCKED by {by}: hotfix"), &format!("--under-lock-of {by}")]);
+        assert!(!stage.file("touched").exists(), "{change}");
+    }
+    stage.end_look();
+    alice.ended().exits(0);
+    for change in &changes {
+        stage.run("bob", &[], change).exits(0);
+    }
+}
+
+#[test]
+fn a_run_of_a_colleague_is_ended_with_the_colleagues_name_only() {
+    let stage = Stage::local();
+    // Of one account on the host, whose runs both see.
+    let mut carol = stage.start("carol", &[], "prod.locked(\"hotfix\", || slow())");
+    crate::processes::until("the change is made", || stage.counted().contains("began").then_some(()));
+    let by = holder(&stage);
+    let kill =
+        "for one in host(\"local\").works().works { if one.state == \"running\" { host(\"local\").kill(one.id) } }";
+    let ran = stage.run("bob", &["--allow", "work.kill"], kill).exits(3);
+    ran.says(&[&format!("LOCKED by {by}: hotfix")]);
+    assert!(carol.goes_on());
+    stage.run("bob", &["--allow", "work.kill", "--under-lock-of", &by], kill).exits(0);
+    carol.ended().exits(1);
+    assert!(!stage.counted().contains("over"));
+}

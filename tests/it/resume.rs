@@ -314,3 +314,25 @@ fn a_name_is_used_once_and_no_step_is_within_another() {
     let place = home.run(&["-e", "\nstep(\"a\", || {\n  throw \"here\" })"]).exits(1);
     place.says(&["line 1:3:3", "in line 1:2:1"]);
 }
+
+#[test]
+fn of_several_that_go_on_with_a_run_at_once_one_does() {
+    for _ in 0..3 {
+        let home = home();
+        start(&home, "2").exits(1);
+        home.put("fail", "");
+        let start = |_| home.command(&["resume", "last", "--yes"]).spawn().unwrap();
+        let all: Vec<_> = (0..5).map(start).collect();
+        let ended = all.into_iter().map(|opsh| Ran::of(opsh.wait_with_output().unwrap())).collect::<Vec<_>>();
+        assert_eq!(log(&home), "abc", "each step once: {ended:?}");
+        assert_eq!(ended.iter().filter(|ran| ran.code == Some(0)).count(), 1, "{ended:?}");
+        for ran in ended.iter().filter(|ran| ran.code != Some(0)) {
+            assert!(
+                ["goes on with it, or did", "still runs", "ended well"].iter().any(|why| ran.err.contains(why)),
+                "{ran:?}"
+            );
+        }
+        // Those that did not go on are no resumption that somebody could go on with.
+        home.run(&["resume", "last", "--yes"]).exits(2);
+    }
+}

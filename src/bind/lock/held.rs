@@ -2,6 +2,7 @@
 
 use super::holder::{self, BEAT_S, Gone, Holder};
 use super::intent;
+use super::others::came_meanwhile;
 use super::without_lock;
 use super::words::{locked_words, quoted};
 use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
@@ -11,7 +12,7 @@ use crate::bind::way::Way;
 use crate::bind::{Call, Look, World, beside, host, migrate, work};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
-use crate::gate::{Hold, Pass, journal};
+use crate::gate::{Hold, Other, Pass, journal};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -238,9 +239,24 @@ pub(super) async fn told(held: Arc<Held>, pass: Pass, change: Value) -> Result<(
     Ok(())
 }
 
-/// Before a change outside of `locked`: takes the lock for as long as the change is made, and tells the holder of it. With
-/// `guest` the change is made under the lock of somebody else, who was named. Nothing was sent when it fails.
-pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: bool) -> Result<()> {
+/// A change under the lock of somebody else, who was named.
+pub(super) struct Guest {
+    pub(super) other: Other,
+    /// What the change runs under.
+    pub(super) hold: Hold,
+}
+
+impl Guest {
+    /// Whether a `lock.json` says that the lock is still that of the one who was named.
+    fn is_of(&self, lock: &Value) -> bool {
+        let by = intent::name(&lock["holder"]["by"]);
+        by == self.other.by && holder::fence(lock).unwrap_or_default() == self.other.fence
+    }
+}
+
+/// Before a change outside of `locked`: takes the lock for as long as the change is made, and tells the holder of it. A `guest`
+/// makes the change under the lock of whoever was named, as long as that one has it. Nothing was sent when it fails.
+pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Option<Guest>) -> Result<()> {
     let mut line = held.line.lock().await;
     let reach = held.way.reach(&pass).await?;
     // A wait for the lock is no part of the change: until that is sent, it has certainly not happened.
@@ -254,9 +270,6 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
                 return Ok(());
             }
         };
-        if guest {
-            break;
-        }
         let answer = match holder.ask("brief", &held.who).await {
             Ok(answer) => answer,
             Err(Gone) if std::mem::take(&mut again) => {
@@ -271,7 +284,12 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
         }
         let ours = answer.value["holder"]["by"] == journal::actor_here().as_str();
         match answer.word.as_str() {
-            "got" => break,
+            "got" => {
+                // Whoever was named gave it back: what the change leaves running is under no lock of theirs.
+                guest.iter().for_each(|guest| guest.hold.off.store(true, Ordering::Relaxed));
+                break;
+            }
+            "busy" | "works" if guest.as_ref().is_some_and(|guest| guest.is_of(&answer.value)) => break,
             // Operators know what they left running themselves.
             "works" if ours => {
                 if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got") {
@@ -287,13 +305,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: boo
                 return Ok(());
             }
             _ if began.elapsed() < GRACE => {}
-            word => {
-                let words = locked_words(word, &answer.value);
-                let next = format!("stack({}).lock()     who works on it, and on what", json!(held.stack.name));
-                return Err(
-                    Error::new(Kind::Unmet, format!("nothing was changed on {}", held.stack.name), words).next(next)
-                );
-            }
+            word => return Err(came_meanwhile(&held.stack, &locked_words(word, &answer.value))),
         }
         sleep(LOOK_EVERY / 5).await;
     }

@@ -91,7 +91,7 @@ while IFS=' ' read -r opsh_c opsh_n opsh_x; do
   brief) opsh_take
     [ $opsh_r = busy ] || flock -n 8 && flock -u 8 || { flock -u 9; opsh_r=works; }
     opsh_was=$opsh_l; [ $opsh_r != got ] || opsh_mine "$opsh_x"; opsh_say $opsh_r "$opsh_was";;
-  free) flock -u 9;;
+  free) flock -u 9; opsh_who=;;
   work) if flock -n 8; then flock -u 8; opsh_say free null; else opsh_say works null; fi;;
   did) opsh_last=$opsh_x; opsh_late=$opsh_u; opsh_k=0; [ -z "$opsh_who" ] || { opsh_sign; opsh_k=$?; opsh_check $opsh_k; }
     if opsh_note "$opsh_x" && [ $opsh_k = 0 ]; then opsh_say ok null; else opsh_say full "$opsh_why"; fi; opsh_watch;;

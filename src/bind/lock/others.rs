@@ -2,11 +2,12 @@
 //!
 //! A look is no effect of the run: a recording has no answer to it, and a replay asks nobody.
 
-use super::held::{Held, enter, told};
+use super::held::{Guest, Held, enter, told};
 use super::words::{self, began_words, locked_words};
-use super::{BREAK, SETTLE, TAKE, holder, intent};
+use super::{BREAK, SETTLE, TAKE, holder, intent, place};
 use crate::bind::ssh::Command;
 use crate::bind::undo::only_adds;
+use crate::bind::way::Way;
 use crate::bind::{Change, Look, World, beside, host};
 use crate::config::Stack;
 use crate::error::{Error, Kind, Result};
@@ -21,13 +22,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Changes that put nobody out: what they add helps whoever works there, or they ask for the holder's name themselves.
-const HARMLESS: [&str; 5] = [BREAK.name, SETTLE.name, "release.mark_bad", "release.mark_good", "work.kill"];
+/// Changes that put nobody out. The first two ask for the holder's name themselves; the others add a line to a list, and what
+/// that says of a release is for whoever works there, too.
+const HARMLESS: [&str; 4] = [BREAK.name, SETTLE.name, "release.mark_bad", "release.mark_good"];
 /// A look at locks is answered within this.
 const LOOK_WITHIN_S: u64 = 20;
 
 /// A target of a change and its verb.
-type Aim<'a> = (&'a str, &'static str, Class);
+pub(super) type Aim<'a> = (&'a str, &'static str, Class);
 
 /// Whoever else works where these effects happen, for each of them. Says which intents are open there.
 ///
@@ -71,18 +73,13 @@ fn note_busy(world: &World, stack: &Stack, seen: &intent::Seen) {
 }
 
 /// The stacks that a change there concerns and whose lock this run does not have.
-fn stacks_at(world: &World, (target, verb, class): &Aim<'_>) -> Vec<Arc<Stack>> {
-    if *class == Class::Read || HARMLESS.contains(verb) {
+fn stacks_at(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
+    if aim.2 == Class::Read || HARMLESS.contains(&aim.1) {
         return Vec::new();
     }
     let locks = world.locks.borrow();
-    let one = world.config.stack(target).ok().filter(|_| world.config.stack_names().any(|name| name == *target));
-    let of_host = || {
-        let all = world.config.stack_names().filter_map(|name| world.config.stack(name).ok());
-        all.filter(|stack| stack.host == **target).collect::<Vec<_>>()
-    };
-    let stacks = one.map_or_else(of_host, |stack| vec![stack]);
-    stacks.into_iter().filter(|stack| !locks.contains_key(&stack.name)).collect()
+    let stacks = place::concerned(world, aim).into_iter();
+    stacks.filter(|stack| !locks.contains_key(&stack.name)).collect()
 }
 
 fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
@@ -219,11 +216,15 @@ fn refuse_unusable(stack: &Stack, seen: &intent::Seen) -> Result<()> {
     }
 }
 
-/// Whoever else has the lock. What this operator left running is no other's.
+/// Whoever else has the lock.
 fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
+    other_than(&world.gate.run_id(), stack, seen)
+}
+
+/// Whoever else than this run has the lock. What this operator left running is no other's.
+fn other_than(run: &str, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
     let holder = &seen.lock["holder"];
-    let own = holder["run"] == world.gate.run_id().as_str()
-        || seen.state == "works" && holder["by"] == journal::actor_here().as_str();
+    let own = holder["run"] == run || seen.state == "works" && holder["by"] == journal::actor_here().as_str();
     (seen.is_taken() && !own).then(|| Other {
         by: intent::name(&holder["by"]),
         words: locked_words(&seen.state, &seen.lock),
@@ -250,11 +251,11 @@ fn say_open(world: &World, stack: &Stack, seen: &intent::Seen) {
 
 // ── changes under a lock ──
 
-/// A change that is made under a lock.
+/// What a change is made under: a lock, and the locks of others that are looked at again before it is sent.
 pub struct Under {
-    held: Arc<Held>,
+    lock: Option<(Arc<Held>, How)>,
     change: Value,
-    how: How,
+    watch: Vec<Watch>,
 }
 
 enum How {
@@ -262,46 +263,60 @@ enum How {
     Scope,
     /// For as long as the change is made.
     Brief,
-    /// Under the lock of somebody who was named; it is his fence.
-    Guest(Hold),
+    /// Under the lock of somebody else, who was named.
+    Guest(Other),
+}
+
+/// A stack that a change concerns and whose lock it does not take.
+#[derive(Clone)]
+struct Watch {
+    stack: Arc<Stack>,
+    way: Way,
+    run: String,
+    /// Who was named, or seen, when the change was decided.
+    other: Option<Other>,
 }
 
 /// The lock that each effect is made under: of this run's scope, when that covers it, else one that is taken for the
 /// change, of a stack.
-pub fn over(world: &World, effects: &[Effect]) -> Vec<Option<Under>> {
+pub fn over(world: &World, effects: &[Effect]) -> Result<Vec<Option<Under>>> {
     let apply = world.gate.mode() == Mode::Apply && !world.gate.is_replay();
     let under = |effect: &Effect| {
         let target = &effect.target.name;
         if effect.class == Class::Read || [BREAK.name, SETTLE.name].contains(&effect.verb.name) {
-            return None;
+            return Ok(None);
         }
         let change = json!({
             "verb": effect.verb.name, "target": target, "says": effect.says, "by": journal::actor_here(), "run": world.gate.run_id(),
             "step": world.gate.step(),
         });
-        let scope = {
-            let locks = world.locks.borrow();
-            locks.get(target).or_else(|| locks.values().find(|held| held.stack.host == *target)).cloned()
-        };
-        if let Some(held) = scope {
-            let bare = held.bare.load(Ordering::Relaxed);
-            return (!bare).then_some(Under { held, change, how: How::Scope });
-        }
-        if !apply || HARMLESS.contains(&effect.verb.name) || !world.config.stack_names().any(|name| name == target) {
-            return None;
-        }
-        let held = brief(world, target, effect)?;
-        let how = match &effect.other {
-            Some(other) => How::Guest(Hold {
-                folder: held.hold.folder.clone(),
-                fence: other.fence.clone(),
-                off: Arc::new(AtomicBool::new(other.fence.is_empty())),
-            }),
-            None => How::Brief,
-        };
-        Some(Under { held, change, how })
+        let stacks = if apply { stacks_at(world, &(target, effect.verb.name, effect.class)) } else { Vec::new() };
+        let lock = lock_for(world, effect, &stacks);
+        let locked = lock.as_ref().map(|(held, _)| held.stack.name.clone());
+        let watch = stacks.into_iter().filter(|stack| locked.as_ref() != Some(&stack.name)).map(|stack| {
+            let (way, run) = (world.way(&stack.host)?, world.gate.run_id());
+            Ok(Watch { stack, way, run, other: effect.other.clone() })
+        });
+        let watch = watch.collect::<Result<Vec<Watch>>>()?;
+        let lock = lock.filter(|(held, how)| !matches!(how, How::Scope) || !held.bare.load(Ordering::Relaxed));
+        Ok((lock.is_some() || !watch.is_empty()).then_some(Under { lock, change, watch }))
     };
     effects.iter().map(under).collect()
+}
+
+fn lock_for(world: &World, effect: &Effect, concerned: &[Arc<Stack>]) -> Option<(Arc<Held>, How)> {
+    let target = &effect.target.name;
+    let scope = {
+        let locks = world.locks.borrow();
+        locks.get(target).or_else(|| locks.values().find(|held| held.stack.host == *target)).cloned()
+    };
+    if let Some(held) = scope {
+        return Some((held, How::Scope));
+    }
+    concerned.iter().find(|stack| stack.name == *target)?;
+    let held = brief(world, target, effect)?;
+    let other = effect.other.clone().filter(|other| other.stack == *target);
+    Some((held, other.map_or(How::Brief, How::Guest)))
 }
 
 /// The lock of a run's changes outside of `locked`; its intent is one for the whole run, or line.
@@ -328,25 +343,70 @@ where
     let Some(under) = under else { return Box::pin(work(pass)) };
     let mut change = under.change.clone();
     change["effect"] = json!(pass.effect());
-    let (held, twin) = (Arc::clone(&under.held), pass.twin());
-    let (hold, is_scope, is_guest) = match &under.how {
-        How::Scope => (held.hold.clone(), true, false),
-        How::Brief => (held.hold.clone(), false, false),
-        How::Guest(hold) => (hold.clone(), false, true),
+    let (watch, twin) = (under.watch.clone(), pass.twin());
+    let Some((held, how)) = &under.lock else {
+        let work = work(pass);
+        return Box::pin(async move {
+            look_again(watch, &twin).await?;
+            work.await
+        });
     };
+    let held = Arc::clone(held);
+    let (hold, guest) = match how {
+        How::Scope | How::Brief => (held.hold.clone(), None),
+        How::Guest(other) => {
+            let off = Arc::new(AtomicBool::new(other.fence.is_empty()));
+            let hold = Hold { folder: held.hold.folder.clone(), fence: other.fence.clone(), off };
+            (hold.clone(), Some(Guest { other: other.clone(), hold }))
+        }
+    };
+    let is_scope = matches!(how, How::Scope);
     let work = work(pass.under(hold));
     Box::pin(async move {
+        look_again(watch, &twin).await?;
         if is_scope {
             told(held, twin, change).await?;
             return work.await;
         }
-        enter(Arc::clone(&held), twin, change, is_guest).await?;
+        enter(Arc::clone(&held), twin, change, guest).await?;
         let result = work.await;
-        if !is_guest {
-            held.free().await;
-        }
+        held.free().await;
         result
     })
+}
+
+/// Fails when somebody works on one of these stacks who did not when the change was decided: a question may have stood for
+/// an hour, and a wave may come long after the first.
+async fn look_again(watched: Vec<Watch>, pass: &Pass) -> Result<()> {
+    for watch in watched {
+        // Nothing was sent of the change yet.
+        let pass = pass.for_connection();
+        let folder = beside::folder(&watch.stack);
+        let unknown = |why: &str| {
+            let what = format!("who works on {} is not known, so nothing was changed", watch.stack.name);
+            Error::new(Kind::Unmet, what, why).host(watch.way.name())
+        };
+        let reach = match watch.way.reach(&pass).await {
+            // The look before the decision has said so.
+            Err(error) if error.kind == Kind::Unreachable => continue,
+            reach => reach?,
+        };
+        let command = holder::look(std::slice::from_ref(&folder));
+        let ran = host::finished(watch.way.name(), &command.words[..1], reach.run(&pass, &command).await)?;
+        let text = ran.checked(watch.way.name(), &command.words[..1])?.out;
+        let seen = intent::read(&text, std::slice::from_ref(&folder)).map_err(|why| unknown(&why))?;
+        let other = seen.get(&folder).and_then(|seen| other_than(&watch.run, &watch.stack, seen));
+        if let Some(other) = other.filter(|other| watch.other.as_ref().is_none_or(|named| !named.is_same(other))) {
+            return Err(came_meanwhile(&watch.stack, &other.words));
+        }
+    }
+    Ok(())
+}
+
+/// The error for a lock that somebody took after the change was decided.
+pub(super) fn came_meanwhile(stack: &Stack, words: &str) -> Error {
+    let next = format!("stack({}).lock()     who works on it, and on what", json!(stack.name));
+    Error::new(Kind::Unmet, format!("nothing was changed on {}", stack.name), words).next(next)
 }
 
 // ── the end ──

@@ -82,7 +82,12 @@ pub fn known_pin(login: &Login) -> Option<String> {
 /// Fingerprints of keys of the host in opsh's own list that a pin overrules.
 pub fn overruled(login: &Login) -> Vec<String> {
     let Some(pin) = &login.host_key else { return Vec::new() };
-    known(login).into_iter().map(|(_, fingerprint)| fingerprint).filter(|fingerprint| fingerprint != pin).collect()
+    known_keys(login).into_iter().filter(|fingerprint| fingerprint != pin).collect()
+}
+
+/// Fingerprints of the keys of the host in opsh's own list.
+pub fn known_keys(login: &Login) -> Vec<String> {
+    known(login).into_iter().map(|(_, fingerprint)| fingerprint).collect()
 }
 
 /// Lines of opsh's own list with a key of the host, and their fingerprints.

@@ -278,11 +278,12 @@ impl Journal {
         self.read(sql, params![], |row| row.get(0)).map(|runs| runs.into_iter().next())
     }
 
-    /// Runs that went on with others: the newest one for each.
+    /// Runs that went on with others: for each the first, since of several at once only that one goes on.
     pub fn resumptions(&self) -> Result<Vec<(String, String)>> {
-        let sql = "SELECT json_extract(newer.body, '$.facts.resumes') AS older, newer.run FROM journal AS newer
-                   WHERE newer.kind = 'run.start' AND older IS NOT NULL AND EXISTS (SELECT 1 FROM journal AS began
-                   WHERE began.run = older AND began.kind = 'run.start' AND began.seq < newer.seq) ORDER BY newer.seq";
+        let sql = "SELECT json_extract(newer.body, '$.facts.resumes') AS older, newer.run, min(newer.seq) AS first
+                   FROM journal AS newer WHERE newer.kind = 'run.start' AND older IS NOT NULL AND EXISTS (SELECT 1 FROM journal AS began
+                   WHERE began.run = older AND began.kind = 'run.start' AND began.seq < newer.seq)
+                   GROUP BY older ORDER BY first";
         self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 

@@ -1,0 +1,49 @@
+//! Which stacks a change concerns. Names of opsh.toml are only names: one machine may have several, and a compose project is
+//! one project in whichever folder its files stand.
+
+use super::others::Aim;
+use crate::bind::World;
+use crate::bind::ssh::{self, Login};
+use crate::config::{Address, Host, LOCAL, Stack};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The stacks that a change there concerns: the stack itself and those that are the same compose project; all stacks of the
+/// machine for a change of a host. A name that is both a host's and a stack's means both.
+pub fn concerned(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
+    let target = aim.0;
+    let all: Vec<Arc<Stack>> = world.config.stack_names().filter_map(|name| world.config.stack(name).ok()).collect();
+    let own = all.iter().find(|stack| stack.name == target);
+    let is_host = target == LOCAL || world.config.host_names().any(|name| name == target);
+    let is_concerned = |stack: &&Arc<Stack>| {
+        let is_of_project = own.is_some_and(|own| {
+            stack.name == own.name
+                || stack.compose.project == own.compose.project && is_one_machine(world, &stack.host, &own.host)
+        });
+        is_of_project || is_host && is_one_machine(world, &stack.host, target)
+    };
+    all.iter().filter(is_concerned).cloned().collect()
+}
+
+/// Whether two names of hosts mean one machine: the same address and port, or a host key that both have.
+pub fn is_one_machine(world: &World, one: &str, other: &str) -> bool {
+    one == other || !marks(world, one).is_disjoint(&marks(world, other))
+}
+
+/// What tells a machine from others: where it is, and its host keys as far as opsh knows them.
+fn marks(world: &World, name: &str) -> BTreeSet<String> {
+    let Some(host) = world.config.host(name).ok().filter(|_| name != LOCAL) else {
+        return [name.to_string()].into();
+    };
+    let list = world.state.file("known_hosts").unwrap_or_else(|| ssh::NO_LIST.into());
+    let known = ssh::known_keys(&Login::new(&host.name, &host.ssh, list, PathBuf::new()));
+    known.into_iter().chain(host.host_key.clone()).chain([at(&host)]).collect()
+}
+
+fn at(host: &Host) -> String {
+    let parsed = Address::parse(&host.ssh).ok();
+    let port = host.port.or(parsed.as_ref().and_then(|address| address.port)).unwrap_or(22);
+    let name = parsed.map_or_else(|| host.ssh.clone(), |address| address.host);
+    format!("{}:{port}", name.to_lowercase())
+}
