@@ -242,6 +242,7 @@ impl Session {
             briefly: Default::default(),
             told: Default::default(),
             busy: Default::default(),
+            own_runs: Default::default(),
             git_is_slow: Default::default(),
         });
         Ok(Session::around(world))

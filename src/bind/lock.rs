@@ -24,6 +24,7 @@ use crate::gate::{Did, Done, Effect, Pass, Target, journal};
 use crate::redact;
 use held::{Held, works};
 pub use others::{leave, look, look_for_plan, over, settle_runs, within};
+pub use place::OwnRuns;
 use rhai::{Dynamic, FnPtr, NativeCallContext};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! What outlives a call: the gate, the configuration, and the way to each host.
 
 use crate::bind::hints;
-use crate::bind::lock::Locks;
+use crate::bind::lock::{self, Locks};
 use crate::bind::way::Way;
 use crate::config::{Address, Config, Host, LOCAL, Stack};
 use crate::error::{Error, Kind, Result};
@@ -41,6 +41,8 @@ pub struct World {
     pub told: RefCell<BTreeSet<(String, String)>>,
     /// Where somebody else works.
     pub busy: hints::Busy,
+    /// Earlier runs of this journal whose locks were met.
+    pub own_runs: lock::OwnRuns,
     /// Git did not say in time where a script comes from: nobody waits for that again.
     pub git_is_slow: Cell<bool>,
 }

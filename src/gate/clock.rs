@@ -106,7 +106,7 @@ pub struct Process {
     pub pid: i64,
     /// Start time in clock ticks since boot.
     pub start: i64,
-    /// The boot it ran in.
+    /// The boot it ran in, and behind a colon the namespace of its pid. Older records have the boot only.
     pub boot: String,
 }
 
@@ -114,13 +114,27 @@ impl Process {
     /// opsh itself.
     pub fn this() -> Process {
         let pid = i64::from(std::process::id());
-        Process { pid, start: start_of(pid).unwrap_or(0), boot: boot().into() }
+        let boot = pids().map_or_else(|| boot().into(), |pids| format!("{}:{pids}", boot()));
+        Process { pid, start: start_of(pid).unwrap_or(0), boot }
     }
 
-    /// True while it runs.
-    pub fn is_alive(&self) -> bool {
-        self.boot == boot() && start_of(self.pid) == Some(self.start)
+    /// True while it runs, and when that cannot be told: a pid of another namespace, such as a container's, means nothing
+    /// here. A live run that is taken for a dead one is worse than the other way round, and no run survives the boot.
+    pub fn may_live(&self) -> bool {
+        let (of_boot, of_pids) = match self.boot.split_once(':') {
+            Some((boot, pids)) => (boot, pids.parse().ok()),
+            None => (self.boot.as_str(), None),
+        };
+        let is_elsewhere = of_pids.is_some() && of_pids != pids();
+        of_boot == boot() && (is_elsewhere || start_of(self.pid) == Some(self.start))
     }
+}
+
+/// The namespace that the pids of this process are of.
+#[expect(clippy::disallowed_methods, reason = "the kernel's own file about this process")]
+fn pids() -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").ok().map(|file| file.ino())
 }
 
 /// Field 22 of `/proc/PID/stat`; the name in field 2 may hold spaces and brackets.
@@ -141,8 +155,18 @@ mod tests {
     #[test]
     fn this_process_is_alive_and_a_reused_pid_is_not_it() {
         let this = Process::this();
-        assert!(this.start > 0 && this.is_alive());
-        assert!(!Process { start: this.start - 1, ..this }.is_alive());
+        assert!(this.start > 0 && this.may_live());
+        let at = |start, boot: String| Process { pid: this.pid, start, boot };
+        assert!(!at(this.start - 1, this.boot.clone()).may_live());
+        assert!(!at(this.start - 1, boot().into()).may_live(), "as an older opsh wrote it");
+        assert!(at(this.start, boot().into()).may_live());
+    }
+
+    #[test]
+    fn of_a_pid_in_another_namespace_nothing_is_known_but_that_it_ends_with_the_boot() {
+        let of = |boot: String| Process { pid: 1, start: 1, boot };
+        assert!(of(format!("{}:17", boot())).may_live());
+        assert!(!of("0a0a0a0a-0000-0000-0000-000000000000:17".into()).may_live());
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Journal {
     /// opsh; only a broken journal is an error.
     fn end_what_died(&self) -> rusqlite::Result<()> {
         for (id, what, process) in self.open_ones()? {
-            if process.is_alive() {
+            if process.may_live() {
                 continue;
             }
             let run = id.split('.').next().unwrap_or(&id).to_string();

@@ -467,3 +467,17 @@ fn a_run_of_a_colleague_is_ended_with_the_colleagues_name_only() {
     carol.ended().exits(1);
     assert!(!stage.counted().contains("over"));
 }
+
+#[test]
+fn what_another_person_of_the_same_account_left_running_is_not_ones_own() {
+    let Some(stage) = Stage::remote() else { return };
+    // Both are USER=dora, each with a state of her own; the second opens `alice`'s home.
+    let mut one = stage.start("dora", &[], "prod.locked(\"hotfix\", || slow())");
+    crate::processes::until("the change is made", || stage.counted().contains("began").then_some(()));
+    assert!(one.goes_on());
+    one.kill();
+    let by = holder(&stage);
+    let mut other = stage.command("alice", &[], RECORD);
+    Ran::of(other.env("USER", "dora").output().unwrap()).exits(3).says(&[&format!("--under-lock-of {by}")]);
+    stage.run("dora", &[], RECORD).exits(0);
+}

@@ -3,6 +3,7 @@
 use super::holder::{self, BEAT_S, Gone, Holder};
 use super::intent;
 use super::others::came_meanwhile;
+use super::place::OwnRuns;
 use super::without_lock;
 use super::words::{locked_words, quoted};
 use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
@@ -42,6 +43,7 @@ pub struct Held {
     pub(super) begun: AtomicBool,
     /// How far the run's trail of changes was before.
     pub(super) mark: usize,
+    own: OwnRuns,
 }
 
 // ── taking it ──
@@ -72,6 +74,7 @@ impl Held {
             begin,
             begun: AtomicBool::new(false),
             mark: world.gate.mark(),
+            own: world.own_runs.clone(),
         }))
     }
 
@@ -282,7 +285,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Opt
             *line = None;
             return Err(refused);
         }
-        let ours = answer.value["holder"]["by"] == journal::actor_here().as_str();
+        let ours = held.own.left(&answer.value);
         match answer.word.as_str() {
             "got" => {
                 // Whoever was named gave it back: what the change leaves running is under no lock of theirs.

@@ -3,6 +3,7 @@
 //! A look is no effect of the run: a recording has no answer to it, and a replay asks nobody.
 
 use super::held::{Guest, Held, enter, told};
+use super::place::OwnRuns;
 use super::words::{self, began_words, locked_words};
 use super::{BREAK, SETTLE, TAKE, holder, intent, place};
 use crate::bind::ssh::Command;
@@ -218,15 +219,15 @@ fn refuse_unusable(stack: &Stack, seen: &intent::Seen) -> Result<()> {
 
 /// Whoever else has the lock.
 fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
-    other_than(&world.gate.run_id(), stack, seen)
+    world.own_runs.meet(world, &seen.lock);
+    other_than(&world.gate.run_id(), &world.own_runs, stack, seen)
 }
 
-/// Whoever else than this run has the lock. What this operator left running is no other's.
-fn other_than(run: &str, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
-    let holder = &seen.lock["holder"];
-    let own = holder["run"] == run || seen.state == "works" && holder["by"] == journal::actor_here().as_str();
-    (seen.is_taken() && !own).then(|| Other {
-        by: intent::name(&holder["by"]),
+/// Whoever else than this run has the lock. What this operator's runs left running is no other's.
+fn other_than(run: &str, own: &OwnRuns, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
+    let is_own = seen.lock["holder"]["run"] == run || seen.state == "works" && own.left(&seen.lock);
+    (seen.is_taken() && !is_own).then(|| Other {
+        by: intent::name(&seen.lock["holder"]["by"]),
         words: locked_words(&seen.state, &seen.lock),
         stack: stack.name.clone(),
         fence: holder::fence(&seen.lock).unwrap_or_default().into(),
@@ -273,6 +274,7 @@ struct Watch {
     stack: Arc<Stack>,
     way: Way,
     run: String,
+    own: OwnRuns,
     /// Who was named, or seen, when the change was decided.
     other: Option<Other>,
 }
@@ -294,8 +296,8 @@ pub fn over(world: &World, effects: &[Effect]) -> Result<Vec<Option<Under>>> {
         let lock = lock_for(world, effect, &stacks);
         let locked = lock.as_ref().map(|(held, _)| held.stack.name.clone());
         let watch = stacks.into_iter().filter(|stack| locked.as_ref() != Some(&stack.name)).map(|stack| {
-            let (way, run) = (world.way(&stack.host)?, world.gate.run_id());
-            Ok(Watch { stack, way, run, other: effect.other.clone() })
+            let (way, run, own) = (world.way(&stack.host)?, world.gate.run_id(), world.own_runs.clone());
+            Ok(Watch { stack, way, run, own, other: effect.other.clone() })
         });
         let watch = watch.collect::<Result<Vec<Watch>>>()?;
         let lock = lock.filter(|(held, how)| !matches!(how, How::Scope) || !held.bare.load(Ordering::Relaxed));
@@ -395,7 +397,7 @@ async fn look_again(watched: Vec<Watch>, pass: &Pass) -> Result<()> {
         let ran = host::finished(watch.way.name(), &command.words[..1], reach.run(&pass, &command).await)?;
         let text = ran.checked(watch.way.name(), &command.words[..1])?.out;
         let seen = intent::read(&text, std::slice::from_ref(&folder)).map_err(|why| unknown(&why))?;
-        let other = seen.get(&folder).and_then(|seen| other_than(&watch.run, &watch.stack, seen));
+        let other = seen.get(&folder).and_then(|seen| other_than(&watch.run, &watch.own, &watch.stack, seen));
         if let Some(other) = other.filter(|other| watch.other.as_ref().is_none_or(|named| !named.is_same(other))) {
             return Err(came_meanwhile(&watch.stack, &other.words));
         }

@@ -1,13 +1,15 @@
-//! Which stacks a change concerns. Names of opsh.toml are only names: one machine may have several, and a compose project is
+//! Which stacks a change concerns, and which locks are one's own. Names of opsh.toml are only names: one machine may have several, and a compose project is
 //! one project in whichever folder its files stand.
 
 use super::others::Aim;
 use crate::bind::World;
 use crate::bind::ssh::{self, Login};
 use crate::config::{Address, Host, LOCAL, Stack};
+use crate::gate::journal;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The stacks that a change there concerns: the stack itself and those that are the same compose project; all stacks of the
 /// machine for a change of a host. A name that is both a host's and a stack's means both.
@@ -46,4 +48,29 @@ fn at(host: &Host) -> String {
     let port = host.port.or(parsed.as_ref().and_then(|address| address.port)).unwrap_or(22);
     let name = parsed.map_or_else(|| host.ssh.clone(), |address| address.host);
     format!("{}:{port}", name.to_lowercase())
+}
+
+/// Runs of this journal whose locks were met. What they left running is no other's: a name, `user@machine`, is that of
+/// everybody who works with this account.
+#[derive(Clone, Default)]
+pub struct OwnRuns(Arc<Mutex<BTreeSet<String>>>);
+
+impl OwnRuns {
+    /// Keeps whether the run that a lock names is one of this journal's.
+    pub(super) fn meet(&self, world: &World, lock: &Value) {
+        let Some(run) = lock["holder"]["run"].as_str() else { return };
+        // Without a journal nobody knows what is one's own.
+        let has = world.gate.journal().and_then(|journal| journal.has_run(run)).unwrap_or(false);
+        if has && let Ok(mut runs) = self.0.lock() {
+            runs.insert(run.into());
+        }
+    }
+
+    /// True for a lock that one of them left.
+    pub(super) fn left(&self, lock: &Value) -> bool {
+        let holder = &lock["holder"];
+        let is_here = holder["by"] == journal::actor_here().as_str();
+        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        is_here && holder["run"].as_str().is_some_and(|run| runs.contains(run))
+    }
 }

@@ -10,7 +10,7 @@ use crate::config::Address;
 use crate::error::{Error, Kind, Result};
 use crate::gate::Pass;
 use std::ffi::OsString;
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -29,8 +29,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(3);
 /// ssh adds 17 bytes to the socket's path, of the 108 that the kernel allows.
 const LONGEST_CONTROL_PATH: usize = 90;
 
-/// A private directory for one ssh; removed when dropped.
-pub struct ControlDir(PathBuf);
+/// A private directory for one ssh; removed when dropped. It is locked as long as it is used: a program of another pid namespace
+/// that shares the folder sees no process of ours, and asks the lock.
+pub struct ControlDir(PathBuf, Option<File>);
 
 impl ControlDir {
     /// Makes one below `base`, and removes those that programs left behind which are gone.
@@ -40,7 +41,7 @@ impl ControlDir {
         private(base).map_err(failed)?;
         remove_orphans(base);
         for n in 0..100_000u32 {
-            let dir = ControlDir(base.join(format!("{:x}-{n:x}", std::process::id())));
+            let mut dir = ControlDir(base.join(format!("{:x}-{n:x}", std::process::id())), None);
             if dir.master().as_os_str().len() > LONGEST_CONTROL_PATH {
                 std::mem::forget(dir);
                 let why = format!("its path is too long: a socket in it may have {LONGEST_CONTROL_PATH} bytes");
@@ -49,7 +50,13 @@ impl ControlDir {
                     .next("opsh --state-dir DIR …     a shorter folder for opsh's state"));
             }
             match DirBuilder::new().mode(0o700).create(&dir.0) {
-                Ok(()) => return Ok(dir),
+                Ok(()) => {
+                    dir.1 = File::open(&dir.0).ok().filter(|file| file.try_lock_shared().is_ok());
+                    // Whoever looked before it was locked took it for left behind.
+                    if dir.0.is_dir() {
+                        return Ok(dir);
+                    }
+                }
                 // Another link of this program has it.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => std::mem::forget(dir),
                 Err(e) => {
@@ -122,7 +129,10 @@ fn remove_orphans(base: &Path) {
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| u32::from_str_radix(name.split_once('-')?.0, 16).ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        let is_gone = |pid| !Path::new(&format!("/proc/{pid}")).exists();
+        // The lock is given back only when the folder is gone.
+        let unused = || File::open(entry.path()).ok().filter(|file| file.try_lock().is_ok());
+        if let Some(_unused) = pid.is_some_and(is_gone).then(unused).flatten() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }

@@ -287,6 +287,12 @@ impl Journal {
         self.read(sql, params![], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
+    /// True for a run that began in this journal, or was brought into it.
+    pub fn has_run(&self, run: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM journal WHERE run = ?1 AND kind = 'run.start' LIMIT 1";
+        Ok(!self.read(sql, params![run], |_| Ok(()))?.is_empty())
+    }
+
     /// True for a run that had begun before this record: a run goes on with an older one only, and so no chain of them has a
     /// loop, whatever a file says that was imported.
     fn had_begun(&self, run: &str, seq: i64) -> Result<bool> {
