@@ -132,8 +132,15 @@ pub fn is_too_short(value: &str) -> bool {
 /// Hides a value and its encodings everywhere from now on, because it stands under a secret's name. Unlike a [`Secret`],
 /// which somebody declared, it is only taken for one: ordinary words and small numbers are left alone.
 pub fn learn(value: &str) {
-    if !is_ordinary(value.trim()) {
-        remember(value);
+    if is_ordinary(value.trim()) || is_too_short(value) {
+        return;
+    }
+    let has_room = known().is_none_or(|mut known| known.guess(value));
+    if !has_room {
+        warn(
+            "opsh hides no more values: the files and environments that it read hold more secrets than it has room for"
+                .into(),
+        );
     }
 }
 

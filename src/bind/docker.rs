@@ -1,7 +1,8 @@
-//! Docker as scripts see it: containers, logs and images of a stack, over the Engine API. `engine` is the home of
-//! `bollard`.
+//! Docker as scripts see it: containers, logs and images of a stack, over the Engine API. `transport` is the way
+//! to it.
 
 mod container;
+mod end;
 pub mod engine;
 pub mod exec;
 mod fault;

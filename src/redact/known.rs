@@ -11,6 +11,9 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 /// So many digits in a longer number are no chance.
 const TELLING_DIGITS: usize = 9;
 
+/// Bytes of values that are only taken for secrets. Each byte takes about 2 KiB in all the forms that are looked for.
+const MOST_GUESSED: usize = 128 << 10;
+
 /// Tags kept of values that only their shape gave away; the oldest go first, so that no output fills the memory.
 const MOST_TAGS: usize = 1_000;
 
@@ -18,6 +21,8 @@ const MOST_TAGS: usize = 1_000;
 pub struct Known {
     salt: [u8; 16],
     values: BTreeSet<Arc<str>>,
+    /// Bytes of the values that are only taken for secrets.
+    guessed: usize,
     needles: Vec<(String, Arc<str>)>,
     /// The values that are numbers, by their plain text.
     numbers: BTreeMap<String, Arc<str>>,
@@ -75,6 +80,7 @@ impl Known {
         Known {
             salt,
             values: BTreeSet::new(),
+            guessed: 0,
             needles: Vec::new(),
             numbers: BTreeMap::new(),
             matcher: None,
@@ -91,6 +97,19 @@ impl Known {
         self.tags.clear();
         self.tag_of.clear();
         self.passing.clear();
+    }
+
+    /// As [`Known::learn`], for a value that is only taken for a secret. False when there is no room for it: whoever writes an
+    /// environment would fill the memory.
+    #[must_use]
+    pub fn guess(&mut self, value: &str) -> bool {
+        let is_known = self.values.contains(value);
+        let has_room = is_known || self.guessed + value.len() <= MOST_GUESSED;
+        if has_room && !is_known {
+            self.guessed += value.len();
+            self.learn(value);
+        }
+        has_room
     }
 
     /// Looks for the value and its encodings from now on.
@@ -193,6 +212,16 @@ mod tests {
         let mut known = Known::new();
         known.salt_with(b"seed");
         known
+    }
+
+    #[test]
+    fn guesses_have_bounded_room_and_declared_secrets_have_not() {
+        let mut known = seeded();
+        let learned = (0..10_000).filter(|n| known.guess(&format!("taken-for-a-secret-{n:08}"))).count();
+        assert_eq!(learned, MOST_GUESSED / "taken-for-a-secret-00000000".len());
+        assert!(known.guess("taken-for-a-secret-00000000"), "it is known");
+        known.learn("declared-by-the-operator");
+        assert!(known.values.contains("declared-by-the-operator"));
     }
 
     #[test]
