@@ -423,6 +423,13 @@ impl Pass {
         (Pass { wire: Some(wire), ..Pass::for_tests() }, asked)
     }
 
+    /// What could not be cleared, once the clearing is over.
+    #[cfg(test)]
+    pub async fn remains_for_tests(&self) -> Vec<Remains> {
+        self.marks.cleared().await;
+        self.marks.remains()
+    }
+
     /// The same, with the end where its output arrives.
     #[cfg(test)]
     pub fn for_tests_with_output() -> (Pass, Shown) {

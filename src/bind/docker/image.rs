@@ -359,6 +359,8 @@ fn image(value: &Value) -> Result<Image, String> {
 mod tests {
     use super::super::testing::Lab;
     use super::*;
+    use crate::bind::ssh::Reach;
+    use crate::gate::Pass;
 
     const LIMITS: Limits = Limits { files: 10, bytes: 10_000 };
 
@@ -416,23 +418,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_look_into_an_image_cleans_up() {
+    async fn a_look_that_is_given_up_is_over_once_its_container_is_gone() {
         let Some(lab) = Lab::open().await else { return };
-        let image = lab.image("v1");
+        let (image, mine) = (lab.image("v1"), format!("opsh.test={}", lab.name));
         let paths = vec!["/app/tool".to_owned(); 500];
         for wait_ms in [1, 5, 10, 40] {
-            let look = lab.engine.has_files(&image, &paths);
-            let cut = tokio::time::timeout(Duration::from_millis(wait_ms), look).await;
+            let pass = Pass::for_tests();
+            let engine = lab.engine.on_behalf(&pass, &Reach::Local);
+            let cut = tokio::time::timeout(Duration::from_millis(wait_ms), engine.has_files(&image, &paths)).await;
             assert!(cut.is_err());
+            assert_eq!(pass.remains_for_tests().await, []);
+            assert!(lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty(), "{wait_ms} ms");
         }
-        let mine = format!("opsh.test={}", lab.name);
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty() {
-                return;
-            }
-        }
-        panic!("containers are left");
     }
 
     /// An archive of one file and `links` further names of it.
@@ -475,5 +472,7 @@ mod tests {
         assert_eq!(read("/app/plain", LIMITS).await.unwrap_err().kind, Kind::Failed);
         assert_eq!(read("/app/migrations", Limits { files: 3, ..LIMITS }).await.unwrap_err().kind, Kind::Failed);
         assert_eq!(read("/bin", LIMITS).await.unwrap_err().kind, Kind::Failed);
+        let mine = format!("opsh.test={}", lab.name);
+        assert!(lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty());
     }
 }
