@@ -18,7 +18,10 @@ impl Engine {
     /// Containers of a compose project in all states, without one-offs; sorted by name. None at all is an empty list.
     pub async fn containers(&self, project: &str) -> Result<Vec<Container>> {
         let mine = format!("{PROJECT}={project}");
-        self.labelled(&format!("cannot list the containers of {project}"), &[&mine, NO_ONE_OFFS]).await
+        let what = format!("cannot list the containers of {project}");
+        let mut found = self.labelled(&what, &[&mine, NO_ONE_OFFS]).await?;
+        self.mark_inherited(project, &mut found).await?;
+        Ok(found)
     }
 
     /// Containers in all states that carry all of these labels (`key` or `key=value`); sorted by name.
@@ -106,6 +109,7 @@ fn container(value: &Value) -> Container {
         created_s: number(value, "/Created"),
         ports: listed_ports(value),
         labels,
+        is_inherited: false,
     }
 }
 

@@ -1,8 +1,8 @@
 //! Words in a service's container: those that only look, and others.
 
-use super::detail;
 use super::engine::Engine;
 use super::exec::Exec;
+use super::{detail, named};
 use crate::bind::host::{KEEP, Ran, check_read, read_words};
 use crate::bind::{self, Binding, Call, Change, Look, Receipt};
 use crate::config::Stack;
@@ -93,7 +93,8 @@ fn exec(call: &Call<'_>) -> Result<Receipt> {
     call.in_range("within_s", within_s, 1..=86_400)?;
     let (stack, way) = call.stack_and_way()?;
     let args = json!({ "service": service, "words": words });
-    let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
+    let named = named(call, &stack, &service);
+    let look = Look::at(call.world.stack_target(&stack), says(&named, &words), args).within(within_s);
     call.change(Change::of(look), (stack, way, service, words), |pass, (stack, way, service, words)| async move {
         let ran = run(&way, &pass, &stack, &service, &words, true).await?;
         let mut after = ran.checked(&service, &words)?.into_json();

@@ -129,6 +129,8 @@ pub struct Container {
     pub ports: Vec<Port>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// All labels of compose are those of its image: compose did not make it.
+    pub is_inherited: bool,
 }
 
 impl Container {
