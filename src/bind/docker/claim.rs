@@ -38,7 +38,7 @@ impl Engine {
                 (Some(_), None) => false,
                 (own, Some(from)) => from.get(*key) == own,
             };
-            container.is_inherited = OWN.iter().all(|key| is_inherited(key));
+            container.is_inherited = OWN.iter().all(is_inherited);
         }
         Ok(())
     }
