@@ -37,7 +37,7 @@ pub use ledger::Ledger;
 use outcome::outcome;
 #[cfg(test)]
 pub use pass::Shown;
-pub use pass::{Hold, Pass, Waits};
+pub use pass::{Clears, Hold, Pass, Remains, Waits};
 use policy::Mode;
 use replay::{FailAt, Recording};
 use serde::{Deserialize, Serialize};

@@ -105,7 +105,7 @@ impl Source {
     async fn survey(&self, pass: &Pass) -> Result<Value> {
         let (stack, db) = (&self.stack, db::of_stack(&self.stack)?);
         let folder = Folder::look(&self.reach, pass, stack).await?;
-        let container = docker::find(&self.engine, stack, &db.service).await?.id;
+        let container = docker::only(&self.engine, stack, &db.service).await?.id;
         let asked = "SELECT pg_database_size(current_database()) AS size, \
                      current_setting('server_version_num')::int / 10000 AS major";
         let said = db::rows(&self.engine, stack, asked, &[]).await?.into_iter().next().unwrap_or_default();

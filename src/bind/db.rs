@@ -153,7 +153,7 @@ fn bad(stack: &Stack, why: String) -> Error {
 /// Runs a script of psql in the container of the database; `hears` says how it goes on.
 async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hears<'_>>) -> Result<Said> {
     let db = of_stack(stack)?;
-    let container = docker::find(engine, stack, &db.service).await?;
+    let container = docker::only(engine, stack, &db.service).await?;
     if !container.is_up() {
         let next = format!("stack({}).start({})", json!(stack.name), json!(db.service));
         let why = format!("{} is {}", db.service, container.state);

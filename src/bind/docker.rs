@@ -1,7 +1,9 @@
-//! Docker as scripts see it: containers, logs and images of a stack, over the Engine API. `engine` is the home of
-//! `bollard`.
+//! Docker as scripts see it: containers, logs and images of a stack, over the Engine API. `transport` is the way
+//! to it.
 
+mod claim;
 mod container;
+mod end;
 pub mod engine;
 pub mod exec;
 mod fault;
@@ -18,18 +20,20 @@ mod testing;
 pub mod transport;
 pub mod wait;
 
+pub use claim::{find, look_for, named, only};
+
 use super::ssh::{Complaints, Reach};
 use super::undo::{Now, Past};
 use super::values::literal;
 use super::{Binding, Call, Change, Look, Receipt, compose, host};
 use crate::config::Stack;
-use crate::error::{Error, Kind, Result, nearest, suggestion};
+use crate::error::{Error, Kind, Result};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass, clock};
 use crate::redact;
 use engine::Engine;
 use logs::LogQuery;
-use model::{Container, Detail, Image};
+use model::{Detail, Image};
 use rhai::Dynamic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -61,7 +65,8 @@ const PS: Verb = Verb {
     waits: false,
     sig: "stack.ps() -> array",
     doc: "The stack's containers, stopped ones too. Each is a map: `service`, `container`, `image`, `state`, \
-          `health`, `restarts`, `since` (seconds since it started or stopped, as Docker words it). Fails as \
+          `health`, `restarts`, `since` (seconds since it started or stopped, as Docker words it). `service` is empty for a \
+          container that has the labels of compose from its image only. Fails as \
           `stack.docker`. Deadline 60 s.",
     example: r#"stack("prod").ps()"#,
 };
@@ -74,7 +79,8 @@ const CONTAINER: Verb = Verb {
     doc: "What runs for a service. A map: `id`, `name`, `image_id`, `image` (the reference it was made from), \
           `revision` (the commit its image is labelled with, or `()`), `state`, `health` (`()` without a health \
           check), `restarts`, `oom`, `exit`, `env` (key names, never values), `compose` (the compose version that \
-          made it). Fails with `not_found` when the service has no container. Deadline 60 s.",
+          made it). Of several containers it is the running one with the lowest number. Fails with `not_found` when the \
+          service has no container, `unmet` when something else claims to be one. Deadline 60 s.",
     example: r#"stack("prod").container("backend").image_id"#,
 };
 
@@ -140,7 +146,8 @@ const RESTART: Verb = Verb {
     doc: "Stops a service's container and starts it again. It has `grace_s` seconds (0 to 600, default 10) to stop \
           before it is killed. Image and environment stay the same, so a changed env file is not applied (`stack.recreate` does), \
           which is said when there is one. \
-          For a service that holds data it is of class destroy. Fails with `not_found`, or `timeout`. Deadline \
+          For a service that holds data it is of class destroy. Fails with `not_found`, `timeout`, or `unmet` when the \
+          service has several containers, or something else claims to be one. Deadline \
           `grace_s` + 60 s.",
     example: r#"stack("prod").restart("backend", 10)"#,
 };
@@ -185,39 +192,6 @@ pub async fn dialled(pass: Pass, host: &str, reach: Reach, opened: Arc<AtomicBoo
     Engine::connect(&pass, host, transport::telling(dial, opened), reason).await
 }
 
-/// As [`find`]; `None` only when the Engine says that there is none.
-pub async fn look_for(engine: &Engine, stack: &Stack, service: &str) -> Result<Option<Container>> {
-    match find(engine, stack, service).await {
-        Ok(container) => Ok(Some(container)),
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The one container of a service that is not a one-off, running ones first.
-pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Container> {
-    let mut all = engine.containers(&stack.compose.project).await?;
-    all.sort_by_key(|container| container.state != "running");
-    let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
-    all.into_iter().find(|container| container.service == service).ok_or_else(|| {
-        let known = names.iter().map(String::as_str);
-        let slip = nearest(service, known.clone()).is_some();
-        let why = format!(
-            "project {} on {} has no container of it; {}",
-            stack.compose.project,
-            stack.host,
-            suggestion(service, known)
-        );
-        let error = Error::new(Kind::NotFound, format!("no service \"{service}\" in {}", stack.name), why)
-            .next(format!("stack({}).ps()     what runs", literal(&stack.name)));
-        if slip {
-            return error;
-        }
-        let bring_back = format!("stack({}).recreate({})", literal(&stack.name), literal(service));
-        error.next(format!("{bring_back}     make it from the image that compose names"))
-    })
-}
-
 /// The service's container in detail; values of its environment that are secret are hidden from now on.
 pub async fn detail(engine: &Engine, stack: &Stack, service: &str) -> Result<Detail> {
     let container = find(engine, stack, service).await?;
@@ -254,8 +228,9 @@ fn ps(call: &Call<'_>) -> Result<Dynamic> {
             for container in engine.containers(&stack.compose.project).await? {
                 let detail = engine.inspect(&container.id).await?;
                 let health = detail.health.map(|health| health.status);
+                let service = if container.is_inherited { "" } else { container.service.as_str() };
                 rows.push(json!({
-                "service": container.service, "container": container.name, "image": container.image_ref,
+                "service": service, "container": container.name, "image": container.image_ref,
                 "state": container.state, "health": health, "restarts": detail.restart_count, "since": since(&container.status),
             }));
             }
@@ -494,9 +469,13 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     // A name that is not there is no question to ask a person.
     let look = Look::at(target, service.clone(), json!({ "service": service, "before": "restart" }));
     let context = (Arc::clone(&stack), way.clone(), service.clone());
-    call.read(look, context.clone(), |pass, (stack, way, service)| async move {
-        find(&way.engine(&pass).await?, &stack, &service).await.map(|container| json!(container.id))
+    let found = call.read(look, context.clone(), |pass, (stack, way, service)| async move {
+        let container = only(&way.engine(&pass).await?, &stack, &service).await?;
+        Ok(json!({ "id": container.id, "name": container.name }))
     })?;
+    if let Some(name) = found["name"].as_str() {
+        change.look.says = claim::shown(&service, name);
+    }
     let stale = compose::env::stale(call, &service)?;
     if !stale.is_empty() {
         let line = format!("stack({}).recreate({})", literal(&stack.name), literal(&service));
@@ -507,7 +486,7 @@ fn restart(call: &Call<'_>) -> Result<Receipt> {
     }
     call.change(change, context, move |pass, (stack, way, service)| async move {
         let engine = way.engine(&pass).await?;
-        let before = find(&engine, &stack, &service).await?;
+        let before = only(&engine, &stack, &service).await?;
         let began = engine.inspect(&before.id).await?.started_at;
         pass.sending();
         engine.restart(&before.id, grace.unsigned_abs() as u32).await?;

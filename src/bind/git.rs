@@ -24,6 +24,7 @@ use cli::Git;
 pub use cli::anothers;
 use rhai::Dynamic;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 const HEAD: Verb = Verb {
@@ -130,6 +131,10 @@ const MERGE_CHECK: Verb = Verb {
     example: r#"host("local").repo("/srv/app").merge_check("main", "develop").verdict"#,
 };
 
+/// Files of one folder in all of its history, and bytes in all of them.
+const MOST_FILES: usize = 20_000;
+const MOST_HISTORY: usize = 64 << 20;
+
 /// A firewalled origin answers nothing at all, and nobody should wait for it: what it says is one more opinion.
 const ORIGIN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -225,7 +230,8 @@ impl Repository {
         let folder = format!("{}/", folder.trim_end_matches('/'));
         let what = ["log", "--all", "--raw", "--no-abbrev", "--no-renames", "--diff-filter=AM", "--format="];
         let out = git.out(pass, &[&what[..], &["-z", "--", &folder]].concat()).await?;
-        let mut found: Vec<(String, Vec<u8>)> = Vec::new();
+        let (mut found, mut left) = (Vec::new(), MOST_HISTORY);
+        let mut known = BTreeSet::new();
         let mut words = out.split('\0');
         // `:MODE MODE OBJECT OBJECT STATE`, and then a name, whatever that holds.
         while let Some(state) = words.next() {
@@ -234,8 +240,13 @@ impl Repository {
             let ([_, mode, _, object, _], Some(path)) = (state.as_slice(), words.next()) else { continue };
             let Some(name) = path.strip_prefix(&folder).filter(|name| !name.contains('/')) else { continue };
             // Newest first: what was found already is newer. A submodule has no text.
-            if !mode.starts_with("16") && !found.iter().any(|(known, _)| known == name) {
+            if !mode.starts_with("16") && known.insert(name) {
                 let text = git.out(pass, &["cat-file", "blob", object]).await?;
+                if known.len() > MOST_FILES || text.len() > left {
+                    let why = format!("{folder} held more than {MOST_FILES} files or {} MiB", MOST_HISTORY >> 20);
+                    return Err(Error::new(Kind::Failed, format!("cannot read the history of {folder}"), why));
+                }
+                left -= text.len();
                 found.push((name.to_string(), text.into_bytes()));
             }
         }

@@ -8,10 +8,10 @@
 //! together; what is learned later is hidden from then on.
 
 use super::compose::secrets::{self, Reader, Source};
-use super::docker::{self, engine::Engine};
+use super::docker::{self, engine::Engine, model::Detail, short_id};
 use super::ssh::{Command, Outcome, Reach};
 use crate::config::{LOCAL, Stack};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::gate::{Gate, Pass};
 use crate::redact;
 use crate::whole::{self, Link};
@@ -343,25 +343,41 @@ impl Lessons {
         let seen = self.state().containers.clone();
         let all = engine.containers_labelled(&[]).await?;
         let new: Vec<String> = all.into_iter().map(|container| container.id).filter(|id| !seen.contains(id)).collect();
+        // One container that cannot be looked at keeps nobody from the secrets of the others.
+        let mut failed = None;
         for some in new.chunks(AT_ONCE) {
             let inspected = engine.inspect_all(some).await;
             for (id, detail) in some.iter().zip(inspected) {
                 match detail {
-                    Ok(detail) => docker::learn_secrets(&detail, reach.name()),
+                    Ok(detail) => learn_container(detail, reach.name()).await,
                     // It was removed meanwhile.
                     Err(error) if error.kind == Kind::NotFound => {}
+                    Err(error) if error.kind == Kind::Failed => {
+                        failed.get_or_insert(Error {
+                            why: format!("container {}: {}", short_id(id), error.why),
+                            ..error
+                        });
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
                 self.state().containers.insert(id.clone());
             }
         }
         self.state().engine = Some(engine);
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Learns what is secret in what a container was made with. That is a thousand values at most times, and ten thousand at worst:
+/// deadlines and Ctrl-C are heard on this thread.
+async fn learn_container(detail: Detail, host: &str) {
+    let host = host.to_string();
+    drop(tokio::task::spawn_blocking(move || docker::learn_secrets(&detail, &host)).await);
 }
 
 impl State {

@@ -22,7 +22,7 @@ const STOP: Verb = Verb {
     doc: "Stops a service's container; it stays stopped. The Engine does not start it again by itself. Options: `grace_s` (0 \
           to 600, default 10: then it is killed). One that does not run is left alone. For a service that holds data it \
           is of class destroy. `before` and `after` are `running` or `stopped`. Fails with `not_found` when there is no \
-          container, `failed` when it still runs. Deadline `grace_s` + 60 s.",
+          container, `unmet` when there are several, `failed` when it still runs. Deadline `grace_s` + 60 s.",
     example: r#"stack("prod").stop("backend", #{ grace_s: 30 })"#,
 };
 
@@ -33,7 +33,7 @@ const START: Verb = Verb {
     sig: "stack.start(service: string) -> receipt",
     doc: "Starts a service's container as it is. It has the image and environment that it was made with \
           (`stack.recreate` makes a new one). One that runs is left alone. Fails with `not_found` when there is no \
-          container, `failed` when it does not stay up for 2 s. Deadline 120 s.",
+          container, `unmet` when there are several, `failed` when it does not stay up for 2 s. Deadline 120 s.",
     example: r#"stack("prod").start("backend")"#,
 };
 
@@ -58,13 +58,14 @@ const STOPPED: &str = "stopped";
 
 /// `running` or `stopped`, with the container's id.
 async fn state(engine: &Engine, stack: &Stack, service: &str) -> Result<(String, &'static str)> {
-    let container = docker::find(engine, stack, service).await?;
+    let container = docker::only(engine, stack, service).await?;
     let state = if container.is_up() { RUNNING } else { STOPPED };
     Ok((container.id, state))
 }
 
-fn change(call: &Call<'_>, stack: &Stack, service: &str, deadline_s: u64, back: &str, before: &str) -> Change {
-    let look = Look::at(call.world.stack_target(stack), service, json!({ "service": service }));
+fn change(call: &Call<'_>, stack: &Arc<Stack>, service: &str, deadline_s: u64, back: &str, before: &str) -> Change {
+    let says = docker::named(call, stack, service);
+    let look = Look::at(call.world.stack_target(stack), says, json!({ "service": service }));
     let line = format!("stack({}).{back}({})", json!(stack.name), json!(service));
     Change::of(look.within(deadline_s)).undone_by(line, before)
 }

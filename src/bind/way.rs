@@ -166,7 +166,7 @@ impl Way {
             && !engine.is_doubted()
         {
             pass.asking();
-            return Ok(engine.on_behalf(pass));
+            return Ok(engine.on_behalf(pass, &reach));
         }
         let began = Instant::now();
         let dialled = self.dial(known, &reach, &what, pass).await;
@@ -178,7 +178,7 @@ impl Way {
         pass.asking();
         self.0.lessons.engine_answers(&engine);
         self.attend(pass, &reach).await;
-        Ok(engine.on_behalf(pass))
+        Ok(engine.on_behalf(pass, &reach))
     }
 
     /// Learns what is secret there. That counts as connecting, and fails nothing.

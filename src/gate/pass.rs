@@ -77,7 +77,41 @@ pub(super) struct Marks {
     rides_on: Mutex<Vec<Probe>>,
     afterwards: Mutex<Vec<Work>>,
     learns: Mutex<Option<Work>>,
+    clears: Mutex<Vec<Clearing>>,
+    remains: Mutex<Vec<Remains>>,
     clock: Arc<Clock>,
+}
+
+/// What work that was given up left behind, and could not be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remains {
+    /// A sentence, for the reason of an error.
+    pub why: String,
+    /// The line that removes it.
+    pub next: String,
+}
+
+/// What is left when the time for clearing it is over, and the answer of whoever clears it.
+type Clearing = (Remains, oneshot::Receiver<Option<Remains>>);
+
+/// The longest that an effect waits until what it left behind is cleared.
+const CLEARED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Has what work leaves behind cleared before its effect ends, from work that has no pass.
+#[derive(Clone)]
+pub struct Clears(Arc<Marks>);
+
+impl Clears {
+    /// Begins to clear something, of which `work` says what is left. The effect waits for that, and says it in its error; after
+    /// 10 s it says `otherwise`.
+    pub fn clear(&self, otherwise: Remains, work: impl Future<Output = Option<Remains>> + Send + 'static) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (tell, told) = oneshot::channel();
+        runtime.spawn(async move { tell.send(work.await) });
+        if let Ok(mut clears) = self.0.clears.lock() {
+            clears.push((otherwise, told));
+        }
+    }
 }
 
 /// What the work says while it goes on; the session's thread hears it.
@@ -311,6 +345,11 @@ impl Pass {
         Waits(Arc::clone(&self.marks.clock))
     }
 
+    /// For clearing what the work leaves behind when it is given up.
+    pub fn clears(&self) -> Clears {
+        Clears(Arc::clone(&self.marks))
+    }
+
     /// True when somebody sees what [`Pass::output`] is handed.
     pub fn is_watched(&self) -> bool {
         self.wire.is_some()
@@ -384,6 +423,13 @@ impl Pass {
         (Pass { wire: Some(wire), ..Pass::for_tests() }, asked)
     }
 
+    /// What could not be cleared, once the clearing is over.
+    #[cfg(test)]
+    pub async fn remains_for_tests(&self) -> Vec<Remains> {
+        self.marks.cleared().await;
+        self.marks.remains()
+    }
+
     /// The same, with the end where its output arrives.
     #[cfg(test)]
     pub fn for_tests_with_output() -> (Pass, Shown) {
@@ -434,6 +480,24 @@ impl Marks {
 
     pub fn take_afterwards(&self) -> Vec<Work> {
         self.afterwards.lock().map(|mut left| std::mem::take(&mut *left)).unwrap_or_default()
+    }
+
+    /// Waits until what the work left behind is cleared.
+    pub async fn cleared(&self) {
+        let begun = self.clears.lock().map(|mut clears| std::mem::take(&mut *clears)).unwrap_or_default();
+        let end = tokio::time::Instant::now() + CLEARED_WITHIN;
+        for (otherwise, told) in begun {
+            let left =
+                tokio::time::timeout_at(end, told).await.map_or(Some(otherwise), |told| told.unwrap_or_default());
+            if let (Some(left), Ok(mut remains)) = (left, self.remains.lock()) {
+                remains.push(left);
+            }
+        }
+    }
+
+    /// What could not be cleared.
+    pub fn remains(&self) -> Vec<Remains> {
+        self.remains.lock().map(|remains| remains.clone()).unwrap_or_default()
     }
 
     /// Marks of an effect that `clock` bounds.

@@ -220,6 +220,37 @@ fn what_is_left_for_afterwards_is_done_once_the_end_is_recorded() {
 }
 
 #[test]
+fn what_given_up_work_left_behind_is_cleared_first_and_told() {
+    let (_dir, gate) = gate(Mode::Apply, true, &[]);
+    let cleared = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    struct Left(super::Clears, Arc<std::sync::atomic::AtomicBool>);
+    impl Drop for Left {
+        fn drop(&mut self) {
+            let cleared = Arc::clone(&self.1);
+            let remains = |why: &str| super::Remains { why: why.into(), next: "rm it".into() };
+            self.0.clear(remains("not told"), async move {
+                tokio::task::yield_now().await;
+                cleared.store(true, std::sync::atomic::Ordering::Release);
+                Some(remains("a part of it is left"))
+            });
+        }
+    }
+    let look = Effect { deadline: std::time::Duration::from_millis(50), ..effect(&READ) };
+    let done = gate.perform(&look, |pass: Pass| {
+        let left = Left(pass.clears(), Arc::clone(&cleared));
+        async move {
+            let _left = left;
+            std::future::pending::<()>().await;
+            ok().await
+        }
+    });
+    let error = done.expect_err("its deadline passed");
+    assert!(cleared.load(std::sync::atomic::Ordering::Acquire));
+    assert_eq!((error.kind, error.next.as_slice()), (Kind::Timeout, &["rm it".to_string()][..]));
+    assert!(error.why.ends_with("; a part of it is left"), "{error}");
+}
+
+#[test]
 fn a_refusal_names_the_flag_it_lacks() {
     let (_dir, gate) = gate(Mode::Apply, true, &[]);
     let error = gate.authorize(&[effect(&CHANGE).intended(), effect(&DESTROY).intended()]).expect_err("refused");

@@ -71,6 +71,8 @@ impl Io {
                 value = work => Ended::Done(value),
                 late = expire(limit.deadline, &limit.marks) => Ended::Timeout(late),
             };
+            // The work was dropped. What it left behind is cleared, whatever was pressed meanwhile.
+            limit.marks.cleared().await;
             drop(turn);
             told.tell(ended);
         });

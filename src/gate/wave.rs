@@ -2,12 +2,12 @@
 
 use super::bounds::{Clock, Watch};
 use super::outcome::{advise, settle};
-use super::pass::{Came, Event, Marks, ROOM, Wire};
+use super::pass::{Came, Event, Marks, ROOM, Remains, Wire};
 use super::replay::Recording;
 use super::verb::Class;
 use super::wait::{Ended, Io, Limit};
 use super::{AT_ONCE, Did, Done, Effect, Gate, Left, Lives, Pass, fault, fault_of, refused};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::screen::{Lent, Streamer};
 use serde_json::Value;
 use std::future::Future;
@@ -181,6 +181,7 @@ impl Gate {
         }
         let (outcome, result) = settle(effect, ended, came);
         let result = result.map_err(|error| advise(error, effect, outcome, &self.run_id()));
+        let result = result.map_err(|error| flight.marks.remains().into_iter().fold(error, and_left));
         fault(effect, "performed");
         if let Err(error) = self.end(effect, &flight.id, outcome, &result, took, flight.repeated) {
             // What is left on the host stays: nothing else knows the end.
@@ -211,6 +212,12 @@ impl Gate {
             }
         }
     }
+}
+
+/// The error, with what was left behind.
+fn and_left(error: Error, left: Remains) -> Error {
+    let why = format!("{}; {}", error.why, left.why);
+    Error { why, ..error }.next(left.next)
 }
 
 /// One effect between its begin and its end.

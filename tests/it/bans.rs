@@ -86,9 +86,7 @@ macro_rules! real {
 }
 
 real! {
-    "bollard::Docker::connect_with_custom_transport" bollard::Docker::connect_with_custom_transport(
-        |_: bollard::BollardRequest| std::future::pending(), None::<String>, 1, bollard::API_DEFAULT_VERSION
-    );
+    "hyper_util::client::legacy::Client::builder" hyper_util::client::legacy::Client::builder::<hyper_util::rt::TokioExecutor>;
     "jiff::Timestamp::now" jiff::Timestamp::now();
     "jiff::Zoned::now" jiff::Zoned::now();
     "openssh::Session::resume_mux" openssh::Session::resume_mux;

@@ -27,6 +27,7 @@ mod inverses;
 mod journal;
 mod language;
 mod layout;
+mod liar;
 mod lint;
 mod live;
 mod lock;

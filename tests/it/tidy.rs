@@ -75,13 +75,12 @@ const NARROW: &[(&str, &[&str], &str)] = &[
 /// is the file `a/b.rs` with the folder `a/b/`; `a/*` is the files directly in `a/`.
 const HOMES: &[(&str, &[&str], &str)] = &[
     ("aho_corasick", &["redact"], "finding what is secret"),
-    ("base64", &["redact"], "encodings of what is secret"),
-    ("bollard", &["bind/docker"], "the Docker Engine"),
+    ("base64", &["bind/docker/image", "redact"], "encodings of what is secret, and the Engine's word on a file"),
     ("clap", &["cli"], "the command line"),
     ("comfy_table", &["screen"], "tables"),
     ("futures_util", &["bind/docker"], "the Engine's streams"),
     ("http_body_util", &["bind/docker/transport", "bind/http/client"], "HTTP"),
-    ("hyper", &["bind/docker/transport", "bind/docker/wait", "bind/http/client"], "HTTP"),
+    ("hyper", &["bind/docker/image", "bind/docker/transport", "bind/http/client"], "HTTP"),
     ("hyper_util", &["bind/docker/transport", "bind/http/client"], "HTTP"),
     (
         "jiff",
@@ -133,7 +132,7 @@ const HOMES: &[(&str, &[&str], &str)] = &[
     ),
     ("tokio_rustls", &["bind/http/client"], "TLS"),
     ("toml", &["config"], "opsh.toml"),
-    ("tower_service", &["bind/docker/transport"], "bollard's transport"),
+    ("tower_service", &["bind/docker/transport"], "the Engine's transport"),
     // The standard library's ways to the world.
     (
         "std::env",

@@ -73,7 +73,7 @@ async fn survey(way: &Way, pass: &Pass, stack: &Arc<Stack>, file: &str) -> Resul
         Error::new(Kind::NotFound, what, format!("{} has no such backup of {}", stack.backup.dir, db.name))
             .next(format!("stack({}).backups()     what is there", json!(stack.name)))
     })?;
-    let container = docker::find(&engine, stack, &db.service).await?.id;
+    let container = docker::only(&engine, stack, &db.service).await?.id;
     let asked = "SELECT (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS oid, \
                  current_setting('server_version_num')::int / 10000 AS major, \
                  (SELECT coalesce(json_agg(datname ORDER BY 1), '[]') FROM pg_database \
@@ -263,7 +263,7 @@ fn swap(call: &Call<'_>) -> Result<Receipt> {
     call.change(change, (stack, way, name, other), |pass, (stack, way, name, other)| async move {
         let db = db::of_stack(&stack)?;
         let before = oid(&way, &pass, &stack).await?;
-        let container = docker::find(&way.engine(&pass).await?, &stack, &db.service).await?.id;
+        let container = docker::only(&way.engine(&pass).await?, &stack, &db.service).await?.id;
         let own = [container.as_str(), &db.user, &db.name, &name, &other];
         run(&way, &pass, &stack, &scripts::swap(), &own, &format!("{name} was not put in place on {}", stack.name))
             .await?;

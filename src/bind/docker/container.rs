@@ -3,10 +3,7 @@
 use super::engine::Engine;
 use super::model::{Container, Detail, Env, Health, Port, Project, labels, list, number, text, truth, when, words};
 use super::transport::encode;
-use crate::error::Result;
-use bollard::query_parameters::{
-    RemoveContainerOptionsBuilder, RestartContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
-};
+use crate::error::{Kind, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -21,7 +18,10 @@ impl Engine {
     /// Containers of a compose project in all states, without one-offs; sorted by name. None at all is an empty list.
     pub async fn containers(&self, project: &str) -> Result<Vec<Container>> {
         let mine = format!("{PROJECT}={project}");
-        self.labelled(&format!("cannot list the containers of {project}"), &[&mine, NO_ONE_OFFS]).await
+        let what = format!("cannot list the containers of {project}");
+        let mut found = self.labelled(&what, &[&mine, NO_ONE_OFFS]).await?;
+        self.mark_inherited(project, &mut found).await?;
+        Ok(found)
     }
 
     /// Containers in all states that carry all of these labels (`key` or `key=value`); sorted by name.
@@ -39,7 +39,8 @@ impl Engine {
     pub async fn inspect(&self, id_or_name: &str) -> Result<Detail> {
         let what = format!("cannot inspect container {id_or_name}");
         let name = self.known_name(&what, id_or_name)?;
-        Ok(detail(&self.get(&what, &format!("/containers/{name}/json")).await?))
+        let seen = self.get(&what, &format!("/containers/{name}/json")).await?;
+        detail(&seen).map_err(|why| self.error(Kind::Failed, &what, why))
     }
 
     /// Inspects these containers at the same time; the answers are in their order.
@@ -51,31 +52,30 @@ impl Engine {
     pub async fn start(&self, id: &str) -> Result<()> {
         let what = format!("cannot start container {id}");
         let name = self.known_name(&what, id)?;
-        self.change(&what, self.docker().start_container(name, None::<StartContainerOptions>)).await
+        self.change(&what, self.http().post(&format!("/containers/{name}/start"), None)).await.map(drop)
     }
 
     /// Stops a container: SIGTERM, then SIGKILL after `grace_s` seconds. One that does not run is left alone.
     pub async fn stop(&self, id: &str, grace_s: u32) -> Result<()> {
         let what = format!("cannot stop container {id}");
         let name = self.known_name(&what, id)?;
-        let options = StopContainerOptionsBuilder::default().t(seconds(grace_s)).build();
-        self.change(&what, self.docker_waiting(grace_s).stop_container(name, Some(options))).await
+        let path = format!("/containers/{name}/stop?t={}", seconds(grace_s));
+        self.change(&what, self.http().post_waiting(&path, None, grace_s)).await.map(drop)
     }
 
     /// Stops with `grace_s` seconds of grace, then starts. The environment stays as it was: that needs a recreate.
     pub async fn restart(&self, id: &str, grace_s: u32) -> Result<()> {
         let what = format!("cannot restart container {id}");
         let name = self.known_name(&what, id)?;
-        let options = RestartContainerOptionsBuilder::default().t(seconds(grace_s)).build();
-        self.change(&what, self.docker_waiting(grace_s).restart_container(name, Some(options))).await
+        let path = format!("/containers/{name}/restart?t={}", seconds(grace_s));
+        self.change(&what, self.http().post_waiting(&path, None, grace_s)).await.map(drop)
     }
 
     /// Removes a stopped container, and its anonymous volumes when `volumes`. One that runs is an error.
     pub async fn remove(&self, id: &str, volumes: bool) -> Result<()> {
         let what = format!("cannot remove container {id}");
         let name = self.known_name(&what, id)?;
-        let options = RemoveContainerOptionsBuilder::default().v(volumes).build();
-        self.change(&what, self.docker().remove_container(name, Some(options))).await
+        self.change(&what, self.http().delete(&format!("/containers/{name}?v={volumes}"))).await.map(drop)
     }
 
     async fn labelled(&self, what: &str, labels: &[&str]) -> Result<Vec<Container>> {
@@ -109,6 +109,7 @@ fn container(value: &Value) -> Container {
         created_s: number(value, "/Created"),
         ports: listed_ports(value),
         labels,
+        is_inherited: false,
     }
 }
 
@@ -152,10 +153,10 @@ fn inspected_ports(value: &Value) -> Vec<Port> {
     ports
 }
 
-fn detail(value: &Value) -> Detail {
+fn detail(value: &Value) -> Result<Detail, String> {
     let labels = labels(value, "/Config/Labels");
     let label = |key: &str| labels.get(key).cloned().unwrap_or_default();
-    Detail {
+    Ok(Detail {
         id: text(value, "/Id"),
         name: text(value, "/Name").trim_start_matches('/').to_owned(),
         service: label(SERVICE),
@@ -173,7 +174,7 @@ fn detail(value: &Value) -> Detail {
         oom_killed: truth(value, "/State/OOMKilled"),
         restart_count: number(value, "/RestartCount"),
         restart_policy: text(value, "/HostConfig/RestartPolicy/Name"),
-        env: Env::read(value, "/Config/Env"),
+        env: Env::read(value, "/Config/Env")?,
         networks: networks(value),
         network_mode: text(value, "/HostConfig/NetworkMode"),
         cmd: words(value, "/Config/Cmd"),
@@ -184,7 +185,7 @@ fn detail(value: &Value) -> Detail {
         ports: inspected_ports(value),
         tty: truth(value, "/Config/Tty"),
         labels,
-    }
+    })
 }
 
 fn health(value: &Value) -> Option<Health> {
@@ -241,7 +242,6 @@ fn paths(dir: &str, label: &str) -> Vec<String> {
 mod tests {
     use super::super::testing::Lab;
     use super::*;
-    use crate::error::Kind;
 
     #[test]
     fn the_health_in_a_status_is_found() {

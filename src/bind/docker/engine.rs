@@ -1,11 +1,10 @@
 //! One Docker Engine: connecting, asking, and how its failures are told.
 
 use super::fault::{self, Sent};
-use super::transport::{Dial, Http, Reason};
+use super::transport::{Dial, Http, Reason, Wire};
+use crate::bind::ssh::Reach;
 use crate::error::{Error, Kind, Result};
-use crate::gate::{Pass, Waiting, Waits};
-use bollard::Docker;
-use bollard::errors::Error as Wire;
+use crate::gate::{Clears, Pass, Remains, Waiting, Waits};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -30,8 +29,18 @@ pub struct Version {
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
-    /// Where its calls say what they wait for.
-    waits: Option<Waits>,
+    behalf: Option<Arc<Behalf>>,
+}
+
+/// The effect that a handle belongs to.
+struct Behalf {
+    /// Where calls say what they wait for.
+    waits: Waits,
+    /// Where calls that are given up have cleared what they left behind.
+    clears: Clears,
+    /// The machine that the Engine was dialled on, and a token for what is left to do there.
+    reach: Reach,
+    pass: Pass,
 }
 
 struct Inner {
@@ -54,29 +63,48 @@ impl Drop for Asked<'_> {
 }
 
 impl Engine {
-    /// Dials, asks for the version and agrees on an API version.
+    /// Dials, and asks for the version.
     ///
     /// `host` is the name used in errors; `reason` says what the dialled channel wrote to stderr.
     /// Errors: `denied` (socket permissions), `not_found` (no docker command), `unreachable` (no daemon), `failed`
     /// (a docker command without dial-stdio), each with what to do.
     pub async fn connect(_pass: &Pass, host: &str, dial: Dial, reason: Reason) -> Result<Engine> {
         let what = format!("cannot use Docker on {host}");
-        let mut http = Http::new(dial).map_err(|e| fault::explain(&what, host, Sent::Read, "", &e))?;
-        // bollard 0.21 never puts the version into the URL; later ones do, and would then be refused by older Engines.
-        match http.docker.clone().negotiate_version().await {
-            Ok(docker) => http.docker = docker,
-            Err(e) => {
-                let said = said_late(&reason, &e).await;
-                return Err(fault::explain(&what, host, Sent::Read, &said, &e));
-            }
+        let http = Http::new(dial);
+        // No version stands in a path: each Engine then speaks its own, and none refuses the newest or the oldest.
+        let asked = match http.get_json("/version").await {
+            Ok(said) if said["ApiVersion"].is_string() => Ok(()),
+            Ok(_) => Err(Wire::Text("it has no API version".into())),
+            Err(wire) => Err(wire),
+        };
+        if let Err(wire) = asked {
+            let said = said_late(&reason, &wire).await;
+            return Err(fault::explain(&what, host, Sent::Read, &said, &wire));
         }
         let inner = Inner { http, host: host.to_owned(), reason, doubted: AtomicBool::new(false) };
-        Ok(Engine { inner: Arc::new(inner), waits: None })
+        Ok(Engine { inner: Arc::new(inner), behalf: None })
     }
 
-    /// The same Engine, whose calls say in the name of this pass what they wait for.
-    pub fn on_behalf(&self, pass: &Pass) -> Engine {
-        Engine { inner: Arc::clone(&self.inner), waits: Some(pass.waits()) }
+    /// The same Engine, whose calls say in the name of this pass what they wait for, and have cleared what they left behind
+    /// when they are given up. `reach` is the way on which it was dialled.
+    pub fn on_behalf(&self, pass: &Pass, reach: &Reach) -> Engine {
+        let (waits, clears, reach) = (pass.waits(), pass.clears(), reach.clone());
+        let behalf = Behalf { waits, clears, reach, pass: pass.for_connection() };
+        Engine { inner: Arc::clone(&self.inner), behalf: Some(Arc::new(behalf)) }
+    }
+
+    /// The machine that the Engine was dialled on.
+    pub(super) fn host_behind(&self) -> Option<(&Reach, &Pass)> {
+        self.behalf.as_ref().map(|behalf| (&behalf.reach, &behalf.pass))
+    }
+
+    /// Has cleared what a call that was given up left behind; see [`Clears::clear`].
+    pub(super) fn clear(&self, otherwise: Remains, work: impl Future<Output = Option<Remains>> + Send + 'static) {
+        match (&self.behalf, tokio::runtime::Handle::try_current()) {
+            (Some(behalf), _) => behalf.clears.clear(otherwise, work),
+            (None, Ok(runtime)) => drop(runtime.spawn(work)),
+            (None, Err(_)) => {}
+        }
     }
 
     /// True when a call was given up before the Engine answered it: the Engine may hang.
@@ -112,16 +140,6 @@ impl Engine {
         &self.inner.http
     }
 
-    pub(super) fn docker(&self) -> &Docker {
-        &self.inner.http.docker
-    }
-
-    /// bollard with more patience than usual, for calls that the Engine answers only when they are done.
-    pub(super) fn docker_waiting(&self, extra_s: u32) -> Docker {
-        let patience = super::transport::ANSWER + Duration::from_secs(u64::from(extra_s));
-        self.inner.http.docker.clone().with_timeout(patience)
-    }
-
     /// GETs JSON; `what` is the first half of the error.
     pub(super) async fn get(&self, what: &str, path: &str) -> Result<Value> {
         self.read(what, self.inner.http.get_json(path)).await
@@ -140,20 +158,24 @@ impl Engine {
     /// Says what its calls wait for on the whole, until the result is dropped: what happens in a container, behind the
     /// Engine that runs it.
     pub fn waits_for(&self, what: impl FnOnce() -> String) -> Option<Waiting> {
-        self.waits.as_ref().map(|waits| waits.waits_for(what()))
+        self.waits().map(|waits| waits.waits_for(what()))
     }
 
     /// The same unless something is waited for already, which says more.
     pub(super) fn waits_at_least_for(&self, what: impl FnOnce() -> String) -> Option<Waiting> {
-        self.waits.as_ref().filter(|waits| !waits.is_told()).map(|waits| waits.waits_for(what()))
+        self.waits().filter(|waits| !waits.is_told()).map(|waits| waits.waits_for(what()))
+    }
+
+    fn waits(&self) -> Option<&Waits> {
+        self.behalf.as_ref().map(|behalf| &behalf.waits)
     }
 
     async fn answered<T>(&self, call: impl Future<Output = Result<T, Wire>>) -> Result<T, Wire> {
-        let waits = self.waits.as_ref();
-        let _waits = waits.map(|waits| waits.waits_for(format!("the Docker Engine on {} to answer", self.host())));
+        let _waits =
+            self.waits().map(|waits| waits.waits_for(format!("the Docker Engine on {} to answer", self.host())));
         let mut asked = Asked(&self.inner, false);
         let answer = call.await;
-        asked.1 = !matches!(answer, Err(Wire::RequestTimeoutError));
+        asked.1 = !matches!(answer, Err(Wire::Late));
         answer
     }
 

@@ -1,16 +1,15 @@
 //! Running a command inside a running container.
 
+use super::end::Begun;
 use super::engine::Engine;
 use super::fault::{self, CannotRun};
-use super::logs::{Kept, ran};
-use super::model::{Env, Ran};
+use super::logs::{Frames, Kept, Stream, ran};
+use super::model::{Env, Ran, number, text, truth};
+use super::transport::{Wire, encode};
 use crate::error::{Error, Kind, Result};
-use bollard::container::LogOutput;
-use bollard::exec::{StartExecOptions, StartExecResults};
-use bollard::models::ExecConfig;
-use futures_util::StreamExt;
+use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 /// A command for a running container. It has no Debug: input and environment carry secrets.
@@ -28,6 +27,8 @@ pub struct Exec {
     pub dir: Option<String>,
     /// At most so many bytes of each stream are kept: head and tail.
     pub keep: usize,
+    /// It changes something: nobody ends it when it is given up.
+    pub changes: bool,
 }
 
 /// What a command is told next, when it has said something.
@@ -47,8 +48,8 @@ impl Engine {
     /// Runs a command and waits for its end. An exit code other than 0 is not an error.
     ///
     /// Errors: `not_found` when the container or the program is not there, `failed` when the container does not run or
-    /// the program cannot be executed, `unknown` when the connection broke after the start. Dropping the future stops
-    /// waiting; the command goes on inside, and a write to its closed stdout may end it.
+    /// the program cannot be executed, `unknown` when the connection broke after the start. A command that is given up is
+    /// ended in the container, unless it changes something.
     pub async fn exec(&self, id: &str, exec: Exec) -> Result<Ran> {
         self.run(id, exec, None).await
     }
@@ -58,21 +59,25 @@ impl Engine {
         let program = exec.words.first().cloned().unwrap_or_default();
         let what = format!("cannot run {program} in container {id}");
         let name = self.known_name(&what, id)?;
-        let config = ExecConfig {
-            attach_stdin: Some(!exec.stdin.is_empty()),
-            attach_stdout: Some(true),
-            attach_stderr: Some(true),
-            env: Some(exec.env.lines()),
-            cmd: Some(exec.words),
-            user: exec.user,
-            working_dir: exec.dir,
-            ..Default::default()
-        };
+        let config = json!({
+            "AttachStdin": !exec.stdin.is_empty(),
+            "AttachStdout": true,
+            "AttachStderr": true,
+            "Env": exec.env.lines(),
+            "Cmd": exec.words,
+            "User": exec.user.unwrap_or_default(),
+            "WorkingDir": exec.dir.unwrap_or_default(),
+        });
         // Creating only notes the command: until the start nothing can have happened.
-        let made = self.read(&what, self.docker().create_exec(name, config)).await?;
+        let made = self.read(&what, self.http().post(&format!("/containers/{name}/exec"), Some(&config))).await?;
+        let made = encode(&text(&made, "/Id"));
         let _waits = self.waits_at_least_for(|| format!("{program} in container {name} on {} to end", self.host()));
-        let (stdout, stderr) = self.attach(&what, &made.id, exec.stdin, exec.keep, hears).await?;
-        let exit = self.exec_exit(&what, &made.id).await?;
+        let begun = (!exec.changes).then(|| Begun::new(self, &made, name, &program));
+        let (stdout, stderr) = self.attach(&what, &made, exec.stdin, exec.keep, hears).await?;
+        let exit = self.exec_exit(&what, &made).await?;
+        if let Some(begun) = begun {
+            begun.has_ended();
+        }
         let begins = |kept: &Kept| String::from_utf8_lossy(&kept.head()[..kept.head().len().min(1000)]).into_owned();
         if let (126 | 127, Some(fault)) = (exit, [&stdout, &stderr].into_iter().find_map(|k| not_started(&begins(k)))) {
             return Err(self.not_run(&what, name, &program, &fault, &begins(&stdout)).exit(exit));
@@ -88,12 +93,11 @@ impl Engine {
         keep: usize,
         mut hears: Option<Hears<'_>>,
     ) -> Result<(Kept, Kept)> {
-        let options = StartExecOptions { output_capacity: Some(64 * 1024), ..Default::default() };
-        let started = self.change(what, self.docker().start_exec(exec, Some(options))).await?;
-        let StartExecResults::Attached { mut output, mut input } = started else {
-            return Err(fault::unknown(what, "the Docker Engine gave no output stream").host(self.host()));
-        };
+        let start = json!({ "Detach": false, "Tty": false });
+        let stream = self.change(what, self.http().upgrade(&format!("/exec/{exec}/start"), &start)).await?;
+        let (mut output, mut input) = tokio::io::split(stream);
         let (mut out, mut err) = (Kept::new(keep), Kept::new(keep));
+        let (mut frames, mut heard) = (Frames::new(false), Vec::new());
         let (say, mut said) = mpsc::unbounded_channel();
         let _ = say.send(stdin);
         let mut say = hears.is_some().then_some(say);
@@ -107,14 +111,25 @@ impl Engine {
             input
         };
         tokio::pin!(write);
-        let mut rest = None;
+        let (mut rest, mut buffer) = (None, vec![0; 64 * 1024]);
         loop {
             tokio::select! {
                 biased;
-                item = output.next() => match item {
-                    Some(Ok(LogOutput::StdErr { message })) => {
-                        err.push(&message);
-                        let answer = hears.as_mut().map_or(Answer::Wait, |hears| hears(&message));
+                read = output.read(&mut buffer) => match read {
+                    Ok(0) => return Ok((out, err)),
+                    Ok(read) => {
+                        frames.feed(&buffer[..read], |frame| match frame.stream {
+                            Stream::Stdout => out.push(frame.bytes),
+                            Stream::Stderr => {
+                                err.push(frame.bytes);
+                                heard.extend_from_slice(frame.bytes);
+                            }
+                        });
+                        let piece = whole_letters(&mut heard);
+                        let answer = match hears.as_mut().filter(|_| !piece.is_empty()) {
+                            Some(hears) => hears(&piece),
+                            None => Answer::Wait,
+                        };
                         let is_last = matches!(answer, Answer::Last(_));
                         if let (Some(say), Answer::Say(bytes) | Answer::Last(bytes)) = (&say, answer) {
                             let _ = say.send(bytes);
@@ -123,9 +138,7 @@ impl Engine {
                             say = None;
                         }
                     }
-                    Some(Ok(other)) => out.push(&other.into_bytes()),
-                    Some(Err(e)) => return self.change(what, async { Err(e) }).await,
-                    None => return Ok((out, err)),
+                    Err(error) => return self.change(what, async { Err(Wire::Stream(error)) }).await,
                 },
                 // Raced, not joined: a command that ends early must not wait for its input to drain. The writing half
                 // is kept until the end, for dropping it could close the stream under the reader.
@@ -138,13 +151,18 @@ impl Engine {
     async fn exec_exit(&self, what: &str, exec: &str) -> Result<i64> {
         let mut pause = Duration::from_millis(5);
         loop {
-            let seen = self.change(what, self.docker().inspect_exec(exec)).await?;
-            if seen.running != Some(true) {
-                return Ok(seen.exit_code.unwrap_or_default());
+            let seen = self.change(what, self.exec_seen(exec)).await?;
+            if !truth(&seen, "/Running") {
+                return Ok(number(&seen, "/ExitCode"));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
         }
+    }
+
+    /// The Engine's word on a command.
+    pub(super) async fn exec_seen(&self, exec: &str) -> Result<Value, Wire> {
+        self.http().get_json(&format!("/exec/{exec}/json")).await
     }
 
     fn not_run(&self, what: &str, id: &str, program: &str, fault: &CannotRun, said: &str) -> Error {
@@ -158,6 +176,16 @@ impl Engine {
 /// The runtime's own words in place of the program's: they come on stdout, with exit code 126 or 127.
 fn not_started(begins: &str) -> Option<CannotRun> {
     begins.starts_with("OCI runtime exec failed").then(|| fault::cannot_run(begins)).flatten()
+}
+
+/// Takes what was heard, but for the first bytes of a letter that has not come to its end.
+fn whole_letters(heard: &mut Vec<u8>) -> Vec<u8> {
+    let end = match std::str::from_utf8(heard) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => heard.len(),
+    };
+    let rest = heard.split_off(end);
+    std::mem::replace(heard, rest)
 }
 
 #[cfg(test)]

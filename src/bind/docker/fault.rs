@@ -1,7 +1,7 @@
 //! What a failed Engine call means: not there, not let in, not reached, failed, or "may have happened".
 
+use super::transport::Wire;
 use crate::error::{Error, Kind};
-use bollard::errors::Error as Wire;
 use std::error::Error as _;
 use std::io;
 
@@ -15,8 +15,8 @@ pub(super) enum Sent {
 /// Turns a failed call into opsh's error. `reason` is what the dialled channel wrote to stderr.
 pub(super) fn explain(what: &str, host: &str, sent: Sent, reason: &str, wire: &Wire) -> Error {
     let error = match wire {
-        Wire::DockerResponseServerError { status_code, message } => answered(what, *status_code, message),
-        Wire::RequestTimeoutError => match sent {
+        Wire::Refused { status, message } => answered(what, *status, message),
+        Wire::Late => match sent {
             Sent::Read => Error::new(Kind::Timeout, what, "the Docker Engine did not answer in time"),
             Sent::Change => unknown(what, "the Docker Engine did not answer in time"),
         },
@@ -40,7 +40,7 @@ pub(super) fn explain(what: &str, host: &str, sent: Sent, reason: &str, wire: &W
 pub(super) fn if_there<T>(answer: Result<T, Wire>) -> Result<Option<T>, Wire> {
     match answer {
         Ok(value) => Ok(Some(value)),
-        Err(Wire::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(Wire::Refused { status: 404, .. }) => Ok(None),
         Err(wire) => Err(wire),
     }
 }
@@ -135,19 +135,18 @@ pub(super) fn unreachable(what: &str, host: &str, reason: &str, io: Option<io::E
 
 /// True for errors of the stream below HTTP.
 pub(super) fn is_transport(wire: &Wire) -> bool {
-    matches!(wire, Wire::HyperLegacyError { .. } | Wire::HyperResponseError { .. } | Wire::IOError { .. })
+    matches!(wire, Wire::Request(_) | Wire::Body(_) | Wire::Stream(_))
 }
 
 /// True when the request cannot have reached the Engine because no stream was opened.
 fn never_sent(wire: &Wire) -> bool {
-    matches!(wire, Wire::HyperLegacyError { err } if err.is_connect())
+    matches!(wire, Wire::Request(error) if error.is_connect())
 }
 
 /// The system error at the bottom, when there is one.
 fn io_kind(wire: &Wire) -> Option<io::ErrorKind> {
     let mut next = match wire {
-        Wire::IOError { err } => return Some(err.kind()),
-        Wire::HyperLegacyError { err } => err.source(),
+        Wire::Stream(error) => return Some(error.kind()),
         wire => wire.source(),
     };
     while let Some(error) = next {
@@ -221,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_timeout_of_a_change_is_unknown_and_of_a_read_is_not() {
-        let kind = |sent| explain("x", "h", sent, "", &Wire::RequestTimeoutError).kind;
+        let kind = |sent| explain("x", "h", sent, "", &Wire::Late).kind;
         assert_eq!(kind(Sent::Change), Kind::Unknown);
         assert_eq!(kind(Sent::Read), Kind::Timeout);
     }

@@ -3,16 +3,13 @@
 use super::engine::Engine;
 use super::fault::if_there;
 use super::model::{Env, Image, labels, list, number, text, when, words};
-use super::transport::{encode, next_chunk};
+use super::transport::{Wire, encode, next_chunk};
 use crate::error::{Kind, Result};
-use bollard::container::PathStatResponse;
-use bollard::errors::Error as Wire;
-use bollard::models::{ContainerCreateBody, HostConfig};
-use bollard::query_parameters::{
-    ContainerArchiveInfoOptionsBuilder, CreateContainerOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptions, TagImageOptionsBuilder,
-};
-use serde::Serialize;
+use crate::gate::Remains;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::HeaderMap;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -43,6 +40,26 @@ pub struct Limits {
     pub bytes: usize,
 }
 
+/// Files by path, with what they hold.
+type Files = Vec<(String, Vec<u8>)>;
+
+/// The Engine's word on a path in a container.
+#[derive(Debug, Deserialize)]
+struct PathStat {
+    mode: u32,
+    #[serde(rename = "linkTarget", default)]
+    link_target: String,
+}
+
+/// Header of the answer that says what is at a path: JSON in base64.
+const PATH_STAT: &str = "X-Docker-Container-Path-Stat";
+
+fn path_stat(head: &HeaderMap) -> Result<PathStat, Wire> {
+    let text = head.get(PATH_STAT).map(|value| STANDARD.decode(value));
+    let stat = text.and_then(|text| serde_json::from_slice(&text.ok()?).ok());
+    stat.ok_or_else(|| Wire::Text(format!("it has no {PATH_STAT}")))
+}
+
 /// Go's bits in a file mode.
 const GO_DIR: u32 = 1 << 31;
 const GO_SYMLINK: u32 = 1 << 27;
@@ -56,7 +73,7 @@ impl Engine {
         let name = self.known_image(&what, reference)?;
         let answer = self.http().get_json(&format!("/images/{name}/json")).await;
         let found = self.read(&what, async { if_there(answer) }).await?;
-        Ok(found.as_ref().map(image))
+        found.as_ref().map(image).transpose().map_err(|why| self.error(Kind::Failed, &what, why))
     }
 
     /// Images with this label, newest first.
@@ -85,8 +102,8 @@ impl Engine {
     pub async fn tag(&self, image_id: &str, repo: &str, tag: &str) -> Result<()> {
         let what = format!("cannot tag image {image_id} as {repo}:{tag}");
         let (name, repo) = (self.known_image(&what, image_id)?, self.known_image(&what, repo)?);
-        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
-        self.change(&what, self.docker().tag_image(name, Some(options))).await
+        let path = format!("/images/{name}/tag?repo={}&tag={}", encode(repo), encode(tag));
+        self.change(&what, self.http().post(&path, None)).await.map(drop)
     }
 
     /// Takes the name `repo:tag` away. The last name of an image is refused (`unmet`) unless `even_last`, for then the
@@ -104,7 +121,7 @@ impl Engine {
         if image.tags.len() < 2 && !even_last {
             return Err(self.error(Kind::Unmet, &what, format!("it is the last name of image {}", image.id)));
         }
-        self.change(&what, self.docker().remove_image(name, None::<RemoveImageOptions>, None)).await.map(drop)
+        self.change(&what, self.http().delete(&format!("/images/{name}"))).await.map(drop)
     }
 
     /// Which of these absolute paths an image holds, in the order given. Nothing of the image runs.
@@ -122,7 +139,7 @@ impl Engine {
     /// The files of a directory in an image and below it, by path relative to it; None when it is not there.
     ///
     /// Symlinks among the files are left out. Errors: `failed` when it is not a directory or exceeds the limits.
-    pub async fn read_dir(&self, image_id: &str, path: &str, limits: Limits) -> Result<Option<Vec<(String, Vec<u8>)>>> {
+    pub async fn read_dir(&self, image_id: &str, path: &str, limits: Limits) -> Result<Option<Files>> {
         let what = format!("cannot read {path} in image {image_id}");
         let scratch = self.scratch(&what, image_id).await?;
         let found = self.read_tree(&what, &scratch.name, path, limits).await;
@@ -134,8 +151,7 @@ impl Engine {
         let mut found = Vec::new();
         for path in paths {
             let stat = self.stat(what, container, path).await?.map(|(_, stat)| stat);
-            let executable =
-                |s: &PathStatResponse| s.file_mode & (GO_DIR | GO_SPECIAL) == 0 && s.file_mode & 0o111 != 0;
+            let executable = |s: &PathStat| s.mode & (GO_DIR | GO_SPECIAL) == 0 && s.mode & 0o111 != 0;
             let (present, executable) = (stat.is_some(), stat.as_ref().is_some_and(executable));
             found.push(InImage { path: path.clone(), present, executable });
         }
@@ -143,19 +159,18 @@ impl Engine {
     }
 
     /// Where a path leads and what is there. A broken link or a circle of links leads nowhere.
-    async fn stat(&self, what: &str, container: &str, path: &str) -> Result<Option<(String, PathStatResponse)>> {
+    async fn stat(&self, what: &str, container: &str, path: &str) -> Result<Option<(String, PathStat)>> {
         let mut path = path.to_owned();
         for _ in 0..8 {
-            let options = ContainerArchiveInfoOptionsBuilder::default().path(&path).build();
-            let mut answer = self.docker().get_container_archive_info(container, Some(options)).await;
-            if let Err(Wire::DockerResponseServerError { status_code: 500.., message }) = &mut answer {
+            let mut answer = self.http().head(&archive_url(container, &path)).await.and_then(|head| path_stat(&head));
+            if let Err(Wire::Refused { status: 500.., message }) = &mut answer {
                 *message = self.refusal(container, &path).await;
                 if leads_nowhere(message) {
                     return Ok(None);
                 }
             }
             let Some(stat) = self.read(what, async { if_there(answer) }).await? else { return Ok(None) };
-            if stat.file_mode & GO_SYMLINK == 0 {
+            if stat.mode & GO_SYMLINK == 0 {
                 return Ok(Some((path, stat)));
             }
             let parent = Path::new(&path).parent().unwrap_or(Path::new("/"));
@@ -167,20 +182,14 @@ impl Engine {
     /// Why a path cannot be looked at: an answer to HEAD has no body, so the question is put again as a GET.
     async fn refusal(&self, container: &str, path: &str) -> String {
         match self.http().get(&archive_url(container, path)).await {
-            Err(Wire::DockerResponseServerError { message, .. }) => message,
+            Err(Wire::Refused { message, .. }) => message,
             _ => String::new(),
         }
     }
 
-    async fn read_tree(
-        &self,
-        what: &str,
-        container: &str,
-        path: &str,
-        limits: Limits,
-    ) -> Result<Option<Vec<(String, Vec<u8>)>>> {
+    async fn read_tree(&self, what: &str, container: &str, path: &str, limits: Limits) -> Result<Option<Files>> {
         let Some((path, stat)) = self.stat(what, container, path).await? else { return Ok(None) };
-        if stat.file_mode & GO_DIR == 0 {
+        if stat.mode & GO_DIR == 0 {
             return Err(self.error(Kind::Failed, what, format!("{path} is not a directory")));
         }
         let mut body = self.read(what, self.http().get(&archive_url(container, &path))).await?.into_body();
@@ -193,12 +202,11 @@ impl Engine {
                 return Err(self.too_much(what, limits));
             }
         }
-        let files =
-            files_in(&tar).map_err(|e| self.error(Kind::Failed, what, format!("the archive is broken: {e}")))?;
-        if files.len() > limits.files || files.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > limits.bytes {
-            return Err(self.too_much(what, limits));
+        match files_in(&tar, limits) {
+            Ok(Some(files)) => Ok(Some(files)),
+            Ok(None) => Err(self.too_much(what, limits)),
+            Err(e) => Err(self.error(Kind::Failed, what, format!("the archive is broken: {e}"))),
         }
-        Ok(Some(files))
     }
 
     fn too_much(&self, what: &str, limits: Limits) -> crate::error::Error {
@@ -211,17 +219,19 @@ impl Engine {
         let image = self.known_image(what, image)?.to_owned();
         // Named by us, so that it can be removed even when the answer to the creation never came.
         let name = format!("opsh-preflight-{:016x}", RandomState::new().build_hasher().finish());
-        let options = CreateContainerOptionsBuilder::default().name(&name).build();
-        let body = ContainerCreateBody {
-            image: Some(image),
-            entrypoint: Some(vec!["/opsh/never-runs".into()]),
-            labels: Some(HashMap::from([(PREFLIGHT.to_owned(), "1".to_owned())])),
-            host_config: Some(HostConfig { network_mode: Some("none".into()), ..Default::default() }),
-            ..Default::default()
-        };
-        let scratch = Scratch { engine: self.clone(), name, armed: true };
-        match self.read(what, self.docker().create_container(Some(options), body)).await {
-            Ok(_) => Ok(scratch),
+        let body = json!({
+            "Image": image,
+            "Entrypoint": ["/opsh/never-runs"],
+            "Labels": { PREFLIGHT: "1" },
+            "HostConfig": { "NetworkMode": "none" },
+        });
+        let mut scratch = Scratch { engine: self.clone(), name, made: false, armed: true };
+        let path = format!("/containers/create?name={}", scratch.name);
+        match self.read(what, self.http().post(&path, Some(&body))).await {
+            Ok(_) => {
+                scratch.made = true;
+                Ok(scratch)
+            }
             Err(e) => {
                 // A refusal made nothing; only an unseen answer leaves something to remove.
                 scratch.disarm_when(matches!(e.kind, Kind::NotFound | Kind::Failed));
@@ -232,8 +242,7 @@ impl Engine {
 
     /// True when it was there.
     async fn remove_scratch(&self, what: &str, name: &str) -> Result<bool> {
-        let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
-        let answer = self.docker().remove_container(name, Some(options)).await;
+        let answer = self.http().delete(&format!("/containers/{name}?v=true&force=true")).await;
         Ok(self.read(what, async { if_there(answer) }).await?.is_some())
     }
 }
@@ -242,6 +251,8 @@ impl Engine {
 struct Scratch {
     engine: Engine,
     name: String,
+    /// The Engine said that it made it.
+    made: bool,
     armed: bool,
 }
 
@@ -259,16 +270,25 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let (true, Ok(runtime)) = (self.armed, tokio::runtime::Handle::try_current()) else { return };
-        let (engine, name) = (self.engine.clone(), std::mem::take(&mut self.name));
-        runtime.spawn(async move {
+        if !self.armed {
+            return;
+        }
+        let (engine, name, made) = (self.engine.clone(), std::mem::take(&mut self.name), self.made);
+        let left = Remains {
+            why: format!("container {name}, made to look into the image, is left on {}", engine.host()),
+            next: format!("docker rm -fv {name}     on {}, removes it", engine.host()),
+        };
+        self.engine.clear(left.clone(), async move {
+            let mut failed = false;
             // A creation whose answer nobody waited for may only come to pass after the first try.
             for pause_ms in [0, 200, 1000, 3000] {
                 tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-                if let Ok(true) = engine.remove_scratch("cannot clean up", &name).await {
-                    return;
+                match engine.remove_scratch("cannot clean up", &name).await {
+                    Ok(there) if there || made => return None,
+                    removed => failed = removed.is_err(),
                 }
             }
+            failed.then_some(left)
         });
     }
 }
@@ -282,48 +302,65 @@ fn leads_nowhere(message: &str) -> bool {
     message.contains("too many links") || message.contains("not a directory")
 }
 
-/// Regular files of an archive by path below its first component. A second name of a file comes as a hard link.
-fn files_in(tar: &[u8]) -> std::io::Result<Vec<(String, Vec<u8>)>> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+/// Regular files of an archive by path below its first component; None when they exceed the limits. A second name of a file
+/// comes as a hard link, and counts as much as the file before it is copied.
+fn files_in(tar: &[u8], limits: Limits) -> std::io::Result<Option<Files>> {
+    let mut files = Files::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    let mut left = limits.bytes;
     let below = |path: &Path| path.components().skip(1).collect::<std::path::PathBuf>().to_string_lossy().into_owned();
     for entry in tar::Archive::new(tar).entries()? {
         let mut entry = entry?;
-        let name = below(&entry.path()?);
-        if entry.header().entry_type().is_hard_link() {
-            let target = entry.link_name()?.map(|path| below(&path)).unwrap_or_default();
-            let first = files.iter().find(|(name, _)| *name == target).map(|(_, bytes)| bytes.clone());
-            files.extend(first.map(|bytes| (name, bytes)));
-        } else if entry.header().entry_type().is_file() {
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes)?;
-            files.push((name, bytes));
+        let kind = entry.header().entry_type();
+        let first = match kind.is_hard_link() {
+            true => entry.link_name()?.and_then(|path| places.get(&below(&path)).copied()),
+            false => None,
+        };
+        if !kind.is_file() && first.is_none() {
+            continue;
         }
+        let mut bytes = Vec::new();
+        match first.and_then(|place| files.get(place)) {
+            Some((_, first)) if first.len() > left => return Ok(None),
+            Some((_, first)) => bytes.clone_from(first),
+            // A header may tell of more than there is; one byte too many is enough to know.
+            None => drop(entry.by_ref().take(left as u64 + 1).read_to_end(&mut bytes)?),
+        }
+        if bytes.len() > left || files.len() == limits.files {
+            return Ok(None);
+        }
+        left -= bytes.len();
+        let name = below(&entry.path()?);
+        places.insert(name.clone(), files.len());
+        files.push((name, bytes));
     }
     files.sort();
-    Ok(files)
+    Ok(Some(files))
 }
 
-fn image(value: &Value) -> Image {
-    Image {
+fn image(value: &Value) -> Result<Image, String> {
+    Ok(Image {
         id: text(value, "/Id"),
         tags: words(value, "/RepoTags"),
         labels: labels(value, "/Config/Labels"),
         created: when(value, "/Created"),
         size_bytes: number(value, "/Size"),
-        env: Env::read(value, "/Config/Env"),
+        env: Env::read(value, "/Config/Env")?,
         entrypoint: words(value, "/Config/Entrypoint"),
         cmd: words(value, "/Config/Cmd"),
         user: text(value, "/Config/User"),
         working_dir: text(value, "/Config/WorkingDir"),
         architecture: text(value, "/Architecture"),
         os: text(value, "/Os"),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::testing::Lab;
     use super::*;
+    use crate::bind::ssh::Reach;
+    use crate::gate::Pass;
 
     const LIMITS: Limits = Limits { files: 10, bytes: 10_000 };
 
@@ -381,23 +418,45 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_dropped_look_into_an_image_cleans_up() {
+    async fn a_look_that_is_given_up_is_over_once_its_container_is_gone() {
         let Some(lab) = Lab::open().await else { return };
-        let image = lab.image("v1");
+        let (image, mine) = (lab.image("v1"), format!("opsh.test={}", lab.name));
         let paths = vec!["/app/tool".to_owned(); 500];
         for wait_ms in [1, 5, 10, 40] {
-            let look = lab.engine.has_files(&image, &paths);
-            let cut = tokio::time::timeout(Duration::from_millis(wait_ms), look).await;
+            let pass = Pass::for_tests();
+            let engine = lab.engine.on_behalf(&pass, &Reach::Local);
+            let cut = tokio::time::timeout(Duration::from_millis(wait_ms), engine.has_files(&image, &paths)).await;
             assert!(cut.is_err());
+            assert_eq!(pass.remains_for_tests().await, []);
+            assert!(lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty(), "{wait_ms} ms");
         }
-        let mine = format!("opsh.test={}", lab.name);
-        for _ in 0..100 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            if lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty() {
-                return;
-            }
+    }
+
+    /// An archive of one file and `links` further names of it.
+    fn linked(bytes: usize, links: usize) -> Vec<u8> {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes as u64);
+        archive.append_data(&mut header, "d/one", &vec![b'x'; bytes][..]).unwrap();
+        for n in 0..links {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Link);
+            header.set_size(0);
+            archive.append_link(&mut header, format!("d/link{n}"), "d/one").unwrap();
         }
-        panic!("containers are left");
+        archive.into_inner().unwrap()
+    }
+
+    #[test]
+    fn a_hard_link_counts_before_it_is_copied() {
+        let limits = |files, bytes| Limits { files, bytes };
+        let count = |tar: &[u8], limits| files_in(tar, limits).unwrap().map(|files| files.len());
+        assert_eq!(count(&linked(100, 3), limits(4, 400)), Some(4));
+        assert_eq!(count(&linked(100, 3), limits(4, 399)), None);
+        assert_eq!(count(&linked(100, 3), limits(3, 400)), None);
+        // 6 GB, if each were copied first.
+        assert_eq!(count(&linked(15 << 20, 400), limits(10_000, 16 << 20)), None);
+        assert_eq!(count(&linked(0, 100_000), limits(100_001, 0)), Some(100_001));
     }
 
     #[tokio::test]
@@ -413,5 +472,7 @@ mod tests {
         assert_eq!(read("/app/plain", LIMITS).await.unwrap_err().kind, Kind::Failed);
         assert_eq!(read("/app/migrations", Limits { files: 3, ..LIMITS }).await.unwrap_err().kind, Kind::Failed);
         assert_eq!(read("/bin", LIMITS).await.unwrap_err().kind, Kind::Failed);
+        let mine = format!("opsh.test={}", lab.name);
+        assert!(lab.engine.containers_labelled(&[&mine, PREFLIGHT]).await.unwrap().is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! Words in a service's container: those that only look, and others.
 
-use super::detail;
 use super::engine::Engine;
 use super::exec::Exec;
+use super::{detail, named};
 use crate::bind::host::{KEEP, Ran, check_read, read_words};
 use crate::bind::{self, Binding, Call, Change, Look, Receipt};
 use crate::config::Stack;
@@ -22,7 +22,8 @@ const READ: Verb = Verb {
     doc: "Runs a program that only looks, in a container. That is the service's, and `words` are as for `host.read`. \
           Secrets of its environment are hidden. Options: `within_s` (1 to 3600, default 60), `check` (default true: an \
           exit code other than 0 fails with `failed`). Returns `code`, `out`, `err`, of which 1 MiB each is kept. Fails \
-          with `not_found` without a container or program. Deadline 60 s, or `within_s`, after which it goes on in there.",
+          with `not_found` without a container or program. Deadline 60 s, or `within_s`. A program that is given up is \
+          ended in the container; when that is not possible, the error says which process still runs.",
     example: r#"stack("prod").read("backend", ["ls", "/app"]).out"#,
 };
 
@@ -92,7 +93,8 @@ fn exec(call: &Call<'_>) -> Result<Receipt> {
     call.in_range("within_s", within_s, 1..=86_400)?;
     let (stack, way) = call.stack_and_way()?;
     let args = json!({ "service": service, "words": words });
-    let look = Look::at(call.world.stack_target(&stack), says(&service, &words), args).within(within_s);
+    let named = named(call, &stack, &service);
+    let look = Look::at(call.world.stack_target(&stack), says(&named, &words), args).within(within_s);
     call.change(Change::of(look), (stack, way, service, words), |pass, (stack, way, service, words)| async move {
         let ran = run(&way, &pass, &stack, &service, &words, true).await?;
         let mut after = ran.checked(&service, &words)?.into_json();
@@ -118,7 +120,7 @@ async fn run(
     if changes {
         pass.sending();
     }
-    let ran = engine.exec(&container, Exec { words: words.to_vec(), keep: KEEP, ..Exec::default() }).await?;
+    let ran = engine.exec(&container, Exec { words: words.to_vec(), keep: KEEP, changes, ..Exec::default() }).await?;
     pass.learn_again().await;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok(Ran { code: i32::try_from(ran.exit).unwrap_or(-1), out: text(ran.stdout), err: text(ran.stderr) })

@@ -139,31 +139,41 @@ impl Engine {
 }
 
 /// A piece of one stream. With a terminal there are no frames on the wire, and each chunk is one.
-struct Frame<'a> {
-    stream: Stream,
-    bytes: &'a [u8],
+pub(super) struct Frame<'a> {
+    pub(super) stream: Stream,
+    pub(super) bytes: &'a [u8],
     /// These bytes begin a frame.
     first: bool,
 }
 
 /// Cuts the Engine's multiplexed stream: 8 bytes of header (stream, 0, 0, 0, length), then so many bytes.
-struct Frames {
+pub(super) struct Frames {
     tty: bool,
     header: Vec<u8>,
     left: usize,
+    /// Within a sentence that has no header.
+    unframed: bool,
 }
 
 impl Frames {
-    fn new(tty: bool) -> Frames {
-        Frames { tty, header: Vec::with_capacity(8), left: 0 }
+    pub(super) fn new(tty: bool) -> Frames {
+        Frames { tty, header: Vec::with_capacity(8), left: 0, unframed: false }
     }
 
-    fn feed(&mut self, mut chunk: &[u8], mut take: impl FnMut(Frame<'_>)) {
+    pub(super) fn feed(&mut self, mut chunk: &[u8], mut take: impl FnMut(Frame<'_>)) {
         if self.tty {
             return take(Frame { stream: Stream::Stdout, bytes: chunk, first: false });
         }
         while !chunk.is_empty() {
             let mut first = false;
+            // A sentence of the Engine's own has no header. It begins with a letter, where streams have the numbers 0 to 2.
+            if self.left == 0 && (self.unframed || (self.header.is_empty() && chunk[0] > 2)) {
+                let end = chunk.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+                let (bytes, rest) = chunk.split_at(end.unwrap_or(chunk.len()));
+                take(Frame { stream: Stream::Stdout, bytes, first: false });
+                (chunk, self.unframed) = (rest, end.is_none());
+                continue;
+            }
             if self.left == 0 {
                 let (head, rest) = chunk.split_at(chunk.len().min(8 - self.header.len()));
                 self.header.extend_from_slice(head);
@@ -215,6 +225,9 @@ impl Sieve {
 /// The Engine cuts long lines into messages of this size and puts a time before each.
 const PIECE: usize = 16 * 1024;
 
+/// Bytes of a time stamp; it has 35 at most.
+const LONGEST_STAMP: usize = 64;
+
 /// A line that has not ended.
 #[derive(Default)]
 struct Open {
@@ -260,7 +273,8 @@ impl Joiner {
         }
         if let Some(stamp) = open.stamp.as_mut() {
             let end = bytes.iter().position(|byte| *byte == b' ');
-            stamp.extend_from_slice(&bytes[..end.unwrap_or(bytes.len())]);
+            let part = &bytes[..end.unwrap_or(bytes.len())];
+            stamp.extend_from_slice(&part[..part.len().min(LONGEST_STAMP.saturating_sub(stamp.len()))]);
             let Some(end) = end else { return &[] };
             let at = std::str::from_utf8(stamp).ok().and_then(|text| text.parse().ok());
             open.at = open.at.or(at);
@@ -419,6 +433,28 @@ mod tests {
             sieve.feed(&Frame { stream, bytes: text.as_bytes(), first: false }, &query, &mut out);
         }
         assert_eq!(out, b"a status=500\n");
+    }
+
+    #[test]
+    fn a_time_stamp_without_an_end_takes_no_memory() {
+        let (mut joiner, mut frames) = (Joiner::new(ALL, false), Frames::new(false));
+        frame(1, &"x".repeat(8 << 20)).chunks(4096).for_each(|chunk| frames.feed(chunk, |frame| joiner.feed(frame)));
+        let held: usize = joiner.open.iter().flat_map(|open| &open.stamp).map(Vec::capacity).sum();
+        assert!(held <= 2 * LONGEST_STAMP, "{held} bytes");
+    }
+
+    #[test]
+    fn a_sentence_without_a_header_is_read_up_to_its_end() {
+        let wire = [b"OCI runtime exec failed: x\r\n".to_vec(), frame(2, "err\n"), frame(1, "out")].concat();
+        for chunk in [1, 5, 1000] {
+            let (mut frames, mut out, mut err) = (Frames::new(false), Vec::new(), Vec::new());
+            let mut take = |frame: Frame<'_>| match frame.stream {
+                Stream::Stdout => out.extend_from_slice(frame.bytes),
+                Stream::Stderr => err.extend_from_slice(frame.bytes),
+            };
+            wire.chunks(chunk).for_each(|chunk| frames.feed(chunk, &mut take));
+            assert_eq!((&out[..], &err[..]), (&b"OCI runtime exec failed: x\r\nout"[..], &b"err\n"[..]), "{chunk}");
+        }
     }
 
     #[test]

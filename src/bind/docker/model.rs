@@ -3,12 +3,20 @@
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+
+/// Variables of one environment, and bytes in all of them: Linux starts no program with more than 6 MiB.
+const MOST_VARIABLES: usize = 10_000;
+const MOST_OF_AN_ENV: usize = 6 << 20;
 
 /// Environment variables. Their values have no text form: Debug and Serialize give the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Env(Vec<(String, String)>);
+pub struct Env {
+    pairs: Vec<(String, String)>,
+    /// The place of each name in `pairs`.
+    places: HashMap<String, usize>,
+}
 
 impl Env {
     /// Variables in the order given; a later one of the same name wins.
@@ -22,52 +30,63 @@ impl Env {
 
     /// Names in their order.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(key, _)| key.as_str())
+        self.pairs.iter().map(|(key, _)| key.as_str())
     }
 
     /// The value of one variable. Whoever prints it decides to.
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        self.pairs.get(*self.places.get(key)?).map(|(_, value)| value.as_str())
     }
 
     /// Names and values, for comparing and for passing on.
     pub fn pairs(&self) -> &[(String, String)] {
-        &self.0
+        &self.pairs
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.pairs.len()
     }
 
     /// True when there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty()
     }
 
     /// Without the variables that `other` has with the same value.
     pub fn minus(&self, other: &Env) -> Env {
-        Env(self.0.iter().filter(|pair| !other.0.contains(pair)).cloned().collect())
+        Env::new(self.pairs.iter().filter(|(key, value)| other.get(key) != Some(value)).cloned())
     }
 
     pub(super) fn set(&mut self, key: String, value: String) {
-        match self.0.iter_mut().find(|(k, _)| *k == key) {
+        match self.places.get(&key).and_then(|place| self.pairs.get_mut(*place)) {
             Some(pair) => pair.1 = value,
-            None => self.0.push((key, value)),
+            None => {
+                self.places.insert(key.clone(), self.pairs.len());
+                self.pairs.push((key, value));
+            }
         }
     }
 
     /// As the Engine wants them: `KEY=value`.
     pub(super) fn lines(&self) -> Vec<String> {
-        self.0.iter().map(|(key, value)| format!("{key}={value}")).collect()
+        self.pairs.iter().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
-    pub(super) fn read(value: &Value, pointer: &str) -> Env {
+    /// The environment in an answer of the Engine. Fails with the bound that it exceeds.
+    pub(super) fn read(value: &Value, pointer: &str) -> Result<Env, String> {
+        let lines = list(value, pointer);
+        if lines.len() > MOST_VARIABLES {
+            return Err(format!("its environment has more than {MOST_VARIABLES} variables"));
+        }
+        if lines.iter().filter_map(Value::as_str).map(str::len).sum::<usize>() > MOST_OF_AN_ENV {
+            return Err(format!("its environment has more than {} MiB", MOST_OF_AN_ENV >> 20));
+        }
         let split = |line: String| match line.split_once('=') {
             Some((key, value)) => (key.to_owned(), value.to_owned()),
             None => (line, String::new()),
         };
-        Env::new(words(value, pointer).into_iter().map(split))
+        Ok(Env::new(words(value, pointer).into_iter().map(split)))
     }
 }
 
@@ -110,6 +129,8 @@ pub struct Container {
     pub ports: Vec<Port>,
     /// All labels.
     pub labels: BTreeMap<String, String>,
+    /// All labels of compose are those of its image: compose did not make it.
+    pub is_inherited: bool,
 }
 
 impl Container {
@@ -334,6 +355,17 @@ mod tests {
         let container = Env::new([pair("APP_VERSION", "v1"), pair("PORT", "9090"), pair("KEY", "k")]);
         let image = Env::new([pair("APP_VERSION", "v1"), pair("PORT", "8080")]);
         assert_eq!(container.minus(&image).lines(), ["PORT=9090", "KEY=k"]);
+    }
+
+    #[test]
+    fn an_environment_is_bounded_and_read_in_one_pass() {
+        let of = |lines: Vec<String>| Env::read(&serde_json::json!({ "Env": lines }), "/Env");
+        let many = |count: usize| of((0..count).map(|n| format!("V{n}=1")).collect());
+        assert_eq!(many(MOST_VARIABLES).map(|env| env.len()), Ok(MOST_VARIABLES));
+        assert_eq!(many(MOST_VARIABLES + 1), Err("its environment has more than 10000 variables".into()));
+        assert_eq!(of(vec!["X".repeat(MOST_OF_AN_ENV + 1)]), Err("its environment has more than 6 MiB".into()));
+        let pairs = (0..1_000_000).map(|n| (format!("V{n}"), String::new()));
+        assert_eq!(Env::new(pairs).get("V999999"), Some(""));
     }
 
     #[test]

@@ -3,17 +3,11 @@
 use super::engine::Engine;
 use super::fault::{self, cannot_run};
 use super::logs::ran;
-use super::model::{Detail, Env, Image, Ran};
+use super::model::{Detail, Env, Image, Ran, text};
+use super::transport::{Wire, encode};
 use crate::error::{Error, Kind, Result};
-use bollard::errors::Error as Wire;
-use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, NetworkConnectRequest, RestartPolicy,
-    RestartPolicyNameEnum,
-};
-use bollard::query_parameters::{CreateContainerOptionsBuilder, StartContainerOptions, WaitContainerOptionsBuilder};
-use futures_util::StreamExt;
-use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -88,11 +82,11 @@ impl Engine {
                 .next("recreate that container from an image that is there"));
         };
         let body = body(once, &order, &image, &like, &like_image);
-        let options = CreateContainerOptionsBuilder::default().name(&once.name).build();
-        let id = match self.docker().create_container(Some(options), body).await {
-            Ok(made) => made.id,
+        let path = format!("/containers/create?name={}", encode(&once.name));
+        let id = match self.http().post(&path, Some(&body)).await {
+            Ok(made) => text(&made, "/Id"),
             // Somebody was quicker with the same name.
-            Err(Wire::DockerResponseServerError { status_code: 409, .. }) => {
+            Err(Wire::Refused { status: 409, .. }) => {
                 let there = self.once_appears(&what, &once.name).await?;
                 return self.once_again(&what, &there, once, &order).await;
             }
@@ -184,16 +178,16 @@ impl Engine {
         if borrows_networks(like) {
             // Engines before API 1.44 take one network at creation, so the others are joined one by one.
             for network in like.networks.keys().skip(1) {
-                let join = NetworkConnectRequest { container: id.to_owned(), endpoint_config: None };
-                match self.docker().connect_network(network, join).await {
-                    Err(Wire::DockerResponseServerError { message, .. }) if message.contains("already exists") => {}
+                let path = format!("/networks/{}/connect", encode(network));
+                match self.http().post(&path, Some(&json!({ "Container": id }))).await {
+                    Err(Wire::Refused { message, .. }) if message.contains("already exists") => {}
                     Err(e) => return Err(self.once_undo(what, id, e).await),
-                    Ok(()) => {}
+                    Ok(_) => {}
                 }
             }
         }
-        match self.docker().start_container(id, None::<StartContainerOptions>).await {
-            Ok(()) => Ok(id.to_owned()),
+        match self.http().post(&format!("/containers/{id}/start"), None).await {
+            Ok(_) => Ok(id.to_owned()),
             Err(e) => Err(self.once_undo(what, id, e).await),
         }
     }
@@ -201,7 +195,7 @@ impl Engine {
     /// Tells why it did not start, and frees its name when that is certain.
     async fn once_undo(&self, what: &str, id: &str, wire: Wire) -> Error {
         let refused = match &wire {
-            Wire::DockerResponseServerError { message, .. } => Some(message.clone()),
+            Wire::Refused { message, .. } => Some(message.clone()),
             _ => None,
         };
         let error = match self.change(what, async { Err::<(), Wire>(wire) }).await {
@@ -220,13 +214,8 @@ impl Engine {
     }
 
     async fn until_not_running(&self, what: &str, id: &str) -> Result<()> {
-        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
-        let mut answers = Box::pin(self.docker().wait_container(id, Some(options)));
-        match answers.next().await {
-            // bollard makes an error of an exit code other than 0; the code is read by inspect, for all cases alike.
-            None | Some(Ok(_)) | Some(Err(Wire::DockerContainerWaitError { .. })) => Ok(()),
-            Some(Err(e)) => self.read(what, async { Err(e) }).await,
-        }
+        // The exit code is read by inspect, for all cases alike.
+        self.read(what, self.http().post(&format!("/containers/{id}/wait?condition=not-running"), None)).await.map(drop)
     }
 }
 
@@ -235,49 +224,42 @@ fn borrows_networks(like: &Detail) -> bool {
     !matches!(like.network_mode.as_str(), "host" | "none") && !like.network_mode.starts_with("container:")
 }
 
-fn body(once: &Once, order: &str, image: &Image, like: &Detail, like_image: &Image) -> ContainerCreateBody {
+fn body(once: &Once, order: &str, image: &Image, like: &Detail, like_image: &Image) -> Value {
     let mut env = like.env.minus(&like_image.env);
     for (key, value) in once.env.pairs() {
         env.set(key.clone(), value.clone());
     }
     let differs = |mine: &str, images: &str| (mine != images && !mine.is_empty()).then(|| mine.to_owned());
     let network = like.networks.keys().next().filter(|_| borrows_networks(like));
-    ContainerCreateBody {
-        image: Some(image.id.clone()),
-        entrypoint: once.entrypoint.clone(),
-        cmd: once.cmd.clone(),
-        env: Some(env.lines()),
-        labels: Some(own_labels(once, order, image)),
-        user: differs(&like.user, &like_image.user),
-        working_dir: differs(&like.working_dir, &like_image.working_dir),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..Default::default() }),
-        host_config: Some(HostConfig {
-            network_mode: Some(network.unwrap_or(&like.network_mode).clone()),
-            extra_hosts: Some(like.extra_hosts.clone()),
-            volumes_from: once.volumes.then(|| vec![like.id.clone()]),
-            auto_remove: Some(false),
-            restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), ..Default::default() }),
-            log_config: Some(readable_log()),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    // The host's default log driver may be one that cannot be read back, and its size may be without bounds.
+    let log = json!({ "Type": "json-file", "Config": { "max-size": "16m", "max-file": "4" } });
+    json!({
+        "Image": image.id,
+        "Entrypoint": once.entrypoint,
+        "Cmd": once.cmd,
+        "Env": env.lines(),
+        "Labels": own_labels(once, order, image),
+        "User": differs(&like.user, &like_image.user).unwrap_or_default(),
+        "WorkingDir": differs(&like.working_dir, &like_image.working_dir).unwrap_or_default(),
+        "Healthcheck": { "Test": ["NONE"] },
+        "HostConfig": {
+            "NetworkMode": network.unwrap_or(&like.network_mode),
+            "ExtraHosts": like.extra_hosts,
+            "VolumesFrom": once.volumes.then(|| vec![&like.id]),
+            "RestartPolicy": { "Name": "no" },
+            "LogConfig": log,
+        },
+    })
 }
 
 /// compose 2 writes its labels into the images it builds, and a container inherits them. Empty values are the only way
 /// to take them away.
-fn own_labels(once: &Once, order: &str, image: &Image) -> HashMap<String, String> {
+fn own_labels(once: &Once, order: &str, image: &Image) -> BTreeMap<String, String> {
     let inherited = image.labels.keys().filter(|key| key.starts_with("com.docker.compose."));
-    let mut labels: HashMap<String, String> = inherited.map(|key| (key.clone(), String::new())).collect();
+    let mut labels: BTreeMap<String, String> = inherited.map(|key| (key.clone(), String::new())).collect();
     labels.extend(once.labels.clone());
     labels.insert(ONCE.to_owned(), order.to_owned());
     labels
-}
-
-/// The host's default log driver may be one that cannot be read back, and its size may be without bounds.
-fn readable_log() -> HostConfigLogConfig {
-    let bounds = [("max-size", "16m"), ("max-file", "4")].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    HostConfigLogConfig { typ: Some("json-file".into()), config: Some(HashMap::from(bounds)) }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use crate::bind::{self, Binding, Call, Change, Look, Receipt, host};
 use crate::error::{Error, Kind, Result, suggestion};
 use crate::gate::verb::{Class, Verb};
 use crate::gate::{Did, Pass, clock};
-use bollard::query_parameters::{PruneBuildOptionsBuilder, RemoveImageOptions};
 use rhai::Dynamic;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -207,12 +206,11 @@ impl Engine {
             // none of them, for its label would be on this one, too.
             IMAGE => {
                 let name = self.known_image(&what, &id)?;
-                self.change(&what, self.docker().remove_image(name, None::<RemoveImageOptions>, None)).await?;
+                self.change(&what, self.http().delete(&format!("/images/{name}"))).await?;
             }
             CONTAINER => self.remove(&id, false).await?,
             CACHE => {
-                let options = PruneBuildOptionsBuilder::default().all(true).build();
-                self.change(&what, self.docker_waiting(300).prune_build(Some(options))).await?;
+                self.change(&what, self.http().post_waiting("/build/prune?all=true", None, 300)).await?;
             }
             _ => return Err(Error::new(Kind::Usage, what, "there is no such kind")),
         }

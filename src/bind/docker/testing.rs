@@ -66,7 +66,8 @@ impl Drop for Lab {
     fn drop(&mut self) {
         let script = r#"docker ps -aq --filter label=opsh.test="$1" | xargs -r docker rm -fv
             docker network ls -q --filter name="$1" | xargs -r docker network rm
-            docker images -q --filter label=opsh.test="$1" | sort -u | xargs -r docker rmi -f"#;
+            # An image of which another was made goes once that one is gone.
+            for pass in 1 2; do docker images -q --filter label=opsh.test="$1" | sort -u | xargs -r docker rmi -f; done"#;
         let _ = Command::new("sh").args(["-c", script, "sh", &self.name]).output();
     }
 }

@@ -1,15 +1,16 @@
 //! Byte streams to a Docker Engine, and HTTP over them with kept connections.
-#![expect(clippy::disallowed_methods, reason = "the home of bollard's constructor; `Engine::connect` takes the pass")]
+#![expect(clippy::disallowed_methods, reason = "the home of the Engine's socket; `Engine::connect` takes the pass")]
 
-use bollard::errors::Error as Wire;
-use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Request, Response, Uri};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderMap, UPGRADE};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::Value;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -97,76 +98,244 @@ impl<R: Unpin, W: AsyncWrite + Unpin, O: Unpin> AsyncWrite for TwoEnds<R, W, O> 
 }
 
 /// Bytes of an answer that is no stream.
-const MOST_ANSWER: usize = 64 << 20;
+const MOST_ANSWER: usize = 32 << 20;
+
+/// Values in an answer. An object counts as eight, since it takes as much memory.
+const MOST_VALUES: usize = 1_000_000;
+
+/// Bytes of the sentence with which the Engine refuses a call.
+const MOST_SENTENCE: usize = 64 << 10;
+
+/// Bytes of one line of an answer that goes on.
+const MOST_LINE: usize = 1 << 20;
+
+/// An answer of more bytes is decoded on a thread of its own: signals and deadlines wait for the I/O thread.
+const LONG: usize = 256 << 10;
 
 /// The longest wait for the head of an answer. Bodies have no limit here: the caller's deadline drops the future.
-pub(super) const ANSWER: Duration = Duration::from_secs(120);
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The host in each request's URI; the dialler decides where requests really go.
 const AUTHORITY: &str = "http://opsh-docker";
 
-type Transport = Arc<dyn Fn(BollardRequest) -> BoxFuture<'static, Result<Response<Incoming>, Wire>> + Send + Sync>;
-
-/// HTTP to one Engine: bollard, and plain GETs where bollard's types are closed or lose something
-/// (unknown states are parse errors, times are whole seconds in 32 bits, terminals are guessed from bytes).
-pub(super) struct Http {
-    pub(super) docker: Docker,
-    transport: Transport,
+/// The failure of a call to the Engine.
+#[derive(Debug)]
+pub(super) enum Wire {
+    /// The Engine refused it, with this HTTP status and sentence.
+    Refused { status: u16, message: String },
+    /// The head of the answer did not come in time.
+    Late,
+    /// The answer exceeds this bound.
+    TooLarge(String),
+    /// The request was not answered.
+    Request(hyper_util::client::legacy::Error),
+    /// The answer broke off.
+    Body(hyper::Error),
+    /// The stream behind an upgraded connection broke.
+    Stream(io::Error),
+    /// The answer is not what it should be.
+    Text(String),
 }
+
+impl std::fmt::Display for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wire::Refused { status, message } => write!(f, "status {status}: {message}"),
+            Wire::Late => f.write_str("no answer in time"),
+            Wire::TooLarge(bound) => write!(f, "it is too large: more than {bound}"),
+            Wire::Request(error) => error.fmt(f),
+            Wire::Body(error) => error.fmt(f),
+            Wire::Stream(error) => error.fmt(f),
+            Wire::Text(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Wire {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Wire::Request(error) => error.source(),
+            Wire::Body(error) => error.source(),
+            Wire::Stream(error) => error.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<hyper::Error> for Wire {
+    fn from(error: hyper::Error) -> Wire {
+        Wire::Body(error)
+    }
+}
+
+/// HTTP to one Engine. What it answers is bounded here, in bytes and in decoded values: the Engine may lie.
+pub(super) struct Http(Client<Dialer, Full<Bytes>>);
 
 impl Http {
     /// Nothing is dialled before the first request.
-    pub(super) fn new(dial: Dial) -> Result<Http, Wire> {
+    pub(super) fn new(dial: Dial) -> Http {
         // Each kept connection holds one of the ten sessions that sshd grants, so few are kept, and not for long.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(2)
-            .build(Dialer(dial));
-        let transport: Transport = Arc::new(move |request| {
-            let client = client.clone();
-            Box::pin(async move { client.request(request).await.map_err(Wire::from) })
-        });
-        let shared = transport.clone();
-        let docker = Docker::connect_with_custom_transport(
-            move |request| shared(request),
-            Some(AUTHORITY),
-            ANSWER.as_secs(),
-            API_DEFAULT_VERSION,
-        )?;
-        Ok(Http { docker, transport })
+        let mut client = Client::builder(TokioExecutor::new());
+        client.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30)).pool_max_idle_per_host(2);
+        Http(client.build(Dialer(dial)))
     }
 
-    /// GETs a path with its query, already encoded; a status other than 2xx is an error with the daemon's sentence.
+    /// GETs a path with its query, already encoded, for an answer that goes on.
     pub(super) async fn get(&self, path: &str) -> Result<Response<Incoming>, Wire> {
-        let uri: Uri = format!("{AUTHORITY}{path}").parse()?;
-        let request = Request::get(uri).body(bollard::body_full(Bytes::new()))?;
-        let answer = tokio::time::timeout(ANSWER, (self.transport)(request)).await;
-        let response = answer.map_err(|_| Wire::RequestTimeoutError)??;
-        if response.status().is_success() {
+        self.call(Request::get(uri(path)), None, ANSWER).await
+    }
+
+    /// GETs JSON of whatever shape.
+    pub(super) async fn get_json(&self, path: &str) -> Result<Value, Wire> {
+        json(self.get(path).await?).await
+    }
+
+    /// The head of what a GET would answer.
+    pub(super) async fn head(&self, path: &str) -> Result<HeaderMap, Wire> {
+        Ok(self.call(Request::head(uri(path)), None, ANSWER).await?.into_parts().0.headers)
+    }
+
+    /// DELETEs what is at a path.
+    pub(super) async fn delete(&self, path: &str) -> Result<Value, Wire> {
+        json(self.call(Request::delete(uri(path)), None, ANSWER).await?).await
+    }
+
+    /// POSTs JSON; an answer without a text is null.
+    pub(super) async fn post(&self, path: &str, body: Option<&Value>) -> Result<Value, Wire> {
+        self.post_waiting(path, body, 0).await
+    }
+
+    /// The same with more patience than usual, for calls that the Engine answers only when they are done.
+    pub(super) async fn post_waiting(&self, path: &str, body: Option<&Value>, extra_s: u32) -> Result<Value, Wire> {
+        let patience = ANSWER + Duration::from_secs(u64::from(extra_s));
+        json(self.call(Request::post(uri(path)), body, patience).await?).await
+    }
+
+    /// POSTs JSON and takes the connection over: what is written goes to a program, what is read is its output.
+    pub(super) async fn upgrade(&self, path: &str, body: &Value) -> Result<TokioIo<Upgraded>, Wire> {
+        let request = Request::post(uri(path)).header(CONNECTION, "Upgrade").header(UPGRADE, "tcp");
+        let answer = self.call(request, Some(body), ANSWER).await?;
+        Ok(TokioIo::new(hyper::upgrade::on(answer).await?))
+    }
+
+    /// A status that is no success is an error with the Engine's sentence. "Not modified" is one: it is so already.
+    async fn call(
+        &self,
+        request: hyper::http::request::Builder,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Response<Incoming>, Wire> {
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(Bytes::from(text)));
+        let request = request.map_err(|error| Wire::Text(format!("the request cannot be written: {error}")))?;
+        let answer = tokio::time::timeout(patience, self.0.request(request)).await;
+        let response = answer.map_err(|_| Wire::Late)?.map_err(Wire::Request)?;
+        let status = response.status();
+        if status.is_success() || [StatusCode::NOT_MODIFIED, StatusCode::SWITCHING_PROTOCOLS].contains(&status) {
             return Ok(response);
         }
-        let status_code = response.status().as_u16();
-        let body = whole(response.into_body()).await?;
-        let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let body = whole(response.into_body(), MOST_SENTENCE).await?;
+        let said: Value = decoded(&body).unwrap_or_default();
         let message = match said["message"].as_str() {
             Some(message) => message.to_owned(),
             None => String::from_utf8_lossy(&body).trim().to_owned(),
         };
-        Err(Wire::DockerResponseServerError { status_code, message })
-    }
-
-    /// GETs JSON of whatever shape.
-    pub(super) async fn get_json(&self, path: &str) -> Result<serde_json::Value, Wire> {
-        let body = whole(self.get(path).await?.into_body()).await?;
-        Ok(serde_json::from_slice(&body)?)
+        Err(Wire::Refused { status: status.as_u16(), message })
     }
 }
 
-/// All of a body that is not a stream.
-async fn whole(body: Incoming) -> Result<Bytes, Wire> {
-    let limited = Limited::new(body, MOST_ANSWER).collect().await;
-    limited.map(http_body_util::Collected::to_bytes).map_err(|error| Wire::IOError { err: io::Error::other(error) })
+fn uri(path: &str) -> String {
+    format!("{AUTHORITY}{path}")
+}
+
+/// The JSON of an answer; null when it has no text.
+async fn json(response: Response<Incoming>) -> Result<Value, Wire> {
+    let body = whole(response.into_body(), MOST_ANSWER).await?;
+    if body.len() < LONG {
+        return decoded(&body);
+    }
+    let decoded = tokio::task::spawn_blocking(move || decoded(&body)).await;
+    decoded.unwrap_or_else(|_| Err(Wire::Text("it could not be decoded".into())))
+}
+
+/// All of a body that ends within `most` bytes.
+async fn whole(body: Incoming, most: usize) -> Result<Bytes, Wire> {
+    match Limited::new(body, most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(match error.downcast::<hyper::Error>() {
+            Ok(error) => Wire::Body(*error),
+            Err(_) => Wire::TooLarge(bytes(most)),
+        }),
+    }
+}
+
+fn bytes(most: usize) -> String {
+    if most < 1 << 20 { format!("{} KiB", most >> 10) } else { format!("{} MiB", most >> 20) }
+}
+
+/// The value of a text, whose values are counted before any of them takes memory.
+fn decoded(text: &[u8]) -> Result<Value, Wire> {
+    if text.is_empty() {
+        return Ok(Value::Null);
+    }
+    if values_in(text) > MOST_VALUES {
+        return Err(Wire::TooLarge(format!("{MOST_VALUES} values")));
+    }
+    serde_json::from_slice(text).map_err(|error| Wire::Text(error.to_string()))
+}
+
+/// About how many values a JSON text holds.
+fn values_in(text: &[u8]) -> usize {
+    let (mut values, mut rest) = (1, text.iter());
+    while let Some(byte) = rest.next() {
+        match byte {
+            b',' | b'[' => values += 1,
+            b'{' => values += 8,
+            // The string up to its end: an escaped quote does not end it.
+            b'"' => {
+                while let Some(byte) = rest.next().filter(|byte| **byte != b'"') {
+                    if *byte == b'\\' {
+                        rest.next();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    values
+}
+
+/// Lines of a body that goes on. One that is too long is an error.
+pub(super) struct Lines {
+    body: Incoming,
+    text: Vec<u8>,
+    /// Where the next line begins, and up to where no end of it was found.
+    begin: usize,
+    seen: usize,
+}
+
+impl Lines {
+    pub(super) fn new(body: Incoming) -> Lines {
+        Lines { body, text: Vec::new(), begin: 0, seen: 0 }
+    }
+
+    /// The next line; None at the end of the body.
+    pub(super) async fn next(&mut self) -> Result<Option<&[u8]>, Wire> {
+        loop {
+            if let Some(end) = self.text[self.seen..].iter().position(|byte| *byte == b'\n') {
+                let line = self.begin..self.seen + end;
+                (self.begin, self.seen) = (line.end + 1, line.end + 1);
+                return Ok(Some(&self.text[line]));
+            }
+            self.text.drain(..self.begin);
+            (self.begin, self.seen) = (0, self.text.len());
+            if self.text.len() > MOST_LINE {
+                return Err(Wire::TooLarge(format!("{} in one line", bytes(MOST_LINE))));
+            }
+            let Some(chunk) = next_chunk(&mut self.body).await? else { return Ok(None) };
+            self.text.extend_from_slice(&chunk);
+        }
+    }
 }
 
 /// Encodes one value of a query string.
@@ -244,6 +413,54 @@ impl tower_service::Service<Uri> for Dialer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// What an Engine says that answers each request with these bytes, and ends.
+    fn saying(bytes: Vec<u8>) -> Http {
+        let bytes = Arc::new(bytes);
+        Http::new(Arc::new(move || {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+            let bytes = Arc::clone(&bytes);
+            tokio::spawn(async move {
+                let _ = theirs.read(&mut [0; 4096]).await;
+                let _ = theirs.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n").await;
+                let _ = theirs.write_all(&bytes).await;
+            });
+            Box::pin(async move { Ok(Box::new(ours) as Box<dyn Io>) })
+        }))
+    }
+
+    #[tokio::test]
+    async fn a_line_without_an_end_is_an_error_with_its_bound() {
+        let text = [&b"one\n\ntwo\n"[..], &vec![b'x'; 8 << 20]].concat();
+        let mut lines = Lines::new(saying(text).get("/events").await.unwrap().into_body());
+        for line in ["one", "", "two"] {
+            assert_eq!(lines.next().await.unwrap(), Some(line.as_bytes()));
+        }
+        let error = lines.next().await.unwrap_err();
+        assert_eq!(error.to_string(), "it is too large: more than 1 MiB in one line");
+    }
+
+    #[tokio::test]
+    async fn half_a_million_lines_in_one_piece_are_read_in_one_pass() {
+        let mut lines = Lines::new(saying(b"x\n".repeat(500_000)).get("/events").await.unwrap().into_body());
+        let mut count = 0;
+        while lines.next().await.unwrap().is_some() {
+            count += 1;
+        }
+        assert_eq!(count, 500_000);
+    }
+
+    #[test]
+    fn values_are_counted_before_they_take_memory() {
+        for (text, values) in [("[]", 2), ("[1,2]", 3), (r#"{"a":"[,{","b":"\\\"["}"#, 10), (r#""\""#, 1)] {
+            assert_eq!(values_in(text.as_bytes()), values, "{text}");
+        }
+        let text = format!("[{}0]", "[0],".repeat(MOST_VALUES / 2));
+        assert!(matches!(decoded(text.as_bytes()), Err(Wire::TooLarge(_))));
+        assert!(matches!(decoded(b""), Ok(Value::Null)));
+        assert!(matches!(decoded(b"["), Err(Wire::Text(_))));
+    }
 
     #[test]
     fn a_query_value_keeps_its_bytes_through_the_url() {

@@ -3,10 +3,9 @@
 use super::engine::Engine;
 use super::exec::Exec;
 use super::model::Detail;
-use super::transport::{encode, next_chunk};
+use super::transport::{Lines, encode};
 use crate::error::{Error, Kind, Result};
 use futures_util::future::BoxFuture;
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -120,13 +119,13 @@ impl Engine {
         }
     }
 
-    async fn events(&self, what: &str, id: &str) -> Result<Events> {
+    async fn events(&self, what: &str, id: &str) -> Result<Lines> {
         let name = self.known_name(what, id)?;
         // The health check's own execs are events too, so only these kinds are asked for.
         let kinds = ["start", "die", "oom", "destroy", "health_status"];
         let filters = json!({ "type": ["container"], "container": [name], "event": kinds }).to_string();
         let path = format!("/events?filters={}", encode(&filters));
-        Ok(Events { body: self.read(what, self.http().get(&path)).await?.into_body(), text: Vec::new() })
+        Ok(Lines::new(self.read(what, self.http().get(&path)).await?.into_body()))
     }
 
     /// Runs the container's health check once; true when it says healthy.
@@ -237,24 +236,14 @@ fn memory(seen: &Detail) -> &'static str {
     if seen.oom_killed { " (out of memory)" } else { "" }
 }
 
-/// The Engine's events: JSON objects, one after the other.
-struct Events {
-    body: Incoming,
-    text: Vec<u8>,
-}
-
-/// The next event; None when the stream has ended. Without a stream it never comes: looking goes on.
-async fn next_event(events: &mut Option<Events>) -> Option<Value> {
+/// The next of the Engine's events, each a line of JSON; None when they have ended, or are none. Without them it never comes:
+/// looking goes on.
+async fn next_event(events: &mut Option<Lines>) -> Option<Value> {
     let Some(events) = events else { return std::future::pending().await };
     loop {
-        if let Some(end) = events.text.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = events.text.drain(..=end).collect();
-            if let Ok(event) = serde_json::from_slice(&line) {
-                return Some(event);
-            }
-            continue;
+        if let Ok(event) = serde_json::from_slice(events.next().await.ok()??) {
+            return Some(event);
         }
-        events.text.extend_from_slice(&next_chunk(&mut events.body).await.ok()??);
     }
 }
 

@@ -93,6 +93,18 @@ fn looking_at_containers_images_and_logs() {
 }
 
 #[test]
+fn a_read_in_a_container_that_is_given_up_ends_there() {
+    let Some(lab) = Lab::take() else { return };
+    lab.have("BAD");
+    let opsh = Opsh::new(&lab);
+    let line = "stack(\"prod\").read(\"backend\", [\"tail\", \"-f\", \"/etc/hostname\"], #{ within_s: 3 })";
+    let ran = opsh.run(&["--observe", "-e", line]).exits(1).explains(&["not done within 3 s"]);
+    assert!(!ran.err.contains("still runs"), "{}", ran.err);
+    let runs = lab.exec(&["docker", "top", "vrc-shift-backend"]);
+    assert!(!runs.contains("tail"), "{runs}");
+}
+
+#[test]
 fn the_table_of_migrations_is_made_of_the_ledger_and_the_image() {
     let Some(lab) = Lab::take() else { return };
     let bad = lab.have("BAD");
