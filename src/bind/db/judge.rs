@@ -6,7 +6,7 @@
 //! with the functions that they are. Names, overloads, quoting and the search path are thus never read twice. A tree
 //! with a node that is not known here is refused, as is a function that is not on the lists below. A role that is no superuser cannot keep the tree out of the server's own log.
 
-use super::{OWN_PATH, PATH, begun, failed, opened, set, setting, typed, wrapped};
+use super::{OWN_PATH, PATH, begun, failed, fetched, opened, set, setting, typed, wrapped};
 use crate::config::Stack;
 use crate::error::{Error, Kind};
 use serde_json::{Value, json};
@@ -192,7 +192,7 @@ const OF_EXTENSIONS: &[&str] = &[
 ];
 
 /// The last thing on standard error before psql waits for more. A tree has no blank that is not escaped in a name.
-const HEARD: &str = " opsh heard";
+pub(super) const HEARD: &str = " opsh heard";
 
 /// One session of psql, in which a statement is analysed, judged and run, each when the one before is heard. What was
 /// analysed holds its locks until the transaction ends, and what runs is what was judged: it is opened before anything of
@@ -286,7 +286,7 @@ impl Talk {
             }
             Step::Judged(judged) if *judged == calls => {
                 self.step = Step::Fetched;
-                Ok(Reply::Last(format!("{OWN_PATH}\nFETCH ALL FROM opsh;\nROLLBACK;\n")))
+                Ok(Reply::Last(fetched(true)))
             }
             Step::Judged(_) => Err("somebody changed what it calls at this moment: ask again".into()),
             Step::Fetched => Ok(Reply::Wait),
@@ -311,7 +311,7 @@ const PRINTED: &str = "SET LOCAL client_min_messages = log; SET LOCAL debug_pret
 
 /// Lines after which psql has said all and waits.
 fn heard() -> String {
-    let quiet = "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = notice;";
+    let quiet = "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = error;";
     format!("{quiet}\nDO 'BEGIN RAISE INFO ''%'', ''{}''; END';", HEARD.trim())
 }
 

@@ -21,6 +21,11 @@ fn refused(said: &str) -> Option<Vec<&str>> {
     said.starts_with(REFUSED).then(|| said.split(REFUSED).skip(1).collect())
 }
 
+/// Rows without the brackets around them, or what stands in the place of too many.
+fn rows_in(out: &str) -> String {
+    out.trim().trim_start_matches('[').trim_end_matches(']').into()
+}
+
 /// A server with a socket in a folder, and nothing else. Ends when dropped.
 struct Server {
     dir: tempfile::TempDir,
@@ -99,6 +104,11 @@ impl Server {
         let (mut talk, first) = Talk::about(sql, params, &own)?;
         let mut psql = self.session(user);
         let (mut input, mut said) = (psql.stdin.take(), psql.stderr.take().expect("its errors"));
+        let mut rows = psql.stdout.take().expect("its rows");
+        let rows = std::thread::spawn(move || {
+            let mut out = String::new();
+            rows.read_to_string(&mut out).map(|_| out).expect("its rows")
+        });
         let mut tell = |text: &str, last: bool| {
             // One that ended does not listen.
             let _ = input.as_mut().expect("its input").write_all(text.as_bytes());
@@ -128,11 +138,11 @@ impl Server {
         }
         let ran = psql.wait_with_output().expect("its end");
         if !ran.status.success() {
-            return Err(err.rsplit_once("ERROR:").map_or(err.clone(), |(_, last)| last.trim().into()));
+            return Err(crate::bind::db::psql::errors(&err));
         }
-        let out = String::from_utf8_lossy(&ran.stdout).trim().to_string();
+        let out = rows.join().expect("its rows");
         match talk.end(&out) {
-            End::Answered => Ok(out),
+            End::Answered => Ok(rows_in(&out)),
             End::Untold(why) => Err(why),
             End::Refused(calls) => Err(calls
                 .iter()
@@ -451,7 +461,7 @@ fn a_name_of_another_role_is_not_what_opsh_calls() {
         psql.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
         let ran = psql.wait_with_output().expect("its end");
         assert!(ran.status.success(), "{sql}: {}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8_lossy(&ran.stdout).trim().to_string()
+        rows_in(&String::from_utf8_lossy(&ran.stdout))
     };
     assert_eq!(
         own("SELECT current_setting('server_version_num')::int > 1 AS a, 'b' || $1 AS b", &[json!("c")]),
@@ -528,4 +538,67 @@ fn what_is_run_is_what_was_judged() {
     });
     assert_eq!(said, Err("somebody changed what it calls at this moment: ask again".into()));
     assert!(!server.has_run());
+}
+
+#[test]
+fn the_server_stops_at_the_bound_of_rows() {
+    let Some(server) = with_app() else { return };
+    let query = |sql: &str| server.query("postgres", sql, &[], &[]);
+    let many = "SELECT repeat(md5(a.id::text), 100) AS x FROM plain a, plain b LIMIT 40000";
+    for sql in [many, "SELECT repeat('x', 100000000) AS x", "SELECT repeat('x', 1048576) AS x"] {
+        assert_eq!(query(sql), Ok("null".into()), "{sql}");
+    }
+    let ends = || server.does("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1";
+    while !ends() {}
+    assert_eq!(server.does("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"), "0");
+    // What is within the bound comes whole.
+    let within = query("SELECT repeat('x', 1048000) AS x").expect("a row");
+    assert_eq!(within.len(), 1_048_000 + r#"{"x":""}"#.len());
+    assert_eq!(query("SELECT id FROM plain WHERE id < 3"), Ok(r#"{"id":1},{"id":2}"#.into()));
+    assert_eq!(query("SELECT id FROM plain WHERE id < 0"), Ok(String::new()));
+    let said = query("SELECT json_build_object('a', 1/(n - 3)) FROM generate_series(1, 5) AS n");
+    assert_eq!(said, Err("division by zero".into()));
+    let lines = query("SELECT E'{\n}'::json AS doc").expect("a document of two lines");
+    assert_eq!(serde_json::from_str::<Value>(&lines).expect("JSON"), json!({ "doc": {} }));
+}
+
+#[test]
+fn what_is_given_up_ends_on_the_server() {
+    let Some(server) = Server::start() else { return };
+    let asked = "SELECT current_setting('statement_timeout') AS s, current_setting('lock_timeout') AS l, \
+                 current_setting('idle_in_transaction_session_timeout') AS i, current_setting('temp_file_limit') AS t";
+    let bound = r#"{"s":"10s","l":"2s","i":"30s","t":"1GB"}"#;
+    assert_eq!(server.query("postgres", asked, &[], &[]), Ok(bound.into()));
+    server.does("CREATE ROLE plain LOGIN; ALTER ROLE postgres SET temp_file_limit = '2MB'");
+    assert_eq!(server.query("plain", asked, &[], &[]), Ok(bound.replace("1GB", "-1")));
+    assert_eq!(server.query("postgres", asked, &[], &[]), Ok(bound.replace("1GB", "2MB")));
+}
+
+#[test]
+fn an_error_of_a_dying_server_is_its_own_words() {
+    let Some(server) = Server::start() else { return };
+    let ends = |answer: usize, at: usize| {
+        if answer == at {
+            server.does(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            );
+        }
+    };
+    for at in [0, 1] {
+        let said = server.query_with("postgres", "SELECT 1", &[], &[], &mut |answer| ends(answer, at));
+        let said = said.expect_err("it died");
+        assert!(said.starts_with("terminating connection due to administrator command\n"), "{said}");
+        assert!(!said.contains(":rtable") && !said.contains("opsh heard") && !said.contains("<stdin>"), "{said}");
+    }
+}
+
+#[test]
+fn errors_are_told_from_trees_in_any_language() {
+    let said = "psql:<stdin>:9: LOG:  x:\nDETAIL:  ({QUERY :a 1\n:b})\n\npsql:<stdin>:11: INFO:  opsh heard\n\
+                psql:<stdin>:12: FEHLER:  Spalte »x« existiert nicht\nZEILE 1: SELECT x\n               ^\n";
+    let errors = crate::bind::db::psql::errors;
+    assert_eq!(errors(said), "Spalte »x« existiert nicht\nZEILE 1: SELECT x\n               ^");
+    assert_eq!(errors("psql: error: connection failed: x"), "psql: error: connection failed: x");
+    assert_eq!(errors(""), "psql ended without a word");
 }
