@@ -31,8 +31,9 @@ const QUERY: Verb = Verb {
           type. The server tells first which functions the statement calls, also by views, operators, casts, row policies, and \
           by the indexes and constraints of its tables: PostgreSQL's own that change nothing, those in C of known extensions, \
           and those that `reads` of `db` in opsh.toml lists (`\"public.total(bigint)\"`) and that belong to the role or a \
-          superuser. A role that is no superuser leaves the analysed statement in the server's log. 1 MiB of rows at most. \
-          Fails with `usage` for another kind of statement, more than one, another function, or a foreign table; `failed` with \
+          superuser. A role that is no superuser leaves the analysed statement in the server's log. 1 MiB of rows at most: the server \
+          stops there. Sorting may write 1 GiB of temporary files, where the role is a superuser and no other limit is set. When \
+          opsh gives it up, the statement ends on the server within 10 s. Fails with `usage` for another kind of statement, more than one, another function, or a foreign table; `failed` with \
           the server's words, `timeout` when the server accepts the connection and does not answer for 10 s. Deadline 30 s.",
     example: r#"stack("prod").db.query("SELECT state, count(*) AS n FROM pg_stat_activity WHERE datname = $1 GROUP BY 1", ["vrcshift"])"#,
 };
@@ -118,28 +119,19 @@ pub async fn judged(engine: &Engine, stack: &Stack, sql: &str, params: &[Value])
         judge::Reply::Say(script) => Answer::Say(script.into_bytes()),
         judge::Reply::Last(script) => Answer::Last(script.into_bytes()),
     };
-    let said = psql(engine, stack, first, Some(&mut hears)).await?;
-    match talk.end(&said.out) {
-        judge::End::Answered => listed(stack, &said),
+    let out = psql(engine, stack, first, Some(&mut hears)).await?;
+    match talk.end(&out) {
+        judge::End::Answered => listed(stack, &out),
         judge::End::Refused(calls) => Err(judge::refusal(stack, &calls)),
         judge::End::Untold(why) => Err(bad(stack, why)),
     }
 }
 
-/// Rows as psql prints them.
-fn listed(stack: &Stack, said: &Said) -> Result<Vec<Value>> {
-    if said.left_out > 0 {
-        return Err(Error::new(Kind::Failed, failed(stack), "the rows take more than 1 MiB").next("add a LIMIT"));
-    }
-    let row =
-        |line| serde_json::from_str(line).map_err(|error| Error::new(Kind::Failed, failed(stack), error.to_string()));
-    said.out.lines().filter(|line| !line.is_empty()).map(row).collect()
-}
-
-/// Output of psql.
-struct Said {
-    out: String,
-    left_out: u64,
+/// Rows as [`fetched`] prints them.
+fn listed(stack: &Stack, out: &str) -> Result<Vec<Value>> {
+    let fails = |why: String| Error::new(Kind::Failed, failed(stack), why);
+    let rows: Option<Vec<Value>> = serde_json::from_str(out).map_err(|error| fails(error.to_string()))?;
+    rows.ok_or_else(|| fails("the rows take more than 1 MiB".into()).next("add a LIMIT"))
 }
 
 fn failed(stack: &Stack) -> String {
@@ -150,8 +142,8 @@ fn bad(stack: &Stack, why: String) -> Error {
     Error::new(Kind::Usage, failed(stack), why)
 }
 
-/// Runs a script of psql in the container of the database; `hears` says how it goes on.
-async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hears<'_>>) -> Result<Said> {
+/// Runs a script of psql in the container of the database; `hears` says how it goes on. Returns standard output.
+async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hears<'_>>) -> Result<String> {
     let db = of_stack(stack)?;
     let container = docker::only(engine, stack, &db.service).await?;
     if !container.is_up() {
@@ -160,7 +152,7 @@ async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hear
         return Err(Error::new(Kind::Failed, failed(stack), why).next(next));
     }
     let exec =
-        Exec { words: psql::words(db), env: psql::env(), stdin: script.into_bytes(), keep: 1 << 20, ..Exec::default() };
+        Exec { words: psql::words(db), env: psql::env(), stdin: script.into_bytes(), keep: KEPT, ..Exec::default() };
     let _waits = engine.waits_for(|| format!("PostgreSQL in {} on {} to answer", container.name, engine.host()));
     let began = Instant::now();
     let ran = engine.run(&container.id, exec, hears).await?;
@@ -176,22 +168,18 @@ async fn psql(engine: &Engine, stack: &Stack, script: String, hears: Option<Hear
         }
     }
     if ran.exit != 0 {
-        // The trees that the judge asks for come first.
-        let err = text(&ran.stderr);
-        let err = err.rfind("ERROR:").map_or(err.as_str(), |at| &err[at..]);
-        let lines: Vec<&str> =
-            err.lines().map(|line| line.split_once("ERROR:").map_or(line, |(_, rest)| rest.trim())).collect();
-        return Err(Error::new(Kind::Failed, failed(stack), lines.join("\n")).exit(ran.exit));
+        return Err(Error::new(Kind::Failed, failed(stack), psql::errors(&text(&ran.stderr))).exit(ran.exit));
     }
-    Ok(Said { out: text(&ran.stdout), left_out: ran.left_out })
+    Ok(text(&ran.stdout))
 }
 
 /// What psql reads for a statement of opsh's own.
 fn script(sql: &str, params: &[Value]) -> Result<String, String> {
     let mut lines = begun();
     lines.extend(set(&wrapped(sql), params)?);
-    lines.extend([opened(params, false)?, "FETCH ALL FROM opsh;".into(), "ROLLBACK;".into()]);
-    Ok(lines.join("\n") + "\n")
+    lines.push(opened(params, false)?);
+    lines.push(fetched(false));
+    Ok(lines.join("\n"))
 }
 
 /// Lines that give statement and parameters to the server: psql never looks into them, and the server takes them from
@@ -222,8 +210,33 @@ fn opened(params: &[Value], in_own_path: bool) -> Result<String, String> {
     let (there, back) = if in_own_path { (OWN_PATH, PATH) } else { ("", "") };
     Ok(format!(
         "DO 'DECLARE c refcursor := ''opsh''; q text := current_setting(''opsh.q''); {declared}\
-         BEGIN {there} OPEN c FOR EXECUTE q{using}; {back} END';"
+         BEGIN {there} OPEN c NO SCROLL FOR EXECUTE q{using}; {back} END';"
     ))
+}
+
+/// Bytes of rows that a query may return.
+const ROWS: usize = 1 << 20;
+
+/// Bytes that are kept of each stream of psql: an encoding of one byte a character takes up to three in UTF-8.
+const KEPT: usize = 4 * ROWS;
+
+/// Lines that read the cursor, print its rows as one list of JSON, or `null` for more than [`ROWS`] bytes, and end the session.
+///
+/// The server reads a row at a time and stops at the bound. `FETCH ALL` writes the whole result into a temporary file of the
+/// server before the first row leaves it, for whatever plan: of 250,000 rows of 3 KiB it wrote 805 MB (PostgreSQL 15), this
+/// writes none. While the statement's own functions have the role's path, each name here says that it is PostgreSQL's.
+fn fetched(in_own_path: bool) -> String {
+    let (there, back) = if in_own_path { (OWN_PATH, PATH) } else { ("", "") };
+    format!(
+        "DO 'DECLARE c refcursor := ''opsh''; r text; size bigint := 0; kept text[] := ''{{}}''; \
+         BEGIN {there} LOOP FETCH c INTO r; EXIT WHEN NOT FOUND; \
+         size := size OPERATOR(pg_catalog.+) pg_catalog.octet_length(r) OPERATOR(pg_catalog.+) 1; \
+         EXIT WHEN size OPERATOR(pg_catalog.>) {ROWS}; \
+         kept := pg_catalog.array_append(kept, r); END LOOP; {back} \
+         PERFORM set_config(''opsh.rows'', CASE WHEN size > {ROWS} THEN ''null'' \
+         ELSE ''['' || array_to_string(kept, '','') || '']'' END, true); END';\n\
+         SELECT current_setting('opsh.rows');\nROLLBACK;\n"
+    )
 }
 
 /// The path that the role would have without opsh.
@@ -234,15 +247,23 @@ const PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
 /// How every script begins. The ROLLBACK at its end is for what PostgreSQL before 16 lets a READ ONLY transaction write:
 /// large objects.
+///
+/// A statement that opsh gave up ends on the server within 10 s, and a session that nobody answers within 30 s. Sorting and
+/// hashing may spill 1 GiB, where the role may say so and nobody has said another limit. Compiling a plan to machine code can
+/// take longer than all of these statements: 8 s for one of the judge's.
 fn begun() -> Vec<String> {
     let lines = [
         "BEGIN READ ONLY;",
-        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s';",
+        "SET LOCAL statement_timeout = '10s'; SET LOCAL lock_timeout = '2s'; \
+         SET LOCAL idle_in_transaction_session_timeout = '30s'; SET LOCAL client_min_messages = error; \
+         SET LOCAL jit = off;",
         "\\set SHOW_CONTEXT never",
         OWN_PATH,
         "SELECT pg_catalog.set_config('opsh.schemas', pg_catalog.current_schemas(true)::pg_catalog.text, true) AS v, \
          pg_catalog.set_config('opsh.schema', pg_catalog.current_schema()::pg_catalog.text, true) AS w \\gset",
         PATH,
+        "SELECT CASE WHEN rolsuper AND current_setting('temp_file_limit') = '-1' \
+         THEN set_config('temp_file_limit', '1GB', true) END AS v FROM pg_roles WHERE rolname = current_user \\gset",
     ];
     lines.map(String::from).to_vec()
 }

@@ -34,6 +34,7 @@ use crate::error::{Error, Kind, Result};
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,7 +105,7 @@ impl Journal {
     /// Opens or makes `DIR/journal.db`, brings in what was spilled and ends what dead processes left open. `dir` is
     /// made 0700 if it is not there.
     pub fn open(dir: &Path) -> Result<Journal> {
-        Journal::try_open(dir, true).map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
+        Journal::try_open(dir, true, None).map_err(|fault| unwritable(&dir.join("journal.db"), fault.why()))
     }
 
     /// A journal that is gone with the program: for a replay, which did not happen.
@@ -112,7 +113,7 @@ impl Journal {
         let path = PathBuf::from(":memory:");
         let open = || -> rusqlite::Result<Connection> {
             let mut connection = Connection::open_in_memory()?;
-            schema::create(&mut connection)?;
+            schema::create(&mut connection, |_| Ok(()))?;
             Ok(connection)
         };
         match open() {
@@ -121,13 +122,18 @@ impl Journal {
         }
     }
 
-    fn try_open(dir: &Path, imports: bool) -> Result<Journal, Fault> {
-        let mut journal = Journal::connect(dir)?;
-        patiently(|| journal.catch_up(dir, imports))?;
-        Ok(journal)
+    /// `lock`: the lock of the folder, when it is held.
+    fn try_open(dir: &Path, imports: bool, lock: Option<&File>) -> Result<Journal, Fault> {
+        let mut connection = Journal::connect(dir)?;
+        if !schema::has_tables(&connection)? {
+            // Only the one with the lock begins a journal: it may have records of a damaged one to put first.
+            let _lock = lock.is_none().then(|| place::lock(dir)).transpose()?;
+            patiently(|| schema::create(&mut connection, |_| Ok(())))?;
+        }
+        Journal::of(dir.join("journal.db"), connection).caught_up(dir, imports)
     }
 
-    fn connect(dir: &Path) -> Result<Journal, Fault> {
+    fn connect(dir: &Path) -> Result<Connection, Fault> {
         if rusqlite::version_number() < OLDEST_SQLITE {
             let why = format!("SQLite {} can lose records; 3.51.3 is the oldest good one", rusqlite::version());
             return Err(Fault::Unavailable(why));
@@ -139,7 +145,12 @@ impl Journal {
         if let Some(why) = patiently(|| schema::prepare(&mut connection))? {
             return Err(Fault::Unavailable(why));
         }
-        Ok(Journal::of(path, connection))
+        Ok(connection)
+    }
+
+    fn caught_up(mut self, dir: &Path, imports: bool) -> Result<Journal, Fault> {
+        patiently(|| self.catch_up(dir, imports))?;
+        Ok(self)
     }
 
     /// Spilled ends come first: an effect whose end was spilled is not one without an end.

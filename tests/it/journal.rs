@@ -451,6 +451,28 @@ fn of_many_that_find_the_journal_damaged_one_sets_it_aside() {
 }
 
 #[test]
+fn a_journal_is_begun_by_the_one_that_has_the_lock() {
+    let home = Home::new();
+    home.run(&["-e", "1"]).exits(0);
+    std::fs::remove_file(home.database()).unwrap();
+    let lock = std::fs::File::options().create(true).append(true).open(home.database().with_file_name("journal.lock"));
+    let lock = lock.unwrap();
+    lock.lock().unwrap();
+    let mut child = home.command(None, &["-e", "1"]).spawn().unwrap();
+    // The kernel marks one that waits by an arrow.
+    let waits = |pid: u32| {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains("->") && line.split(' ').any(|word| word == pid.to_string()))
+    };
+    while !waits(child.id()) {
+        assert!(child.try_wait().unwrap().is_none(), "it began a journal while another program had the lock");
+    }
+    drop(lock);
+    Ran::of(child.wait_with_output().unwrap()).exits(0);
+    home.run(&["journal", "verify"]).exits(0).shows(&["the chain is whole"]);
+}
+
+#[test]
 fn a_flipped_byte_in_a_record_is_named() {
     let home = Home::new();
     home.run(&["--yes", "-e", &home.touch("canary-file")]).exits(0);

@@ -6,7 +6,7 @@
 //! with the functions that they are. Names, overloads, quoting and the search path are thus never read twice. A tree
 //! with a node that is not known here is refused, as is a function that is not on the lists below. A role that is no superuser cannot keep the tree out of the server's own log.
 
-use super::{OWN_PATH, PATH, begun, failed, opened, set, setting, typed, wrapped};
+use super::{OWN_PATH, PATH, begun, failed, fetched, opened, set, setting, typed, wrapped};
 use crate::config::Stack;
 use crate::error::{Error, Kind};
 use serde_json::{Value, json};
@@ -154,8 +154,19 @@ const VOLATILE: &[&str] = &[
     "uuidv7",
 ];
 
-/// Functions that PostgreSQL does not call volatile, and that run other statements or take a transaction's number.
-const NOT_STABLE: &[&str] = &["pg_current_xact_id", "txid_current"];
+/// Functions that PostgreSQL does not call volatile, and that run other statements, take a transaction's number, or read a
+/// value of a type that they are told as they run.
+const NOT_STABLE: &[&str] = &[
+    "array_in",
+    "domain_in",
+    "multirange_in",
+    "pg_current_xact_id",
+    "pg_input_error_info",
+    "pg_input_is_valid",
+    "range_in",
+    "record_in",
+    "txid_current",
+];
 
 /// Extensions whose functions do what their volatility says; `dblink`, `tablefunc` and `xml2` run text as a statement.
 const EXTENSIONS: &[&str] = &[
@@ -192,7 +203,7 @@ const OF_EXTENSIONS: &[&str] = &[
 ];
 
 /// The last thing on standard error before psql waits for more. A tree has no blank that is not escaped in a name.
-const HEARD: &str = " opsh heard";
+pub(super) const HEARD: &str = " opsh heard";
 
 /// One session of psql, in which a statement is analysed, judged and run, each when the one before is heard. What was
 /// analysed holds its locks until the transaction ends, and what runs is what was judged: it is opened before anything of
@@ -231,16 +242,18 @@ pub enum End {
 
 impl Talk {
     /// A talk about a statement, and what psql is told first: the statement as a prepared one, to be analysed. Before that
-    /// the functions are judged that analysis itself may run: those of a domain's check, by a constant. Then a cursor is
-    /// opened for the PREPARE, which always fails: by that the server tells whether it is one statement. Only then is it
+    /// the functions are judged that analysis itself may run: those of a domain's check, by a constant of an array, a row or a
+    /// range that the domain is in. Then a cursor is opened for the PREPARE, which always fails: by that the server tells whether it is one statement. Only then is it
     /// executed, which analyses what it prepares.
     pub fn about(sql: &str, params: &[Value], own: &[String]) -> Result<(Talk, String), String> {
         let types = params.iter().map(|param| Ok(typed(param)?.1)).collect::<Result<Vec<&str>, String>>()?.join(", ");
         let types = if types.is_empty() { String::new() } else { format!("({types})") };
         let mut lines = begun();
-        lines.push(judgement(&Calls::default(), own));
-        lines.push(setting("prepare", &format!("PREPARE opsh{types} AS {}", wrapped(sql)))?);
         lines.extend(set(&wrapped(sql), params)?);
+        if may_read_parts(sql) {
+            lines.push(judgement(&Calls::default(), NAMED, own));
+        }
+        lines.push(setting("prepare", &format!("PREPARE opsh{types} AS {}", wrapped(sql)))?);
         lines.push(
             "SELECT CASE WHEN rolsuper THEN set_config('log_min_messages', 'panic', true) END AS v FROM pg_roles \
              WHERE rolname = current_user \\gset"
@@ -280,13 +293,13 @@ impl Talk {
     fn next(&mut self, calls: Calls) -> Result<Reply, String> {
         match &self.step {
             Step::Analysed => {
-                let lines = [judgement(&calls, &self.own), PRINTED.into(), opened(&self.params, true)?, heard()];
+                let lines = [judgement(&calls, "", &self.own), PRINTED.into(), opened(&self.params, true)?, heard()];
                 self.step = Step::Judged(calls);
                 Ok(Reply::Say(lines.join("\n") + "\n"))
             }
             Step::Judged(judged) if *judged == calls => {
                 self.step = Step::Fetched;
-                Ok(Reply::Last(format!("{OWN_PATH}\nFETCH ALL FROM opsh;\nROLLBACK;\n")))
+                Ok(Reply::Last(fetched(true)))
             }
             Step::Judged(_) => Err("somebody changed what it calls at this moment: ask again".into()),
             Step::Fetched => Ok(Reply::Wait),
@@ -311,7 +324,7 @@ const PRINTED: &str = "SET LOCAL client_min_messages = log; SET LOCAL debug_pret
 
 /// Lines after which psql has said all and waits.
 fn heard() -> String {
-    let quiet = "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = notice;";
+    let quiet = "SET LOCAL debug_print_rewritten = off; SET LOCAL client_min_messages = error;";
     format!("{quiet}\nDO 'BEGIN RAISE INFO ''%'', ''{}''; END';", HEARD.trim())
 }
 
@@ -321,6 +334,7 @@ struct Calls {
     functions: BTreeSet<u32>,
     operators: BTreeSet<u32>,
     relations: BTreeSet<u32>,
+    types: BTreeSet<u32>,
 }
 
 impl Calls {
@@ -345,6 +359,7 @@ impl Calls {
             let set = match token {
                 key if FUNCTIONS.contains(&key) => &mut calls.functions,
                 key if OPERATORS.contains(&key) => &mut calls.operators,
+                key if TYPES.contains(&key) => &mut calls.types,
                 ":relid" => &mut calls.relations,
                 _ => continue,
             };
@@ -381,6 +396,38 @@ const FUNCTIONS: &[&str] = &[
 /// Text before the number of an operator, or of several.
 const OPERATORS: &[&str] = &[":cycle_mark_neop", ":eqop", ":opno", ":opnos", ":sortop"];
 
+/// Text before the number of a type, or of several, of which a value is made: by a coercion, a constant or a function. What is
+/// only passed on, as a column is, was checked when it was written.
+const TYPES: &[&str] = &[
+    ":aggtype",
+    ":coltypes",
+    ":consttype",
+    ":funccoltypes",
+    ":funcresulttype",
+    ":opresulttype",
+    ":resulttype",
+    ":typid",
+    ":wintype",
+];
+
+/// False for a text in which no constant can be an array, a row or a range: those begin with a bracket. Of such a constant
+/// analysis reads the parts, which runs the checks of their domains; those of a whole constant run with the statement.
+fn may_read_parts(sql: &str) -> bool {
+    let begins = |rest: &str| rest.trim_start().starts_with(['(', '[', '{']);
+    sql.contains('\\')
+        || sql.to_ascii_lowercase().contains("uescape")
+        || sql.match_indices(['\'', '$']).any(|(at, _)| begins(&sql[at + 1..]))
+}
+
+/// Types that a constant can become before the statement is analysed: those with a name in the text, those of each relation
+/// (its row is a type) and each function with a name in it, and those of operators, whose names need not stand there. A name
+/// that may be spelled otherwise counts as one that is there.
+const NAMED: &str = r#"UNION SELECT oid FROM pg_type, spelled WHERE oid >= 16384 AND (typname::text COLLATE "C" ~ '[^ !#-~]' OR
+          anyhow OR position(lower(typname::text COLLATE "C") IN text) > 0)
+          UNION SELECT unnest(proargtypes::oid[] || coalesce(proallargtypes, '{}') || prorettype) FROM pg_proc, spelled WHERE
+          oid >= 16384 AND (proname::text COLLATE "C" ~ '[^ !#-~]' OR anyhow OR position(lower(proname::text COLLATE "C") IN text) > 0)
+          UNION SELECT unnest(ARRAY[oprleft, oprright]) FROM pg_operator WHERE oid >= 16384"#;
+
 /// Names and numbers as SQL has them in a list; never an empty one.
 fn listed(items: impl IntoIterator<Item = String>, none: &str) -> String {
     let items: Vec<String> = items.into_iter().collect();
@@ -388,12 +435,12 @@ fn listed(items: impl IntoIterator<Item = String>, none: &str) -> String {
 }
 
 /// Lines that end the session when one of these is not known to change nothing, or a relation is another server's: then
-/// they print what is wrong as JSON. Besides them, whatever the database may call unnamed: by a domain's check, a cast to
-/// JSON, the order of a type, and by each index, constraint, key of partitions, statistic and range type of the relation:
+/// they print what is wrong as JSON. Besides them, whatever the database may call unnamed: by the check of a domain of which
+/// a value is made, or of one in `named`, a cast to JSON, the order of a type, and by each index, constraint, key of partitions, statistic and range type of the relation:
 /// planning computes parts of their expressions, nobody guesses which. Policies and rules stand in the tree where they
 /// apply. Unnamed functions in C are a superuser's, as those are by which types are read and written: those that are not
 /// volatile are let be.
-fn judgement(calls: &Calls, own: &[String]) -> String {
+fn judgement(calls: &Calls, named: &str, own: &[String]) -> String {
     let numbers = |set: &BTreeSet<u32>| listed(set.iter().map(u32::to_string), "0");
     let text = |name: &str| format!("'{}'", name.replace('\'', "''"));
     let names = |list: &[&str]| listed(list.iter().map(|name| text(name)), "''");
@@ -401,19 +448,32 @@ fn judgement(calls: &Calls, own: &[String]) -> String {
     // Of catalogs that have a column only in newer versions, by its name in JSON.
     let newer = |row: &str, column: &str| format!("to_jsonb({row})->>'{column}'");
     let sql = format!(
-        r"WITH RECURSIVE relation AS (SELECT oid FROM pg_class WHERE oid IN ({relations})
+        r#"WITH RECURSIVE relation AS (SELECT oid FROM pg_class WHERE oid IN ({relations})
           UNION SELECT inhrelid FROM pg_inherits JOIN relation ON inhparent = relation.oid),
-        kind(oid) AS (SELECT atttypid FROM relation JOIN pg_attribute ON attrelid = relation.oid
-          UNION SELECT part.oid FROM kind JOIN pg_type t ON t.oid = kind.oid LEFT JOIN pg_range r
-          ON t.oid IN (r.rngtypid, ({multirange})::oid), LATERAL (VALUES (typelem), (typbasetype), (rngtypid), (rngsubtype)) AS part(oid)),
-        tree(text) AS (SELECT conbin::text FROM pg_constraint WHERE (contypid <> 0 AND contype = 'c')
-          OR conrelid IN (SELECT oid FROM relation)
+        spelled AS (SELECT lower(current_setting('opsh.q') COLLATE "C") AS text, current_setting('opsh.q') ~* 'u&"' AS anyhow),
+        of_relation(text) AS (SELECT conbin::text FROM pg_constraint WHERE conrelid IN (SELECT oid FROM relation)
           UNION ALL SELECT part FROM pg_index, LATERAL (VALUES (indexprs::text), (indpred::text)) AS parts(part)
           WHERE indrelid IN (SELECT oid FROM relation)
           UNION ALL SELECT partexprs::text FROM pg_partitioned_table WHERE partrelid IN (SELECT oid FROM relation)
           UNION ALL SELECT {statistic} FROM pg_statistic_ext s WHERE stxrelid IN (SELECT oid FROM relation)
           UNION ALL SELECT adbin::text FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
           WHERE attgenerated <> '' AND adrelid IN (SELECT oid FROM relation)),
+        made(oid) AS (SELECT oid FROM pg_type WHERE oid IN ({types})
+          UNION SELECT unnest(string_to_array(found[1], ' ')::oid[])
+          FROM of_relation, LATERAL regexp_matches(text, ':(?:{type_keys}) \(?(?:o )?([0-9]+(?: [0-9]+)*)', 'g') AS found
+          {named}
+          UNION SELECT part.oid FROM made, LATERAL (SELECT * FROM pg_type WHERE oid = made.oid OFFSET 0) AS t LEFT JOIN pg_range r
+          ON t.oid IN (r.rngtypid, ({multirange})::oid), LATERAL (VALUES (typelem), (typbasetype), (rngtypid), (rngsubtype)
+            UNION ALL SELECT atttypid FROM pg_attribute WHERE attrelid = typrelid AND attnum > 0
+            UNION ALL SELECT unnest(string_to_array(found[1], ' ')::oid[]) FROM pg_constraint,
+            LATERAL regexp_matches(conbin::text, ':(?:{type_keys}) \(?(?:o )?([0-9]+(?: [0-9]+)*)', 'g') AS found
+            WHERE contypid = t.oid AND contype = 'c') AS part(oid)),
+        kind(oid) AS (SELECT atttypid FROM relation JOIN pg_attribute ON attrelid = relation.oid
+          UNION SELECT oid FROM made
+          UNION SELECT part.oid FROM kind, LATERAL (SELECT * FROM pg_type WHERE oid = kind.oid OFFSET 0) AS t LEFT JOIN pg_range r
+          ON t.oid IN (r.rngtypid, ({multirange})::oid), LATERAL (VALUES (typelem), (typbasetype), (rngtypid), (rngsubtype)) AS part(oid)),
+        tree(text) AS (SELECT text FROM of_relation UNION ALL SELECT conbin::text FROM pg_constraint
+          WHERE contypid <> 0 AND contypid IN (SELECT oid FROM made) AND contype = 'c'),
         unnamed(oid) AS (SELECT found[1]::oid FROM tree, LATERAL regexp_matches(text, ':(?:{function_keys}) ([0-9]+)', 'g') AS found
           UNION SELECT oprcode::oid FROM pg_operator JOIN (SELECT unnest(string_to_array(found[1], ' '))::oid AS oid
           FROM tree, LATERAL regexp_matches(text, ':(?:{operator_keys}) \(?(?:o )?([0-9]+(?: [0-9]+)*)', 'g') AS found) AS used USING (oid)
@@ -448,7 +508,7 @@ fn judgement(calls: &Calls, own: &[String]) -> String {
           WHERE NOT (known OR (trusted AND (is_one OR (is_name AND cardinality(same) = 1))))
           UNION ALL SELECT relname, relname, '', NULL, NULL, 'foreign' FROM pg_class JOIN relation USING (oid) WHERE relkind = 'f'
           UNION ALL SELECT found[1], found[1], '', NULL, NULL, 'node' FROM tree, LATERAL regexp_matches(text, '[{{]([A-Za-z]+)', 'g') AS found
-          WHERE lower(found[1]) NOT IN ({nodes}, 'coercetodomainvalue')) AS found",
+          WHERE lower(found[1]) NOT IN ({nodes}, 'coercetodomainvalue')) AS found"#,
         multirange = newer("r", "rngmultitypid"),
         statistic = newer("s", "stxexprs"),
         function_keys = keys(FUNCTIONS),
@@ -456,6 +516,8 @@ fn judgement(calls: &Calls, own: &[String]) -> String {
         functions = numbers(&calls.functions),
         operators = numbers(&calls.operators),
         relations = numbers(&calls.relations),
+        types = numbers(&calls.types),
+        type_keys = keys(TYPES),
         volatile = names(VOLATILE),
         not_stable = names(NOT_STABLE),
         of_extensions = names(OF_EXTENSIONS),

@@ -3,6 +3,7 @@
 //! `SET LOCAL search_path TO DEFAULT` brings back for a statement of somebody else.
 
 use super::super::docker::model::Env;
+use super::judge::HEARD;
 use crate::config::Db;
 use serde_json::{Value, json};
 
@@ -38,6 +39,31 @@ pub fn asks(db: &Db) -> Vec<String> {
 /// Words that a person runs.
 pub fn typed(db: &Db) -> Value {
     json!(["psql", "-U", db.user, "-d", db.name, "-c", "…"])
+}
+
+/// What went wrong, of all that psql wrote on standard error: each message begins with the line of the script that it is about.
+/// The trees that the judge asks the server for, and the words after each, are no errors. Severities are in the server's
+/// language, two blanks behind.
+pub fn errors(said: &str) -> String {
+    let mut messages: Vec<Vec<&str>> = Vec::new();
+    for line in said.trim_end().lines() {
+        let begins = line.strip_prefix("psql:<stdin>:").and_then(|rest| rest.split_once(": "));
+        match (begins.filter(|(number, _)| number.parse::<u32>().is_ok()), messages.last_mut()) {
+            (Some((_, first)), _) => messages.push(vec![first]),
+            (None, Some(message)) => message.push(line),
+            (None, None) => messages.push(vec![line]),
+        }
+    }
+    let is_error = |message: &&Vec<&str>| {
+        let is_tree = message[1..].iter().any(|line| line.contains("{QUERY"));
+        !is_tree && !message[0].ends_with(HEARD)
+    };
+    let lines = messages.iter().filter(is_error).flat_map(|message| {
+        let first = message[0].split_once(":  ").map_or(message[0], |(_, rest)| rest);
+        std::iter::once(first).chain(message[1..].iter().copied())
+    });
+    let text = lines.collect::<Vec<_>>().join("\n").trim().to_owned();
+    if text.is_empty() { "psql ended without a word".into() } else { text }
 }
 
 /// A function of POSIX sh, `opsh_sql CONTAINER ROLE DATABASE [OPTION…]`: a session for what stands on standard input.

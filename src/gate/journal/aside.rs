@@ -6,9 +6,9 @@
 use super::entry::{Entry, hex, insert};
 use super::schema::NO_GAP;
 use super::verify::walk;
-use super::{Fault, Journal, Record, place, unwritable};
+use super::{Fault, Journal, Record, patiently, place, schema, unwritable};
 use crate::error::Result;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, params};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ impl Journal {
     /// As [`Journal::open`]; a database that SQLite itself calls malformed, or none at all, is moved to
     /// `journal.db.broken-TIME`. [`Journal::news`] says so. `imports`: what other runs spilled is brought in.
     pub fn open_or_begin_anew(dir: &Path, imports: bool) -> Result<Journal> {
-        let anew = match Journal::try_open(dir, imports) {
+        let anew = match Journal::try_open(dir, imports, None) {
             Err(Fault::Broken(_)) => begin_anew(dir, imports),
             other => other,
         };
@@ -25,40 +25,45 @@ impl Journal {
 }
 
 fn begin_anew(dir: &Path, imports: bool) -> Result<Journal, Fault> {
-    let _lock = place::lock(dir)?;
+    let lock = place::lock(dir)?;
     // Another opsh may have been here first.
-    let why = match Journal::try_open(dir, imports) {
+    let why = match Journal::try_open(dir, imports, Some(&lock)) {
         Err(Fault::Broken(why)) => why,
         other => return other,
     };
-    let aside = place::set_aside(&dir.join("journal.db"))?;
-    let mut journal = Journal::connect(dir)?;
-    let kept = salvage(&journal, &aside, &why)?;
+    let path = dir.join("journal.db");
+    let aside = place::set_aside(&path)?;
+    let (mut connection, mut kept) = (Journal::connect(dir)?, 0);
+    patiently(|| {
+        schema::create(&mut connection, |begun| {
+            kept = salvage(begun, &aside, &why)?;
+            Ok(())
+        })
+    })?;
+    drop(lock);
+    let mut journal = Journal::of(path, connection);
     journal.news.push(format!(
         "the journal was damaged ({why}) and is set aside as {}; {kept} records could be read and are kept",
         aside.display()
     ));
-    journal.catch_up(dir, imports)?;
-    Ok(journal)
+    journal.caught_up(dir, imports)
 }
 
 /// Copies the records before the first bad one, with their links; returns how many.
-fn salvage(journal: &Journal, aside: &Path, why: &str) -> rusqlite::Result<i64> {
+fn salvage(begun: &Connection, aside: &Path, why: &str) -> rusqlite::Result<i64> {
     // What is no database at all has nothing to copy: an empty one stands for it.
     let old = open_read_only(aside, OpenFlags::empty()).or_else(|_| Connection::open_in_memory())?;
-    let mut connection = journal.connection.borrow_mut();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // A pruned journal begins behind 1.
-    transaction.execute_batch("DROP TRIGGER journal_no_gap")?;
+    begun.execute_batch("DROP TRIGGER journal_no_gap")?;
     let mut unwritten = Ok(());
     let walk = walk(&old, |entry| {
         if unwritten.is_ok() {
-            unwritten = insert(&transaction, entry);
+            unwritten = insert(begun, entry);
         }
     });
     unwritten?;
-    transaction.execute_batch(NO_GAP)?;
-    reopen(&transaction, &old)?;
+    begun.execute_batch(NO_GAP)?;
+    reopen(begun, &old)?;
     let body = json!({
         "set_aside": aside, "why": why, "records": walk.records,
         "last_seq": walk.last.as_ref().map(|last| last.seq),
@@ -67,8 +72,7 @@ fn salvage(journal: &Journal, aside: &Path, why: &str) -> rusqlite::Result<i64> 
     });
     let record = Record { kind: "journal.begun", run: "-", effect: None, target: None, class: None, body };
     let process = super::clock::Process::this();
-    super::entry::put(&transaction, Entry::draft(&record), &process, true)?;
-    transaction.commit()?;
+    super::entry::put(begun, Entry::draft(&record), &process, true)?;
     Ok(walk.records)
 }
 

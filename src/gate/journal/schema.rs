@@ -45,8 +45,8 @@ CREATE INDEX journal_unknown ON journal(effect)
 CREATE TRIGGER journal_no_update BEFORE UPDATE ON journal BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 ";
 
-/// Settings of every connection that writes, and the tables if there are none. Returns why this database cannot be
-/// written although SQLite could. Takes the write lock only to make the tables: opening waits for nobody.
+/// Settings of every connection that writes. Returns why this database cannot be written although SQLite could. Takes no write
+/// lock: opening waits for nobody.
 pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<String>> {
     connection.busy_timeout(super::PATIENCE)?;
     if version(connection)? > SCHEMA {
@@ -61,20 +61,27 @@ pub fn prepare(connection: &mut Connection) -> rusqlite::Result<Option<String>> 
         "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;
          PRAGMA wal_autocheckpoint=1000; PRAGMA journal_size_limit=67108864;",
     )?;
-    create(connection)?;
-    // A damaged end would refuse every record: better known now than at the first change.
-    super::entry::last(connection)?;
+    if has_tables(connection)? {
+        // A damaged end would refuse every record: better known now than at the first change.
+        super::entry::last(connection)?;
+    }
     Ok(None)
 }
 
-/// Makes the tables when they are not there.
-pub fn create(connection: &mut Connection) -> rusqlite::Result<()> {
-    if version(connection)? > 0 {
-        return Ok(());
-    }
+/// False for a database that somebody has still to begin.
+pub fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(version(connection)? > 0)
+}
+
+/// Makes the tables when they are not there, together with what `fill` puts into them: nobody sees them without it.
+pub fn create(
+    connection: &mut Connection,
+    fill: impl FnOnce(&Connection) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if version(&transaction)? == 0 {
+    if !has_tables(&transaction)? {
         transaction.execute_batch(&format!("{TABLES} {NO_DELETE} {NO_GAP} PRAGMA user_version={SCHEMA};"))?;
+        fill(&transaction)?;
     }
     transaction.commit()
 }

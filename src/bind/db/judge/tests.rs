@@ -21,6 +21,11 @@ fn refused(said: &str) -> Option<Vec<&str>> {
     said.starts_with(REFUSED).then(|| said.split(REFUSED).skip(1).collect())
 }
 
+/// Rows without the brackets around them, or what stands in the place of too many.
+fn rows_in(out: &str) -> String {
+    out.trim().trim_start_matches('[').trim_end_matches(']').into()
+}
+
 /// A server with a socket in a folder, and nothing else. Ends when dropped.
 struct Server {
     dir: tempfile::TempDir,
@@ -99,6 +104,11 @@ impl Server {
         let (mut talk, first) = Talk::about(sql, params, &own)?;
         let mut psql = self.session(user);
         let (mut input, mut said) = (psql.stdin.take(), psql.stderr.take().expect("its errors"));
+        let mut rows = psql.stdout.take().expect("its rows");
+        let rows = std::thread::spawn(move || {
+            let mut out = String::new();
+            rows.read_to_string(&mut out).map(|_| out).expect("its rows")
+        });
         let mut tell = |text: &str, last: bool| {
             // One that ended does not listen.
             let _ = input.as_mut().expect("its input").write_all(text.as_bytes());
@@ -128,11 +138,11 @@ impl Server {
         }
         let ran = psql.wait_with_output().expect("its end");
         if !ran.status.success() {
-            return Err(err.rsplit_once("ERROR:").map_or(err.clone(), |(_, last)| last.trim().into()));
+            return Err(crate::bind::db::psql::errors(&err));
         }
-        let out = String::from_utf8_lossy(&ran.stdout).trim().to_string();
+        let out = rows.join().expect("its rows");
         match talk.end(&out) {
-            End::Answered => Ok(out),
+            End::Answered => Ok(rows_in(&out)),
             End::Untold(why) => Err(why),
             End::Refused(calls) => Err(calls
                 .iter()
@@ -273,13 +283,81 @@ fn a_changing_statement_is_refused_before_it_runs() {
         assert!(!said.is_empty(), "{sql}");
     }
     assert_eq!(server.state(), before);
-    // A constant of such a domain would run its check while it is analysed, so nothing is.
-    server.does("CREATE DOMAIN picky AS int CHECK (evil(VALUE) = 1); CREATE TYPE holder AS (p picky)");
-    for sql in ["SELECT 1::picky", "SELECT '{1}'::picky[]", "SELECT '(1)'::holder", "SELECT 1"] {
-        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
-        assert_eq!(refused(&said), Some(vec!["unknown public.evil(integer)"]), "{sql}: {said}");
-    }
     decoy.kill().and_then(|()| decoy.wait()).expect("its end");
+}
+
+#[test]
+fn a_domain_is_judged_when_a_value_of_it_may_be_made() {
+    let Some(server) = Server::start() else { return };
+    server.does(&STAGE.replace(
+        "CREATE OPERATOR",
+        "CREATE FUNCTION operated(int, int) RETURNS boolean LANGUAGE sql AS $$ SELECT pg_reload_conf() $$;\n\
+         CREATE DOMAIN picky AS int CHECK (evil(VALUE) = 1); CREATE TYPE holder AS (p picky); CREATE DOMAIN over AS picky; \
+         CREATE TYPE spans AS RANGE (subtype = picky); \
+         CREATE DOMAIN tried AS text CHECK (('{1}' || VALUE)::picky[] IS NULL); CREATE DOMAIN positive AS int CHECK (VALUE > 0); \
+         CREATE TABLE held (p picky, ps picky[], name text, tags text[], doc jsonb, t tried); CREATE VIEW seen AS SELECT ps FROM held; \
+         CREATE FUNCTION takes(picky[]) RETURNS int LANGUAGE sql AS 'SELECT 1'; \
+         CREATE FUNCTION gives() RETURNS picky[] LANGUAGE sql AS 'SELECT null::picky[]'; \
+         CREATE FUNCTION likes(int, picky[]) RETURNS boolean LANGUAGE sql AS 'SELECT true';\n\
+         CREATE OPERATOR",
+    ));
+    let before = server.state();
+    for sql in [
+        "SELECT 1::picky",
+        "SELECT '1'::picky",
+        "SELECT 1::over",
+        "SELECT '{1}'::picky[]",
+        "SELECT ' {1}'::public . PICKY [ ]",
+        "SELECT $$\t{1}$$::picky[]",
+        "SELECT $x$ {1}$x$::_picky",
+        "SELECT E'\\x7b1}'::picky[]",
+        "SELECT U&'\\007b1}'::picky[]",
+        "SELECT U&'!007b1}' UESCAPE '!'::picky[]",
+        "SELECT '{1}'::U&\"p\\0069cky\"[]",
+        "SELECT ''\n'{1}'::picky[]",
+        "SELECT '(1)'::holder",
+        "SELECT '[1,2]'::spans",
+        "SELECT '(1,{1},a)'::held",
+        "SELECT 1 FROM held WHERE ps = '{1}'",
+        "SELECT 1 FROM seen WHERE ps = '{1}'",
+        "SELECT takes('{1}')",
+        "SELECT gives() = '{1}'",
+        "SELECT $1::picky[]",
+        "SELECT $1::text::holder",
+        "SELECT json_populate_record(null::holder, $1::json)",
+        "SELECT json_populate_record(h, $1::json) FROM held h",
+        "SELECT * FROM jsonb_to_recordset($1::jsonb) AS x(p picky)",
+        "SELECT * FROM xmltable('/a' PASSING ($1::xml) COLUMNS p picky)",
+        "SELECT array_in('{1}', 'public.picky'::regtype, -1)::text",
+        "SELECT record_in('(1)', (SELECT oid FROM pg_type WHERE typname = 'hol' || 'der'), -1)::text",
+        "SELECT 'x'::tried",
+    ] {
+        let params: &[Value] = if sql.contains("$1") { &[json!("{1}")] } else { &[] };
+        let said = server.query("postgres", sql, params, &[]).expect_err(sql);
+        assert!(refused(&said).is_some(), "{sql}: {said}");
+    }
+    for sql in [
+        "SELECT 1 AS n",
+        "SELECT doc @> '{}', tags && '{a}', '[1,2)'::int4range FROM (SELECT null::jsonb AS doc, null::text[] AS tags) AS x",
+        "SELECT p, ps, name, t FROM held WHERE p = 1 AND name IN ('a', 'b')",
+        "SELECT ps FROM seen",
+        "SELECT '{1}'::positive[], 1::positive, $1::positive",
+        "SELECT count(*) FROM kept WHERE name = 'a'",
+    ] {
+        let params: &[Value] = if sql.contains("$1") { &[json!(1)] } else { &[] };
+        server.query("postgres", sql, params, &[]).expect(sql);
+    }
+    // LIKE is this operator, whose name stands nowhere; and a name with a quote can be spelled in more than one way.
+    let also = [
+        "CREATE OPERATOR ~~ (LEFTARG = int, RIGHTARG = picky[], FUNCTION = likes)",
+        r#"CREATE DOMAIN "o""me" AS picky[]"#,
+    ];
+    for (creates, sql) in also.into_iter().zip(["SELECT 1 LIKE '{1}'", r#"SELECT '{1}'::"o""me""#]) {
+        server.does(creates);
+        let said = server.query("postgres", sql, &[], &[]).expect_err(sql);
+        assert!(refused(&said).is_some(), "{sql}: {said}");
+    }
+    assert_eq!(server.state(), before);
 }
 
 #[test]
@@ -451,7 +529,7 @@ fn a_name_of_another_role_is_not_what_opsh_calls() {
         psql.stdin.take().expect("its input").write_all(script.as_bytes()).expect("a script");
         let ran = psql.wait_with_output().expect("its end");
         assert!(ran.status.success(), "{sql}: {}", String::from_utf8_lossy(&ran.stderr));
-        String::from_utf8_lossy(&ran.stdout).trim().to_string()
+        rows_in(&String::from_utf8_lossy(&ran.stdout))
     };
     assert_eq!(
         own("SELECT current_setting('server_version_num')::int > 1 AS a, 'b' || $1 AS b", &[json!("c")]),
@@ -528,4 +606,67 @@ fn what_is_run_is_what_was_judged() {
     });
     assert_eq!(said, Err("somebody changed what it calls at this moment: ask again".into()));
     assert!(!server.has_run());
+}
+
+#[test]
+fn the_server_stops_at_the_bound_of_rows() {
+    let Some(server) = with_app() else { return };
+    let query = |sql: &str| server.query("postgres", sql, &[], &[]);
+    let many = "SELECT repeat(md5(a.id::text), 100) AS x FROM plain a, plain b LIMIT 40000";
+    for sql in [many, "SELECT repeat('x', 100000000) AS x", "SELECT repeat('x', 1048576) AS x"] {
+        assert_eq!(query(sql), Ok("null".into()), "{sql}");
+    }
+    let ends = || server.does("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1";
+    while !ends() {}
+    assert_eq!(server.does("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"), "0");
+    // What is within the bound comes whole.
+    let within = query("SELECT repeat('x', 1048000) AS x").expect("a row");
+    assert_eq!(within.len(), 1_048_000 + r#"{"x":""}"#.len());
+    assert_eq!(query("SELECT id FROM plain WHERE id < 3"), Ok(r#"{"id":1},{"id":2}"#.into()));
+    assert_eq!(query("SELECT id FROM plain WHERE id < 0"), Ok(String::new()));
+    let said = query("SELECT json_build_object('a', 1/(n - 3)) FROM generate_series(1, 5) AS n");
+    assert_eq!(said, Err("division by zero".into()));
+    let lines = query("SELECT E'{\n}'::json AS doc").expect("a document of two lines");
+    assert_eq!(serde_json::from_str::<Value>(&lines).expect("JSON"), json!({ "doc": {} }));
+}
+
+#[test]
+fn what_is_given_up_ends_on_the_server() {
+    let Some(server) = Server::start() else { return };
+    let asked = "SELECT current_setting('statement_timeout') AS s, current_setting('lock_timeout') AS l, \
+                 current_setting('idle_in_transaction_session_timeout') AS i, current_setting('temp_file_limit') AS t";
+    let bound = r#"{"s":"10s","l":"2s","i":"30s","t":"1GB"}"#;
+    assert_eq!(server.query("postgres", asked, &[], &[]), Ok(bound.into()));
+    server.does("CREATE ROLE plain LOGIN; ALTER ROLE postgres SET temp_file_limit = '2MB'");
+    assert_eq!(server.query("plain", asked, &[], &[]), Ok(bound.replace("1GB", "-1")));
+    assert_eq!(server.query("postgres", asked, &[], &[]), Ok(bound.replace("1GB", "2MB")));
+}
+
+#[test]
+fn an_error_of_a_dying_server_is_its_own_words() {
+    let Some(server) = Server::start() else { return };
+    let ends = |answer: usize, at: usize| {
+        if answer == at {
+            server.does(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            );
+        }
+    };
+    for at in [0, 1] {
+        let said = server.query_with("postgres", "SELECT 1", &[], &[], &mut |answer| ends(answer, at));
+        let said = said.expect_err("it died");
+        assert!(said.starts_with("terminating connection due to administrator command\n"), "{said}");
+        assert!(!said.contains(":rtable") && !said.contains("opsh heard") && !said.contains("<stdin>"), "{said}");
+    }
+}
+
+#[test]
+fn errors_are_told_from_trees_in_any_language() {
+    let said = "psql:<stdin>:9: LOG:  x:\nDETAIL:  ({QUERY :a 1\n:b})\n\npsql:<stdin>:11: INFO:  opsh heard\n\
+                psql:<stdin>:12: FEHLER:  Spalte »x« existiert nicht\nZEILE 1: SELECT x\n               ^\n";
+    let errors = crate::bind::db::psql::errors;
+    assert_eq!(errors(said), "Spalte »x« existiert nicht\nZEILE 1: SELECT x\n               ^");
+    assert_eq!(errors("psql: error: connection failed: x"), "psql: error: connection failed: x");
+    assert_eq!(errors(""), "psql ended without a word");
 }
