@@ -53,6 +53,8 @@ until ss -Htn state established | grep -q 4711; do :; done
 for name in PAGER GIT_PAGER SYSTEMD_PAGER MANPAGER EDITOR VISUAL GIT_EDITOR GIT_EXTERNAL_DIFF GIT_ASKPASS LESSOPEN SHELL; do
     export "$name=$1/canary"
 done
+since() { echo $(($(date +%s) - $(cut -d. -f1 /proc/uptime))); }
+started=$(since)
 state() {
     find /dev/up -mindepth 1 ! -name . | sort
     find /run -mindepth 1 -printf '%p %s %T@\n' | sort
@@ -62,8 +64,8 @@ state() {
     cat /proc/sys/kernel/printk
     wc -l </proc/mounts
     ip -o addr
-    # Set by whom, the clock parts from the time since the start.
-    echo $(( ($(date +%s) - $(cut -d. -f1 /proc/uptime)) / 5 ))
+    # Set by whom, the clock parts from the time since the start. Both are read in whole seconds, one after the other.
+    [ $((started - $(since) + 3)) -ge 0 ] && [ $(($(since) - started + 3)) -ge 0 ] || echo "the clock was set: $(since)"
     dmesg >/dev/null && dmesg | grep -c . | sed 's/^[1-9].*/some/'
     cat victim; stat -c '%Y %Z %s' victim
 }
