@@ -89,7 +89,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
         return none();
     }
     let concerned: Vec<Vec<Arc<Stack>>> = aims.iter().map(|aim| stacks_at(world, aim)).collect();
-    let mut seen: BTreeMap<String, intent::Seen> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, String), intent::Seen> = BTreeMap::new();
     let mut by_host: BTreeMap<&str, Vec<&Arc<Stack>>> = BTreeMap::new();
     for stack in concerned.iter().flatten() {
         let stacks = by_host.entry(stack.host.as_str()).or_default();
@@ -99,7 +99,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
     }
     for (host, stacks) in by_host {
         match look_at(world, host, &stacks) {
-            Ok(found) => seen.extend(found),
+            Ok(found) => seen.extend(found.into_iter().map(|(folder, seen)| ((host, folder), seen))),
             Err(error) => pass_over(world, &stacks, error)?,
         }
     }
@@ -107,7 +107,7 @@ fn of(world: &World, aims: &[Aim<'_>]) -> Result<Vec<Option<Other>>> {
     for (aim, stacks) in aims.iter().zip(&concerned) {
         let mut other: Option<Other> = None;
         for stack in stacks {
-            let Some(found) = seen.get(&beside::folder(stack)) else { continue };
+            let Some(found) = seen.get(&(stack.host.as_str(), beside::folder(stack))) else { continue };
             if stack.name == aim.0 {
                 refuse_unusable(stack, found)?;
             }

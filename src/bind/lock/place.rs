@@ -2,8 +2,8 @@
 //! one project in whichever folder its files stand.
 
 use super::others::Aim;
-use crate::bind::World;
 use crate::bind::ssh::{self, Login};
+use crate::bind::{World, beside};
 use crate::config::{Address, Host, LOCAL, Stack};
 use crate::gate::journal;
 use serde_json::Value;
@@ -25,7 +25,15 @@ pub fn concerned(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
         });
         is_of_project || is_host && is_one_machine(world, &stack.host, target)
     };
-    all.iter().filter(is_concerned).cloned().collect()
+    let mut found: Vec<Arc<Stack>> = all.iter().filter(is_concerned).cloned().collect();
+    // Stacks of one folder have one lock, and it is looked at by the login that the change has, if there is one of it: another
+    // login may not be allowed to.
+    found.sort_by_key(|stack| {
+        (stack.name != target, stack.host != target, own.is_some_and(|own| stack.host != own.host))
+    });
+    let mut folders = BTreeSet::new();
+    found.retain(|stack| folders.insert(beside::folder(stack)));
+    found
 }
 
 /// Whether two names of hosts mean one machine: the same address and port, or a host key that both have.
