@@ -2,10 +2,10 @@
 
 use super::holder::{self, BEAT_S, Gone, Holder};
 use super::intent;
-use super::others::came_meanwhile;
+use super::others::{came_meanwhile, holder_of};
 use super::place::OwnRuns;
 use super::without_lock;
-use super::words::{locked_words, quoted};
+use super::words::quoted;
 use super::{AGAIN_WITHIN, ANSWERS_WITHIN, ENGINE_WITHIN, GRACE, LOOK_EVERY};
 use crate::bind::ssh::{Durable, Reach};
 use crate::bind::values::literal;
@@ -249,14 +249,6 @@ pub(super) struct Guest {
     pub(super) hold: Hold,
 }
 
-impl Guest {
-    /// Whether a `lock.json` says that the lock is still that of the one who was named.
-    fn is_of(&self, lock: &Value) -> bool {
-        let by = intent::name(&lock["holder"]["by"]);
-        by == self.other.by && holder::fence(lock).unwrap_or_default() == self.other.fence
-    }
-}
-
 /// Before a change outside of `locked`: takes the lock for as long as the change is made, and tells the holder of it. A `guest`
 /// makes the change under the lock of whoever was named, as long as that one has it. Nothing was sent when it fails.
 pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Option<Guest>) -> Result<()> {
@@ -265,6 +257,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Opt
     // A wait for the lock is no part of the change: until that is sent, it has certainly not happened.
     let alone = pass.for_connection();
     let (began, mut again) = (Instant::now(), true);
+    let there = |answer: &holder::Answer| holder_of(&held.stack, &answer.word, &answer.value);
     loop {
         let holder = match held.holder(&alone, &reach, &mut line).await? {
             Ok(holder) => holder,
@@ -292,7 +285,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Opt
                 guest.iter().for_each(|guest| guest.hold.off.store(true, Ordering::Relaxed));
                 break;
             }
-            "busy" | "works" if guest.as_ref().is_some_and(|guest| guest.is_of(&answer.value)) => break,
+            "busy" | "works" if guest.as_ref().is_some_and(|guest| guest.other.is_same(&there(&answer))) => break,
             // Operators know what they left running themselves.
             "works" if ours => {
                 if holder.ask("try", &Value::Null).await.is_ok_and(|answer| answer.word == "got") {
@@ -308,7 +301,7 @@ pub(super) async fn enter(held: Arc<Held>, pass: Pass, change: Value, guest: Opt
                 return Ok(());
             }
             _ if began.elapsed() < GRACE => {}
-            word => return Err(came_meanwhile(&held.stack, &locked_words(word, &answer.value))),
+            _ => return Err(came_meanwhile(&there(&answer))),
         }
         sleep(LOOK_EVERY / 5).await;
     }

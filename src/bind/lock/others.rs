@@ -177,7 +177,12 @@ pub(super) fn look_at(world: &World, host: &str, stacks: &[&Arc<Stack>]) -> Resu
     let folders: Vec<String> = stacks.iter().map(|stack| beside::folder(stack)).collect();
     let asked = folders.clone();
     let text = run_inside(world, host, first, "who works there", move || holder::look(&asked))?;
-    intent::read(text.as_str().unwrap_or_default(), &folders)
+    read(host, text.as_str().unwrap_or_default(), &folders)
+}
+
+/// What a look printed of these folders.
+fn read(host: &str, text: &str, folders: &[String]) -> Result<BTreeMap<String, intent::Seen>> {
+    intent::read(text, folders)
         .map_err(|why| Error::new(Kind::Failed, format!("the look at locks failed on {host}"), why).host(host))
 }
 
@@ -194,13 +199,15 @@ fn run_inside(
     let effect = inside(Look::at(world.stack_target(stack), says, json!({})).within(LOOK_WITHIN_S));
     world.gate.look_inside(&effect, |pass| {
         let (way, command) = (way.clone(), command.clone());
-        async move {
-            let reach = way.reach(&pass).await?;
-            let command = command();
-            let ran = host::finished(way.name(), &command.words[..1], reach.run(&pass, &command).await)?;
-            Ok(Did::value(json!(ran.checked(way.name(), &command.words[..1])?.out)))
-        }
+        async move { Ok(Did::value(json!(printed(&way, &pass, &command()).await?))) }
     })
+}
+
+/// What a command prints that ends well.
+async fn printed(way: &Way, pass: &Pass, command: &Command) -> Result<String> {
+    let reach = way.reach(pass).await?;
+    let ran = host::finished(way.name(), &command.words[..1], reach.run(pass, command).await)?;
+    Ok(ran.checked(way.name(), &command.words[..1])?.out)
 }
 
 /// An effect of opsh's own, for which nobody is asked.
@@ -226,12 +233,17 @@ fn other_of(world: &World, stack: &Stack, seen: &intent::Seen) -> Option<Other> 
 /// Whoever else than this run has the lock. What this operator's runs left running is no other's.
 fn other_than(run: &str, own: &OwnRuns, stack: &Stack, seen: &intent::Seen) -> Option<Other> {
     let is_own = seen.lock["holder"]["run"] == run || seen.state == "works" && own.left(&seen.lock);
-    (seen.is_taken() && !is_own).then(|| Other {
-        by: intent::name(&seen.lock["holder"]["by"]),
-        words: locked_words(&seen.state, &seen.lock),
+    (seen.is_taken() && !is_own).then(|| holder_of(stack, &seen.state, &seen.lock))
+}
+
+/// The one whose lock it is, as `lock.json` says.
+pub(super) fn holder_of(stack: &Stack, state: &str, lock: &Value) -> Other {
+    Other {
+        by: intent::name(&lock["holder"]["by"]),
+        words: locked_words(state, lock),
         stack: stack.name.clone(),
-        fence: holder::fence(&seen.lock).unwrap_or_default().into(),
-    })
+        fence: holder::fence(lock).unwrap_or_default().into(),
+    }
 }
 
 /// Says, once in a run, what others began there and did not end.
@@ -268,10 +280,10 @@ enum How {
     Guest(Other),
 }
 
-/// A stack that a change concerns and whose lock it does not take.
+/// Stacks of a host that a change concerns and whose locks it does not take.
 #[derive(Clone)]
 struct Watch {
-    stack: Arc<Stack>,
+    stacks: Vec<Arc<Stack>>,
     way: Way,
     run: String,
     own: OwnRuns,
@@ -295,9 +307,13 @@ pub fn over(world: &World, effects: &[Effect]) -> Result<Vec<Option<Under>>> {
         let stacks = if apply { stacks_at(world, &(target, effect.verb.name, effect.class)) } else { Vec::new() };
         let lock = lock_for(world, effect, &stacks);
         let locked = lock.as_ref().map(|(held, _)| held.stack.name.clone());
-        let watch = stacks.into_iter().filter(|stack| locked.as_ref() != Some(&stack.name)).map(|stack| {
-            let (way, run, own) = (world.way(&stack.host)?, world.gate.run_id(), world.own_runs.clone());
-            Ok(Watch { stack, way, run, own, other: effect.other.clone() })
+        let mut watched: BTreeMap<String, Vec<Arc<Stack>>> = BTreeMap::new();
+        for stack in stacks.into_iter().filter(|stack| locked.as_ref() != Some(&stack.name)) {
+            watched.entry(stack.host.clone()).or_default().push(stack);
+        }
+        let watch = watched.into_iter().map(|(host, stacks)| {
+            let (way, run, own) = (world.way(&host)?, world.gate.run_id(), world.own_runs.clone());
+            Ok(Watch { stacks, way, run, own, other: effect.other.clone() })
         });
         let watch = watch.collect::<Result<Vec<Watch>>>()?;
         let lock = lock.filter(|(held, how)| !matches!(how, How::Scope) || !held.bare.load(Ordering::Relaxed));
@@ -380,35 +396,28 @@ where
 /// Fails when somebody works on one of these stacks who did not when the change was decided: a question may have stood for
 /// an hour, and a wave may come long after the first.
 async fn look_again(watched: Vec<Watch>, pass: &Pass) -> Result<()> {
-    for watch in watched {
+    for Watch { stacks, way, run, own, other: named } in watched {
+        let folders: Vec<String> = stacks.iter().map(|stack| beside::folder(stack)).collect();
         // Nothing was sent of the change yet.
-        let pass = pass.for_connection();
-        let folder = beside::folder(&watch.stack);
-        let unknown = |why: &str| {
-            let what = format!("who works on {} is not known, so nothing was changed", watch.stack.name);
-            Error::new(Kind::Unmet, what, why).host(watch.way.name())
-        };
-        let reach = match watch.way.reach(&pass).await {
+        let seen = match printed(&way, &pass.for_connection(), &holder::look(&folders)).await {
             // The look before the decision has said so.
             Err(error) if error.kind == Kind::Unreachable => continue,
-            reach => reach?,
+            text => read(way.name(), &text?, &folders)?,
         };
-        let command = holder::look(std::slice::from_ref(&folder));
-        let ran = host::finished(watch.way.name(), &command.words[..1], reach.run(&pass, &command).await)?;
-        let text = ran.checked(watch.way.name(), &command.words[..1])?.out;
-        let seen = intent::read(&text, std::slice::from_ref(&folder)).map_err(|why| unknown(&why))?;
-        let other = seen.get(&folder).and_then(|seen| other_than(&watch.run, &watch.own, &watch.stack, seen));
-        if let Some(other) = other.filter(|other| watch.other.as_ref().is_none_or(|named| !named.is_same(other))) {
-            return Err(came_meanwhile(&watch.stack, &other.words));
+        let others =
+            stacks.iter().zip(&folders).filter_map(|(stack, folder)| other_than(&run, &own, stack, seen.get(folder)?));
+        let is_new = |other: &Other| named.as_ref().is_none_or(|named| !named.is_same(other));
+        if let Some(other) = others.into_iter().find(is_new) {
+            return Err(came_meanwhile(&other));
         }
     }
     Ok(())
 }
 
 /// The error for a lock that somebody took after the change was decided.
-pub(super) fn came_meanwhile(stack: &Stack, words: &str) -> Error {
-    let next = format!("stack({}).lock()     who works on it, and on what", json!(stack.name));
-    Error::new(Kind::Unmet, format!("nothing was changed on {}", stack.name), words).next(next)
+pub(super) fn came_meanwhile(other: &Other) -> Error {
+    let next = format!("stack({}).lock()     who works on it, and on what", json!(other.stack));
+    Error::new(Kind::Unmet, format!("nothing was changed on {}", other.stack), &other.words).next(next)
 }
 
 // ── the end ──

@@ -7,7 +7,7 @@ use crate::bind::{World, beside};
 use crate::config::{Address, Host, LOCAL, Stack};
 use crate::gate::journal;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,15 +18,22 @@ pub fn concerned(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
     let all: Vec<Arc<Stack>> = world.config.stack_names().filter_map(|name| world.config.stack(name).ok()).collect();
     let own = all.iter().find(|stack| stack.name == target);
     let is_host = target == LOCAL || world.config.host_names().any(|name| name == target);
+    let hosts: BTreeSet<&str> = all.iter().map(|stack| stack.host.as_str()).chain(is_host.then_some(target)).collect();
+    let marks: BTreeMap<&str, BTreeSet<String>> = match hosts.len() {
+        1 => BTreeMap::new(),
+        _ => hosts.into_iter().map(|host| (host, marks(world, host))).collect(),
+    };
+    // One machine: the same address and port, or a host key that both have.
+    let is_one_machine = |one: &str, other: &str| one == other || !marks[one].is_disjoint(&marks[other]);
     let is_concerned = |stack: &&Arc<Stack>| {
         let is_of_project = own.is_some_and(|own| {
             stack.name == own.name
-                || stack.compose.project == own.compose.project && is_one_machine(world, &stack.host, &own.host)
+                || stack.compose.project == own.compose.project && is_one_machine(&stack.host, &own.host)
         });
-        is_of_project || is_host && is_one_machine(world, &stack.host, target)
+        is_of_project || is_host && is_one_machine(&stack.host, target)
     };
     let mut found: Vec<Arc<Stack>> = all.iter().filter(is_concerned).cloned().collect();
-    // Stacks of one folder have one lock, and it is looked at by the login that the change has, if there is one of it: another
+    // Stacks of one folder of one machine have one lock, and it is looked at by the login that the change has, if there is one of it: another
     // login may not be allowed to.
     found.sort_by_key(|stack| {
         (stack.name != target, stack.host != target, own.is_some_and(|own| stack.host != own.host))
@@ -34,11 +41,6 @@ pub fn concerned(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
     let mut folders = BTreeSet::new();
     found.retain(|stack| folders.insert(beside::folder(stack)));
     found
-}
-
-/// Whether two names of hosts mean one machine: the same address and port, or a host key that both have.
-pub fn is_one_machine(world: &World, one: &str, other: &str) -> bool {
-    one == other || !marks(world, one).is_disjoint(&marks(world, other))
 }
 
 /// What tells a machine from others: where it is, and its host keys as far as opsh knows them.
