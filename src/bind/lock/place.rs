@@ -38,9 +38,16 @@ pub fn concerned(world: &World, aim: &Aim<'_>) -> Vec<Arc<Stack>> {
     found.sort_by_key(|stack| {
         (stack.name != target, stack.host != target, own.is_some_and(|own| stack.host != own.host))
     });
-    let mut folders = BTreeSet::new();
-    found.retain(|stack| folders.insert(beside::folder(stack)));
-    found
+    let mut kept: Vec<Arc<Stack>> = Vec::new();
+    for stack in found {
+        let is_lock_of = |other: &Arc<Stack>| {
+            beside::folder(other) == beside::folder(&stack) && is_one_machine(&other.host, &stack.host)
+        };
+        if !kept.iter().any(is_lock_of) {
+            kept.push(stack);
+        }
+    }
+    kept
 }
 
 /// What tells a machine from others: where it is, and its host keys as far as opsh knows them.
