@@ -34,7 +34,8 @@ pub fn of_stack(stack: &Stack) -> BTreeSet<Source> {
 /// Reads the files of one stack, env files before the compose files that take values from them.
 pub struct Reader {
     learner: Learner,
-    /// Variables that compose puts into its files: those of the env files that stand there without being named.
+    /// Variables of the env files that were read. Compose replaces `${NAME}` by those of the project's own env files, which are
+    /// read before any compose file.
     variables: BTreeMap<String, String>,
 }
 
@@ -266,8 +267,8 @@ impl Reader {
         }
     }
 
-    /// What compose puts in place of `$NAME`, `${NAME}`, `${NAME:-default}` and the like: what an env file of the project has,
-    /// else the default. A variable may come from the shell of whoever runs compose, too: then the container has it.
+    /// Replaces `$NAME`, `${NAME}`, `${NAME:-default}` and the like as compose does: by the value in an env file of the project,
+    /// else by the default. A value from the shell of whoever runs compose is not known here; it is learned from the container.
     fn resolved(&self, value: &str) -> Resolved {
         self.resolved_within(value, MOST_NESTED)
     }
@@ -325,7 +326,7 @@ fn is_of_a_name(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// What stands before the brace that ends the text, and behind it.
+/// The text before the closing brace of a `${…}`, and the text behind that brace.
 fn split_at_brace(text: &str) -> (&str, &str) {
     let mut open = 0;
     let end = text.bytes().position(|byte| match byte {

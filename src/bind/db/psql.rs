@@ -41,7 +41,7 @@ pub fn typed(db: &Db) -> Value {
     json!(["psql", "-U", db.user, "-d", db.name, "-c", "…"])
 }
 
-/// What went wrong, of all that psql wrote on standard error: each message begins with the line of the script that it is about.
+/// The errors among the messages that psql wrote on standard error. Each message begins with the number of a line of the script.
 /// The trees that the judge asks the server for, and the words after each, are no errors. Severities are in the server's
 /// language, two blanks behind.
 pub fn errors(said: &str) -> String {

@@ -1,5 +1,5 @@
-//! Which containers are a service's. The labels of compose say so, and an image can have them, too: what a container has from
-//! its image proves nothing.
+//! Which containers belong to a service. The labels of compose say so. An image can have the same labels, and its containers
+//! inherit them: such a label does not prove that compose made the container.
 
 use super::engine::Engine;
 use super::model::{Container, labels, list, text};
@@ -56,26 +56,31 @@ pub async fn look_for(engine: &Engine, stack: &Stack, service: &str) -> Result<O
 /// A container of a service that is not a one-off: one that runs before one that does not, then the one with the lowest number.
 /// Fails with `unmet` when something else claims to be one.
 pub async fn find(engine: &Engine, stack: &Stack, service: &str) -> Result<Container> {
-    let all = engine.containers(&stack.compose.project).await?;
-    let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
-    let mine = of_service(stack, service, all)?;
-    mine.into_iter().next().ok_or_else(|| no_container(stack, service, &names))
+    all_of(engine, stack, service).await.map(|(first, _)| first)
 }
 
 /// The container of a service that has one. Fails with `unmet` when there are several: what is done to one of them is not done
 /// to the service.
 pub async fn only(engine: &Engine, stack: &Stack, service: &str) -> Result<Container> {
-    let all = engine.containers(&stack.compose.project).await?;
-    let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
-    let mine = of_service(stack, service, all)?;
-    let replicas: BTreeSet<&str> = mine.iter().map(number).collect();
+    let (first, others) = all_of(engine, stack, service).await?;
+    let mine = || std::iter::once(&first).chain(&others);
+    let replicas: BTreeSet<&str> = mine().map(number).collect();
     if replicas.len() > 1 {
-        let all: Vec<&str> = mine.iter().map(|container| container.name.as_str()).collect();
+        let all: Vec<&str> = mine().map(|container| container.name.as_str()).collect();
         let why = format!("it has {} containers, and this is for one: {}", replicas.len(), all.join(", "));
         let docker = format!("docker restart {}     on {}, does it to all of them", all.join(" "), stack.host);
         return Err(Error::new(Kind::Unmet, several(stack, service), why).host(&stack.host).next(docker));
     }
-    mine.into_iter().next().ok_or_else(|| no_container(stack, service, &names))
+    Ok(first)
+}
+
+/// The containers of a service, as [`find`] prefers them: the first, and the others. There is at least one.
+async fn all_of(engine: &Engine, stack: &Stack, service: &str) -> Result<(Container, Vec<Container>)> {
+    let all = engine.containers(&stack.compose.project).await?;
+    let names: Vec<String> = all.iter().map(|container| container.service.clone()).collect();
+    let mut mine = of_service(stack, service, all)?.into_iter();
+    let first = mine.next().ok_or_else(|| no_container(stack, service, &names))?;
+    Ok((first, mine.collect()))
 }
 
 fn several(stack: &Stack, service: &str) -> String {

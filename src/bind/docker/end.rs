@@ -63,7 +63,7 @@ impl Drop for Begun {
 }
 
 impl Process {
-    /// What is said when neither the Engine nor its host told what became of the command.
+    /// The error's words when neither the Engine nor its host answered whether the command still runs.
     fn otherwise(&self) -> Remains {
         let (container, host) = (short(&self.container), self.engine.host());
         Remains {

@@ -619,7 +619,7 @@ fn the_server_stops_at_the_bound_of_rows() {
     let ends = || server.does("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'") == "1";
     while !ends() {}
     assert_eq!(server.does("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"), "0");
-    // What is within the bound comes whole.
+    // A result that fits into the bound is not cut.
     let within = query("SELECT repeat('x', 1048000) AS x").expect("a row");
     assert_eq!(within.len(), 1_048_000 + r#"{"x":""}"#.len());
     assert_eq!(query("SELECT id FROM plain WHERE id < 3"), Ok(r#"{"id":1},{"id":2}"#.into()));
