@@ -68,8 +68,8 @@ pub async fn only(engine: &Engine, stack: &Stack, service: &str) -> Result<Conta
     if replicas.len() > 1 {
         let all: Vec<&str> = mine().map(|container| container.name.as_str()).collect();
         let why = format!("it has {} containers, and this is for one: {}", replicas.len(), all.join(", "));
-        let docker = format!("docker restart {}     on {}, does it to all of them", all.join(" "), stack.host);
-        return Err(Error::new(Kind::Unmet, several(stack, service), why).host(&stack.host).next(docker));
+        let look = format!("stack({}).ps()     all that runs", literal(&stack.name));
+        return Err(Error::new(Kind::Unmet, several(stack, service), why).host(&stack.host).next(look));
     }
     Ok(first)
 }
